@@ -1,0 +1,60 @@
+# Two commands on a fresh clone: `make demo` and `make test`. Each checks what the machine must offer, makes .venv,
+# installs the pinned requirements and builds what must be built; the second time it starts at once.
+#
+#   make demo ACCEL=gpu            the same on an NVIDIA machine
+#   make demo ARGS="--seed=1"      settings for the job; with `make test`, arguments for pytest
+#   make test PYTHON=python3.12    another interpreter
+
+ACCEL  ?= cpu
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
+ARGS   ?=
+
+BIN   := .venv/bin
+KEY   := $(shell cat pyproject.toml constraints.txt avere_ray/environment.py | cksum | cut -d ' ' -f 1)
+READY := .venv/.ready-$(ACCEL)-$(KEY)
+OTHER := $(filter-out $(ACCEL),cpu gpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit tiny-base setup clean
+
+help:  ## this text
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY)  ## the whole loop on synthetic clips, with a table before/after at the end
+	@$(BIN)/avere-ray pipeline --config jobs/configs/demo.yaml $(ARGS)
+
+test: lint  ## lint, then every test this machine can run
+	@$(BIN)/python -m pytest -m "" $(ARGS)
+
+unit: $(READY)  ## the fast tests alone
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+lint: $(READY)  ## style, formatting, import floors, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+
+tiny-base: $(READY)  ## trains the tiny base model from nothing (under 20 minutes on 2 cores)
+	@$(BIN)/python -m jobs.tiny_base $(ARGS)
+
+setup: $(READY)  ## what demo and test do first
+
+clean:  ## removes .venv and caches; runs/ stays
+	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .grimp_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY):
+	@case "$(ACCEL)" in cpu|gpu) ;; *) echo "ACCEL=$(ACCEL): allowed are cpu and gpu" >&2; exit 2;; esac
+	@test -n "$(PYTHON)" || { echo "no Python found: install Python 3.11 or newer, or set PYTHON=/path/to/it" >&2; exit 1; }
+	@$(PYTHON) -m avere_ray.environment check
+	@if [ -e .venv/.accel-$(OTHER) ]; then echo "switching to ACCEL=$(ACCEL): making .venv anew"; rm -rf .venv; fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@touch .venv/.accel-$(ACCEL)
+	@echo "installing the pinned requirements into .venv (minutes the first time)"
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(ACCEL),dev]' || { \
+	  echo "The requirements could not be installed. If torch 2.13.0+cpu was not found: set PIP_EXTRA_INDEX_URL to" \
+	       "PyTorch's index of CPU wheels and run again (see Set-up in README.md)." >&2; exit 1; }
+	@$(BIN)/python -m avere_ray.environment repair build
+	@rm -f .venv/.ready-*
+	@touch $@

@@ -1,0 +1,172 @@
+"""Rollout actors behind one seam: bounded work in flight, a deadline per call, dead or hung engines replaced.
+
+A call that an engine did not finish is issued again to another one; seeds belong to the queries, so it gives the same
+responses, and each appears once in the result.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from actors.rollout import RolloutActor
+from avere_ray.config import ModelConfig, RolloutConfig
+from avere_ray.engine import engine_environment
+from avere_ray.errors import StageError
+from avere_ray.protocols import ProgressFn
+from avere_ray.records import Query, Rollout
+
+_ATTEMPTS = 3
+_START_DEADLINE_S = 600.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Call:
+    """One batch of queries; `attempts` counts how often it was issued."""
+
+    index: int
+    queries: Sequence[Query]
+    attempts: int = 0
+
+
+class RolloutPool:
+    """Engines that answer as one; implements GenerateFn."""
+
+    def __init__(
+        self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int, decoded: Path, threads: int
+    ) -> None:
+        self._settings = (model, rollout)
+        self._options = {
+            "num_cpus": rollout.num_cpus,
+            "num_gpus": rollout.num_gpus,
+            "runtime_env": {"env_vars": engine_environment(rollout, threads)},
+        }
+        self._lora_rank, self._decoded = lora_rank, decoded
+        self._adapter: tuple[Path | None, int] = (None, 0)
+        self.replaced = 0
+        """Engines replaced so far."""
+        self.actors = [self._start() for _ in range(rollout.engines)]
+
+    def wait_ready(self) -> None:
+        """Waits until every engine is up.
+
+        Raises:
+            StageError: an engine did not start within ten minutes. What an engine raised itself is raised as it is.
+        """
+        try:
+            ray.get([a.ready.remote() for a in self.actors], timeout=_START_DEADLINE_S)
+        except GetTimeoutError as error:
+            raise StageError(
+                f"the rollout engines did not start within {_START_DEADLINE_S:.0f} s; check that the "
+                "cluster has the CPUs, GPUs and memory that rollout asks for"
+            ) from error
+
+    def __call__(
+        self,
+        queries: Sequence[Query],
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        progress: ProgressFn | None = None,
+    ) -> list[list[Rollout]]:
+        """Samples `n` responses to each query, results in the order asked.
+
+        Raises:
+            StageError: a batch failed three times; names its first query.
+        """
+        size = self._settings[1].batch_queries
+        waiting = deque(_Call(i, queries[start : start + size]) for i, start in enumerate(range(0, len(queries), size)))
+        options = {"n": n, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        results: dict[int, list[list[Rollout]]] = {}
+        running: dict[Any, tuple[int, _Call]] = {}
+        idle = list(range(len(self.actors)))
+        done = 0
+        while waiting or running:
+            while waiting and idle:
+                call, engine = waiting.popleft(), idle.pop(0)
+                call.attempts += 1
+                running[self.actors[engine].generate.remote(call.queries, **options)] = (engine, call)
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=self._settings[1].deadline_s)
+            for ref in ready or list(running):
+                engine, call = running.pop(ref)
+                answer = self._collect(ref, engine, call, hung=not ready)
+                idle.append(engine)
+                if answer is None:
+                    waiting.appendleft(call)
+                    continue
+                results[call.index] = answer
+                done += len(call.queries)
+                if progress is not None:
+                    progress(done, len(queries))
+        return [rollouts for index in sorted(results) for rollouts in results[index]]
+
+    def load_adapter(self, folder: Path | None, version: int) -> None:
+        """Switches every engine to an adapter version, and remembers it for replacements.
+
+        Raises:
+            StageError: an engine does not acknowledge within the deadline.
+        """
+        self._adapter = (folder, version)
+        try:
+            got = ray.get(
+                [a.load_adapter.remote(folder, version) for a in self.actors], timeout=self._settings[1].deadline_s
+            )
+        except GetTimeoutError as error:
+            raise StageError(
+                f"an engine did not load adapter version {version} within {self._settings[1].deadline_s:.0f} s"
+            ) from error
+        if any(v != version for v in got):
+            raise StageError(f"engines report adapter versions {got} instead of {version}")
+
+    def response_logps(
+        self, queries: Sequence[Query], responses: Sequence[Sequence[int]]
+    ) -> list[list[tuple[list[int], list[float]]]]:
+        """What each engine gives for the same responses; see `RolloutWorker.response_logps`."""
+        return ray.get(
+            [a.response_logps.remote(queries, responses) for a in self.actors], timeout=self._settings[1].deadline_s
+        )
+
+    def close(self) -> None:
+        """Ends the engines."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+    def _start(self) -> Any:
+        model, rollout = self._settings
+        return RolloutActor.options(**self._options).remote(
+            model, rollout, lora_rank=self._lora_rank, decoded=self._decoded
+        )
+
+    def _collect(self, ref: Any, engine: int, call: _Call, *, hung: bool) -> list[list[Rollout]] | None:
+        """The answer of a call, or None when its engine died or hangs; the engine is then replaced."""
+        if not hung:
+            try:
+                return ray.get(ref, timeout=self._settings[1].deadline_s)
+            except RayActorError as error:
+                reason = f"died: {str(error).splitlines()[0]}"
+        else:
+            reason = f"gave no answer within {self._settings[1].deadline_s:.0f} s"
+        if call.attempts >= _ATTEMPTS:
+            raise StageError(
+                f"rollout engine {reason}; the batch that starts with query {call.queries[0].query_id} "
+                f"failed {_ATTEMPTS} times. Lower rollout.batch_queries or give the engine more memory."
+            )
+        _log.warning("rollout engine %d %s; it is replaced and its batch issued again", engine, reason)
+        self._replace(engine)
+        return None
+
+    def _replace(self, engine: int) -> None:
+        ray.kill(self.actors[engine])
+        self.actors[engine] = self._start()
+        self.replaced += 1
+        folder, version = self._adapter
+        if version:
+            ray.get(self.actors[engine].load_adapter.remote(folder, version), timeout=_START_DEADLINE_S)

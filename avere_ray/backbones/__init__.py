@@ -1,0 +1,90 @@
+"""The one door to transformers and peft: one file per model family.
+
+A family knows its prompt layout, its media features, its position ids, which modules are trained, and how its adapter
+is named for the engine. To add one, write its file with the functions of `qwen2_5_omni.py` and name it here.
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from avere_ray.config import ModelConfig
+from avere_ray.errors import ModelError
+from avere_ray.stages import digest, file_digest
+
+BACKBONES = {"qwen2_5_omni": "avere_ray.backbones.qwen2_5_omni"}
+
+
+def backbone(name: str) -> ModuleType:
+    """The module of a model family.
+
+    Raises:
+        ModelError: the family is unknown; names those that are known.
+    """
+    if name not in BACKBONES:
+        raise ModelError(f"unknown backbone {name!r}; known: {', '.join(sorted(BACKBONES))}")
+    return importlib.import_module(BACKBONES[name])
+
+
+def load_processor(model: ModelConfig):  # type: ignore[no-untyped-def]
+    """Tokenizer, chat template and media processing of a model folder.
+
+    Raises:
+        ModelError: see `check_model_folder`.
+    """
+    check_model_folder(model.path)
+    return backbone(model.backbone).Processor(model.path)
+
+
+def load_policy(model: ModelConfig):  # type: ignore[no-untyped-def]
+    """The model of a folder, in evaluation mode, with its processor as `.processor`.
+
+    Raises:
+        ModelError: see `check_model_folder`.
+    """
+    check_model_folder(model.path)
+    return backbone(model.backbone).load_policy(model.path, model.dtype)
+
+
+def check_model_folder(path: Path) -> None:
+    """Refuses a folder that cannot be a model, saying what is missing.
+
+    Raises:
+        ModelError: the folder or its config, weights or chat template is missing or unreadable.
+    """
+    if not path.is_dir():
+        raise ModelError(
+            f"model folder {path} does not exist. Set model.path to a folder in Hugging Face format; the "
+            "tiny base ships in avere_ray/synthetic/tiny_base (rebuild it with `make tiny-base`)."
+        )
+    try:
+        names = {p.name for p in path.iterdir()}
+    except OSError as error:
+        raise ModelError(f"model folder {path} cannot be read: {error.strerror}. Check its permissions.") from error
+    needed = {
+        "config.json": {"config.json"},
+        "tokenizer": {"tokenizer.json", "vocab.json"},
+        "weights": {n for n in names if n.endswith((".safetensors", ".safetensors.index.json"))},
+    }
+    missing = [what for what, options in needed.items() if not options & names]
+    if missing:
+        raise ModelError(
+            f"model folder {path} has no {', '.join(missing)}; it is not a complete model in Hugging Face "
+            "format. Copy or download the whole folder again."
+        )
+    if not names & {"chat_template.jinja", "chat_template.json"} and '"chat_template"' not in _tokenizer_config(path):
+        raise ModelError(
+            f"model folder {path} has no chat template (chat_template.jinja), so prompts cannot be "
+            "rendered as the model was trained. Copy the template from the model's publisher."
+        )
+
+
+def model_digest(folder: Path) -> str:
+    """Digest of a model folder's weights and config; what an adapter is tied to."""
+    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
+    return digest([(f.name, file_digest(f)) for f in files])
+
+
+def _tokenizer_config(path: Path) -> str:
+    file = path / "tokenizer_config.json"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""

@@ -1,0 +1,417 @@
+"""One strict config tree: YAML file, then dotted overrides from the command line, which win.
+
+Unknown keys are refused, every field is documented beneath its name, rules between fields are spelled as sentences.
+Note on YAML: write floats with a dot (5.0e-7, not 5e-7) and quote "yes" and "no".
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from avere_ray.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0.0)]
+FromText = BeforeValidator(lambda text: int(text) if isinstance(text, str) and text.lstrip("-").isdigit() else text)
+"""Lets a choice between whole numbers be given on the command line, where every value is text."""
+
+
+class Section(BaseModel):
+    """A branch of the config tree: frozen, unknown keys refused, docstrings are the help texts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class RayConfig(Section):
+    """Where Ray runs."""
+
+    address: str | None = None
+    """Cluster to join, for instance "ray://host:10001" or "auto"; None joins the cluster named by RAY_ADDRESS (set
+    for submitted jobs) or starts a local one on 127.0.0.1."""
+    num_cpus: Positive | None = None
+    """CPUs of a local cluster; None takes all."""
+    object_store_mb: Annotated[int, Field(ge=80)] = 512
+    """Object store of a local cluster, MiB."""
+    connect_timeout_s: Seconds = 60.0
+    """Seconds to wait for the cluster to answer."""
+
+
+class WorldConfig(Section):
+    """The synthetic world the clips are drawn from, when data.clips names no folder."""
+
+    train_clips: Positive = 240
+    """Clips for preference learning."""
+    test_clips: Positive = 120
+    """Held-out clips, decorrelated, with other identities and other cue combinations."""
+    bias: Share = 0.9
+    """Share of training clips whose irrelevant cues agree with the emotion."""
+    corrupt_clips: Annotated[int, Field(ge=0)] = 0
+    """Broken mp4 files put among the training clips, to see how they are accounted for."""
+
+
+class DecodeConfig(Section):
+    """How a clip is sampled; part of the content address of everything decoded."""
+
+    frames: Positive = 4
+    """Frames taken at equal distances over the clip."""
+    height: Annotated[int, Field(ge=28, multiple_of=28)] = 84
+    """Height of a decoded frame, pixels; a multiple of the vision patch (28)."""
+    width: Annotated[int, Field(ge=28, multiple_of=28)] = 84
+    """Width of a decoded frame, pixels; a multiple of the vision patch (28)."""
+    max_duration_s: Seconds = 60.0
+    """Longer clips are refused."""
+    max_pixels: Positive = 3840 * 2160
+    """Larger source frames are refused."""
+    max_bytes: Positive = 512 * 1024 * 1024
+    """Larger files are refused."""
+    timeout_s: Seconds = 60.0
+    """Seconds one clip may take to decode."""
+
+
+class DataConfig(Section):
+    """The clips and what may be left out of them."""
+
+    clips: Path | None = None
+    """Folder with clips.parquet (or clips.jsonl) and the media files; None draws clips from `world`."""
+    benchmark: Path | None = None
+    """EmoReAlM-format JSON of the held-out questions; None uses the one drawn with the world."""
+    queries: Path | None = None
+    """Table of training queries (queries.parquet); None derives them from the clips' cues."""
+    decode: DecodeConfig = DecodeConfig()
+    """Sampling spec."""
+    drop_budget: Share = 0.005
+    """Share of clips that may be dropped before the run stops."""
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    path: Path = Path("avere_ray/synthetic/tiny_base")
+    """Folder in Hugging Face format, with tokenizer, processor and chat template."""
+    backbone: Literal["qwen2_5_omni"] = "qwen2_5_omni"
+    """Model family."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Weights and activations, in the engine and in the learner."""
+
+
+class RolloutConfig(Section):
+    """Sampling from the policy with vLLM."""
+
+    queries_per_clip: Positive = 3
+    """Training queries asked about each clip."""
+    samples: Positive = 4
+    """Responses sampled per query (n)."""
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Nucleus share."""
+    max_tokens: Positive = 48
+    """Longest response, tokens."""
+    engines: Positive = 1
+    """Rollout actors, each with one engine."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    """CPUs reserved per engine."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs reserved per engine; its tensor parallel size when above 1."""
+    max_model_len: Positive = 1024
+    """Longest prompt plus response, tokens."""
+    kv_cache_mb: Positive = 512
+    """KV cache on CPU, MiB."""
+    gpu_memory_utilization: Share = 0.85
+    """Share of a GPU's memory the engine may take."""
+    batch_queries: Positive = 64
+    """Queries per call to an engine."""
+    deadline_s: Seconds = 300.0
+    """Seconds one call may take before its engine is replaced."""
+
+
+class JudgeConfig(Section):
+    """Who labels the responses."""
+
+    backend: Literal["rules"] = "rules"
+    """"rules": cue lexicon against the clip's annotated cues; deterministic."""
+    batch_rollouts: Positive = 256
+    """Responses per call to the judge actor."""
+
+
+class PreferenceConfig(Section):
+    """How judged responses become pairs."""
+
+    chosen: Literal["rollout_then_reference", "reference"] = "rollout_then_reference"
+    """Chosen response: a faithful rollout, else the reference answer; or always the reference answer."""
+    written_rejects: bool = True
+    """Where no rollout shows a kind of failure, write one by a minimal edit of the chosen response."""
+    swap: Literal["other_emotion", "random_clip"] = "other_emotion"
+    """How the partner of a modality swap is chosen."""
+
+
+class LossConfig(Section):
+    """AVEm-DPO; see avere_ray/losses.py for the formulas."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Strength of the implicit KL constraint (paper: 0.1)."""
+    spurious_weight: Share = 0.5
+    """Weight of the spurious reject, beta_vr; the hallucinated one has the rest (paper: 0.5)."""
+    lambda_av: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the modality preference (paper: 1.0)."""
+    text_prior_gamma: Annotated[float, Field(ge=0)] = 0.2
+    """Strength of the text-prior penalty, gamma_TPD (paper: 0.2)."""
+    text_prior_sign: Annotated[Literal[-1, 1], FromText] = -1
+    """Sign of the penalty in the margin (paper: -1)."""
+
+
+class TrainConfig(Section):
+    """The learner: Ray Train + DeepSpeed."""
+
+    workers: Positive = 2
+    """Data-parallel workers."""
+    use_gpu: bool = False
+    """One GPU per worker."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    """CPUs reserved per worker."""
+    zero_stage: Annotated[Literal[0, 1, 2, 3], FromText] = 2
+    """DeepSpeed ZeRO stage."""
+    epochs: Positive = 1
+    """Passes over the pairs of a round."""
+    pairs_per_step: Positive = 16
+    """Pairs per optimizer step over all workers."""
+    micro_pairs: Positive = 8
+    """Pairs per forward pass of one worker."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5.0e-7
+    """Peak learning rate (paper: 5e-7)."""
+    warmup_ratio: Share = 0.1
+    """Share of the steps with a rising learning rate; it falls linearly to 0 afterwards."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradient norm is clipped to this."""
+    lora_rank: Annotated[Literal[1, 8, 16, 32, 64], FromText] = 8
+    """LoRA rank (paper: 8); ranks that vLLM can serve."""
+    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
+    """LoRA alpha; the update is scaled by alpha / rank."""
+    max_response_tokens: Positive = 256
+    """Longer responses are dropped with a reason."""
+    reference: Literal["base"] = "base"
+    """Frozen reference policy of every round."""
+    deadline_s: Seconds = 3600.0
+    """Seconds one round of training may take."""
+
+
+class EvaluationConfig(Section):
+    """Held-out questions."""
+
+    benchmarks: tuple[Literal["emorealm"], ...] = ("emorealm",)
+    """Benchmarks scored before the first and after the last round."""
+    max_tokens: Positive = 32
+    """Longest answer, tokens."""
+    every_round: bool = False
+    """Score after every round, not only after the last."""
+
+
+class ParityConfig(Section):
+    """Engine against learner: the same tokens must get the same log-probs."""
+
+    prompts: Positive = 4
+    """Prompts compared, with audio, video and both."""
+    max_abs_diff: Annotated[float, Field(gt=0)] = 1.0e-4
+    """Largest difference of a token's log-prob (nats) that is accepted; fp32 on CPU."""
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    uri: str | None = None
+    """Tracking server ("http://...") or "sqlite:////absolute/path"; None uses mlflow.db in the parent folder of
+    run_dir."""
+    experiment: str = "avere_ray"
+    """Experiment name."""
+    timeout_s: Seconds = 10.0
+    """Seconds to wait for the server before metrics are kept on disk and sent later."""
+
+
+class RunConfig(BaseSettings):
+    """A whole run: clips, base model, rounds of preference learning, evaluation."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    name: str = "run"
+    """Name shown in MLflow."""
+    run_dir: Path = Path("runs/run")
+    """Folder for everything the run writes."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random choice."""
+    rounds: Positive = 2
+    """Rounds of rollouts, judging, pairing and training."""
+    ray: RayConfig = RayConfig()
+    """Where Ray runs."""
+    world: WorldConfig = WorldConfig()
+    """Synthetic clips, used when data.clips is not set."""
+    data: DataConfig = DataConfig()
+    """Clips and drop budget."""
+    model: ModelConfig = ModelConfig()
+    """Base model."""
+    rollout: RolloutConfig = RolloutConfig()
+    """Sampling."""
+    judge: JudgeConfig = JudgeConfig()
+    """Judging."""
+    preference: PreferenceConfig = PreferenceConfig()
+    """Pairing."""
+    loss: LossConfig = LossConfig()
+    """Objective."""
+    train: TrainConfig = TrainConfig()
+    """Learner."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Scoring."""
+    parity: ParityConfig = ParityConfig()
+    """Engine-learner gate."""
+    tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The YAML file and the command line only: a variable such as NAME or SEED in the shell changes nothing."""
+        return (init_settings,)
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_word(cls, value: str) -> str:
+        if not value or not all(c.isalnum() or c in "._-" for c in value):
+            raise ValueError(f"name {value!r} may hold letters, digits, '.', '_' and '-' only")
+        return value
+
+    @model_validator(mode="after")
+    def _rules_between_fields(self) -> Self:
+        workers, micro = self.train.workers, self.train.micro_pairs
+        if self.train.pairs_per_step % workers:
+            raise ValueError(
+                f"train.pairs_per_step ({self.train.pairs_per_step}) must be a multiple of "
+                f"train.workers ({workers}), so that every worker gets the same number of pairs"
+            )
+        if (self.train.pairs_per_step // workers) % micro:
+            raise ValueError(
+                f"train.pairs_per_step / train.workers ({self.train.pairs_per_step // workers}) must be a multiple "
+                f"of train.micro_pairs ({micro}), so that every forward pass has the same size"
+            )
+        if self.rollout.max_tokens >= self.rollout.max_model_len:
+            raise ValueError(
+                f"rollout.max_tokens ({self.rollout.max_tokens}) must be below rollout.max_model_len "
+                f"({self.rollout.max_model_len}), which also has to hold the prompt"
+            )
+        if self.train.use_gpu and self.model.dtype == "float32" and self.parity.max_abs_diff < 1e-3:
+            raise ValueError(
+                "on GPU float32 parity is not reached below 1e-3; set parity.max_abs_diff to 1.0e-3 "
+                "or more (bfloat16: 0.5)"
+            )
+        if self.data.clips is None and self.data.benchmark is not None:
+            raise ValueError(
+                "data.benchmark is set but data.clips is not: held-out questions about your own clips "
+                "need the folder of these clips"
+            )
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole tree as plain values, ready for YAML or JSON."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The whole tree as YAML."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str = "avere-ray") -> RunConfig:
+    """Reads a YAML file and applies overrides such as `--train.learning_rate=1.0e-5`.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown, a value has the wrong type, or two settings
+            contradict each other; the message names the key, the value and what is allowed.
+    """
+    values = _read_yaml(path) if path is not None else {}
+    for argument in overrides:
+        if not argument.startswith("--"):
+            raise ConfigError(f"unexpected argument {argument!r}; overrides look like --train.learning_rate=1.0e-5")
+    try:
+        source: Any = CliSettingsSource(
+            RunConfig, cli_parse_args=list(overrides), cli_exit_on_error=False, cli_prog_name=prog
+        )
+        return RunConfig(_cli_settings_source=source, **_merge_defaults(values))  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from error
+    except SettingsError as error:
+        raise ConfigError(f"{_last_line(error)}. See `{prog} --help` for every setting.") from error
+
+
+def help_text(prog: str) -> str:
+    """Every setting with its documentation, as shown by `--help`."""
+    source: Any = CliSettingsSource(RunConfig, cli_parse_args=[], cli_prog_name=prog)
+    return source.root_parser.format_help()
+
+
+def _merge_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    return values
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        shipped = sorted(p.name for p in Path("jobs/configs").glob("*.yaml"))
+        hint = f" Shipped configs: {', '.join('jobs/configs/' + n for n in shipped)}." if shipped else ""
+        raise ConfigError(f"config file {path} does not exist.{hint}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; a config is a mapping of settings")
+    return values
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "config"
+        if item["type"] == "extra_forbidden":
+            lines.append(
+                f"unknown setting {key} = {item['input']!r}; allowed here: {', '.join(_siblings(item['loc']))}"
+            )
+        elif item["type"] == "value_error":
+            lines.append(str(item["msg"]).removeprefix("Value error, "))
+        else:
+            lines.append(f"{key} = {item['input']!r}: {item['msg']}")
+    where = f" in {path} or its overrides" if path else ""
+    return f"bad config{where}: " + "; ".join(lines)
+
+
+def _siblings(location: tuple[Any, ...]) -> list[str]:
+    fields: Any = RunConfig.model_fields
+    for part in location[:-1]:
+        annotation = fields[part].annotation if part in fields else None
+        fields = getattr(annotation, "model_fields", {})
+    return sorted(fields)
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+
+
+if __name__ == "__main__":  # pragma: no cover
+    sys.stdout.write(help_text("avere-ray"))

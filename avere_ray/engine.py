@@ -1,0 +1,181 @@
+"""The one door to vLLM: an engine from the config, queries and clips in, rollouts out; adapters swapped while it runs.
+
+One engine belongs to one process. Requests are added in the order given and each has its own seed, so the same calls
+give the same rollouts.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from avere_ray.backbones import backbone, load_processor
+from avere_ray.config import ModelConfig, RolloutConfig
+from avere_ray.errors import ModelError
+from avere_ray.records import DecodedClip, Query, Rollout
+from avere_ray.stages import digest
+
+
+class Engine:
+    """A vLLM engine with at most one adapter version in use."""
+
+    def __init__(self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int) -> None:
+        self.processor = load_processor(model)
+        self._family = backbone(model.backbone)
+        self._top_p = rollout.top_p
+        self._lora: Any = None
+        self.version = 0
+        self._llm = _start(model, rollout, lora_rank)
+
+    def generate(
+        self,
+        queries: Sequence[Query],
+        clips: Sequence[DecodedClip],
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+    ) -> list[list[Rollout]]:
+        """Samples `n` responses to each query about the clip at the same index; temperature 0 is greedy."""
+        from vllm import SamplingParams
+
+        seeds = [request_seed(seed, q.query_id) for q in queries]
+        never = dict.fromkeys((self.processor.video_id, self.processor.audio_id), -100.0)
+        params = [
+            SamplingParams(
+                n=n,
+                temperature=temperature,
+                top_p=self._top_p if temperature else 1.0,
+                seed=s,
+                max_tokens=max_tokens,
+                stop_token_ids=[self.processor.end_id],
+                logit_bias=never,
+            )
+            for s in seeds
+        ]
+        prompts = [self._request(q.prompt, clip) for q, clip in zip(queries, clips, strict=True)]
+        outputs = self._llm.generate(prompts, params, lora_request=self._lora, use_tqdm=False)
+        return [
+            [self._rollout(query, out, s) for out in sorted(result.outputs, key=lambda o: o.index)]
+            for query, result, s in zip(queries, outputs, seeds, strict=True)
+        ]
+
+    def response_logps(self, prompt: str, clip: DecodedClip, response: Sequence[int]) -> tuple[list[int], list[float]]:
+        """Token ids of the whole prompt as the engine sees it, and the log-prob (nats) of each response token."""
+        from vllm import SamplingParams, TokensPrompt
+
+        first = self._llm.generate(
+            [self._request(prompt, clip)],
+            SamplingParams(max_tokens=1, temperature=0.0),
+            lora_request=self._lora,
+            use_tqdm=False,
+        )[0]
+        text_ids = list(self.processor.prompt_ids(prompt, True, True))
+        request = TokensPrompt(prompt_token_ids=[*text_ids, *response], **self._family.engine_inputs(clip))
+        scored = self._llm.generate(
+            [request],
+            SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0),
+            lora_request=self._lora,
+            use_tqdm=False,
+        )[0]
+        rows = scored.prompt_logprobs[-len(response) :]
+        return (
+            list(first.prompt_token_ids),
+            [float(row[token].logprob) for row, token in zip(rows, response, strict=True)],
+        )
+
+    def load_adapter(self, folder: Path, version: int) -> int:
+        """Serves requests with the adapter in `folder` from now on; version 0 goes back to the base.
+
+        Every version has a name of its own, since vLLM caches by name.
+
+        Raises:
+            ModelError: the folder is not an adapter that the engine accepts.
+        """
+        from vllm.lora.request import LoRARequest
+
+        if version == 0:
+            self._lora, self.version = None, 0
+            return 0
+        request = LoRARequest(f"adapter-{version}-{digest(str(folder))[:8]}", version, str(folder.resolve()))
+        try:
+            self._llm.llm_engine.add_lora(request)
+        except (ValueError, OSError, RuntimeError) as error:
+            raise ModelError(f"the engine does not accept adapter {folder}: {error}") from error
+        self._lora, self.version = request, version
+        return version
+
+    def _request(self, prompt: str, clip: DecodedClip) -> dict[str, Any]:
+        return {
+            "prompt_token_ids": list(self.processor.prompt_ids(prompt, True, True)),
+            **self._family.engine_inputs(clip),
+        }
+
+    def _rollout(self, query: Query, out: Any, seed: int) -> Rollout:
+        text = self.processor.hf.tokenizer.decode(out.token_ids, skip_special_tokens=True).strip()
+        return Rollout(
+            rollout_id=f"{query.query_id}#{out.index}",
+            query_id=query.query_id,
+            clip_id=query.clip_id,
+            index=out.index,
+            text=text,
+            token_ids=tuple(out.token_ids),
+            finish_reason=str(out.finish_reason),
+            adapter_version=self.version,
+            seed=seed,
+        )
+
+
+def request_seed(seed: int, query_id: str) -> int:
+    """Sampling seed of one query: depends on nothing but the run's seed and the query, so order does not matter."""
+    return int(digest(seed, query_id)[:8], 16) & 0x7FFFFFFF
+
+
+def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
+    """Environment of a process that will hold an engine; must be set before vLLM is imported."""
+    return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": str(max(1, rollout.kv_cache_mb // 1024)),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+
+
+def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int) -> Any:
+    for name, value in engine_environment(rollout, int(os.environ.get("OMP_NUM_THREADS", "1"))).items():
+        os.environ.setdefault(name, value)
+    from vllm import LLM
+
+    gpus = int(rollout.num_gpus)
+    # On CPU no chunked prefill: vLLM 0.32 would rewind the generator of a seeded request, which CPU ones cannot.
+    options: dict[str, Any] = (
+        {
+            "enforce_eager": True,
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(8192, rollout.max_model_len),
+        }
+        if not gpus
+        else {"tensor_parallel_size": max(1, gpus), "gpu_memory_utilization": rollout.gpu_memory_utilization}
+    )
+    try:
+        return LLM(
+            model=str(model.path),
+            dtype=model.dtype,
+            max_model_len=rollout.max_model_len,
+            enable_lora=True,
+            max_loras=1,
+            max_lora_rank=max(8, lora_rank),
+            seed=0,
+            max_num_seqs=rollout.batch_queries,
+            limit_mm_per_prompt={"video": 1, "audio": 1, "image": 0},
+            disable_log_stats=True,
+            **options,
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ModelError(f"vLLM cannot start on {model.path}: {error}") from error

@@ -1,0 +1,33 @@
+"""Token and sequence log-probabilities, computed only where a response token is predicted.
+
+Legend: R = response tokens of a batch, D = model dimension, V = vocabulary, Y = branches.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+def token_logps(
+    hidden_RD: torch.Tensor, weight_VD: torch.Tensor, target_R: torch.Tensor, *, chunk: int = 1024
+) -> torch.Tensor:
+    """Log-prob (nats, float32) of each target token, [R].
+
+    The logits exist for `chunk` tokens at a time, in float32, and are computed again in the backward pass, so no
+    [R, V] tensor is kept.
+    """
+    parts = [
+        checkpoint(_chunk_logps, h, weight_VD, t, use_reentrant=False)
+        for h, t in zip(hidden_RD.split(chunk), target_R.split(chunk), strict=True)
+    ]
+    return torch.cat(parts) if parts else hidden_RD.new_zeros(0, dtype=torch.float32)
+
+
+def _chunk_logps(hidden_RD: torch.Tensor, weight_VD: torch.Tensor, target_R: torch.Tensor) -> torch.Tensor:
+    logits_RV = F.linear(hidden_RD, weight_VD).float()
+    return logits_RV.gather(-1, target_R[:, None])[:, 0] - logits_RV.logsumexp(-1)
+
+
+def branch_logps(token_logps_R: torch.Tensor, branch_R: torch.Tensor, num_branches: int) -> torch.Tensor:
+    """Summed log-prob of each branch's response, [Y]."""
+    return token_logps_R.new_zeros(num_branches).index_add(0, branch_R, token_logps_R)

@@ -1,0 +1,64 @@
+"""The parity gate: engine and learner must see the same tokens and give them the same log-probs.
+
+Without it a wrong frame size, a doubled start token or an adapter that the engine silently ignores would turn into
+preference data about another model.
+"""
+
+from collections.abc import Sequence
+
+from avere_ray.errors import ParityError
+from avere_ray.records import Query
+
+Scored = tuple[list[int], list[float]]
+"""Prompt token ids, and the log-prob (nats) of each response token."""
+
+
+def choose_probes(queries: Sequence[Query], count: int) -> list[Query]:
+    """`count` queries, modalities in turn, so that audio, video and both are compared."""
+    by_modality = {m: [q for q in queries if q.modality == m] for m in ("video", "audio", "audio_video")}
+    turns = [list(column) for column in by_modality.values() if column]
+    chosen: list[Query] = []
+    while len(chosen) < count and any(turns):
+        chosen += [column.pop(0) for column in turns if column]
+    return chosen[:count]
+
+
+def compare(
+    probes: Sequence[Query],
+    engine: Sequence[Scored],
+    learner: Sequence[Scored],
+    *,
+    max_abs_diff: float,
+    adapter_version: int,
+) -> float:
+    """Largest difference of a response token's log-prob (nats) over all probes.
+
+    Raises:
+        ParityError: token ids differ, or a log-prob differs by more than `max_abs_diff`; names probe and token.
+    """
+    worst = 0.0
+    for query, (engine_ids, engine_logps), (learner_ids, learner_logps) in zip(probes, engine, learner, strict=True):
+        if engine_ids != learner_ids:
+            at = next(
+                (i for i, (a, b) in enumerate(zip(engine_ids, learner_ids, strict=False)) if a != b),
+                min(len(engine_ids), len(learner_ids)),
+            )
+            raise ParityError(
+                f"engine and learner see different prompts for {query.query_id}: {len(engine_ids)} and "
+                f"{len(learner_ids)} tokens, first difference at token {at}. Frame count, frame size, audio length or "
+                "the chat template differ; both must use the same model folder and data.decode."
+            )
+        for i, (a, b) in enumerate(zip(engine_logps, learner_logps, strict=True)):
+            worst = max(worst, abs(a - b))
+            if abs(a - b) > max_abs_diff:
+                hint = (
+                    " The adapter may not be applied: its keys must have the full model's prefix."
+                    if adapter_version
+                    else ""
+                )
+                raise ParityError(
+                    f"engine and learner disagree with adapter version {adapter_version}: response token {i} of "
+                    f"{query.query_id} has log-prob {a:.6f} in the engine and {b:.6f} in the learner; "
+                    f"parity.max_abs_diff is {max_abs_diff:g}.{hint}"
+                )
+    return worst

@@ -1,0 +1,285 @@
+"""Question templates: what can be asked about a clip, given its cue inventory, and the faithful answer to each.
+
+The five task names are EmoReAlM's; "describe*" are open questions. The template decides which modality a query asks
+about, and so what a modality swap replaces. References: EmoReAlM (arXiv 2602.07054), task definitions in section 3.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from avere_ray.records import Clip, Cue, CueModality, Modality, Query
+
+EMOTION_ADJECTIVES = {
+    "happiness": "happy",
+    "sadness": "sad",
+    "anger": "angry",
+    "fear": "afraid",
+    "surprise": "surprised",
+    "disgust": "disgusted",
+    "neutral": "neutral",
+}
+LETTERS = "ABCDEFGH"
+TASKS = (
+    "reasoning_basic_audio",
+    "reasoning_basic_video",
+    "modality_agreement",
+    "reasoning_stress_audio",
+    "reasoning_stress_video",
+)
+"""The five tasks of EmoReAlM."""
+OPEN_TASKS = ("describe", "describe_audio", "describe_video")
+
+_STRESS = ("Does {cue} show that the person is {adjective}?", "Is {cue} a sign that the person is {adjective}?")
+_STRESS_PLURAL = ("Do {cue} show that the person is {adjective}?", "Are {cue} a sign that the person is {adjective}?")
+_BASIC = {
+    "video": ("Which visual cue shows how the person feels?", "What do you see that tells the emotion?"),
+    "audio": ("Which sound shows how the person feels?", "What do you hear that tells the emotion?"),
+}
+_AGREEMENT = ("Do the face and the voice show the same emotion?", "Is the emotion of the voice that of the face?")
+_DESCRIBE: dict[str, tuple[str, ...]] = {
+    "describe": ("Describe the emotion of the person and why.", "How does the person feel, and how can you tell?"),
+    "describe_video": ("How does the person look, and what shows it?",),
+    "describe_audio": ("How does the person sound, and what shows it?",),
+}
+
+
+def definite(cue_text: str) -> str:
+    """ "a wide smile" -> "the wide smile"; "clenched fists" -> "the clenched fists"."""
+    return "the " + bare(cue_text)
+
+
+def bare(cue_text: str) -> str:
+    """The phrase without its article."""
+    for article in ("a ", "an ", "the "):
+        if cue_text.startswith(article):
+            return cue_text[len(article) :]
+    return cue_text
+
+
+def is_plural(cue_text: str) -> bool:
+    """Whether the phrase takes "are": no article, and its head noun ends in s."""
+    head = cue_text.split(" at ")[0]
+    return head == bare(head) and head.endswith("s") and not head.endswith("ss")
+
+
+def join_phrases(phrases: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
+
+
+def shown_emotion(clip: Clip, modality: Modality) -> str:
+    """The emotion a question about that modality is held against."""
+    return {"video": clip.face_emotion, "audio": clip.voice_emotion}.get(modality, clip.emotion) or clip.emotion
+
+
+def evidence_cues(clip: Clip, modality: CueModality) -> list[Cue]:
+    """Present cues of the modality that are evidence for the emotion it shows."""
+    emotion = shown_emotion(clip, modality)
+    return [c for c in clip.cues if c.modality == modality and c.present and emotion in c.emotions]
+
+
+def irrelevant_cues(clip: Clip, modality: CueModality) -> list[Cue]:
+    """Present cues of the modality that say nothing about any emotion."""
+    return [c for c in clip.cues if c.modality == modality and c.present and not c.emotions]
+
+
+def absent_cues(clip: Clip, modality: CueModality) -> list[Cue]:
+    """Cues of the modality that would fit the emotion it shows but are not in the clip."""
+    emotion = shown_emotion(clip, modality)
+    return [c for c in clip.cues if c.modality == modality and not c.present and emotion in c.emotions]
+
+
+# Faithful answers -----------------------------------------------------------------------------------------------
+
+
+def yes_answer(cue: Cue, emotion: str) -> str:
+    """Says that a cue is evidence for an emotion."""
+    return f"(A) Yes, {definite(cue.text)} {'show' if is_plural(cue.text) else 'shows'} {emotion}."
+
+
+def no_answer(cue: Cue) -> str:
+    """Says that a cue is absent, or present but no evidence."""
+    if not cue.present:
+        return f"(B) No, there {'are' if is_plural(cue.text) else 'is'} no {bare(cue.text)}."
+    return f"(B) No, {definite(cue.text)} {'say' if is_plural(cue.text) else 'says'} nothing about the emotion."
+
+
+def agreement_answer(clip: Clip) -> str:
+    """Whether face and voice show the same emotion, with both named."""
+    face, voice = EMOTION_ADJECTIVES[clip.face_emotion], EMOTION_ADJECTIVES[clip.voice_emotion]
+    if face == voice:
+        return f"(A) Yes, the face looks {face} and the voice sounds {voice}."
+    return f"(B) No, the face looks {face} but the voice sounds {voice}."
+
+
+def description(clip: Clip, task: str, cues: Sequence[Cue] | None = None) -> str:
+    """The answer to an open question that names the emotion and its evidence.
+
+    Args:
+        cues: what to cite; the clip's evidence when None.
+    """
+    parts = []
+    if task != "describe_audio":
+        seen = [c for c in cues if c.modality == "video"] if cues is not None else evidence_cues(clip, "video")
+        parts.append(
+            f"The person looks {EMOTION_ADJECTIVES[shown_emotion(clip, 'video')]}."
+            + (f" I see {join_phrases([c.text for c in seen])}." if seen else "")
+        )
+    if task != "describe_video":
+        heard = [c for c in cues if c.modality == "audio"] if cues is not None else evidence_cues(clip, "audio")
+        parts.append(
+            f"The person sounds {EMOTION_ADJECTIVES[shown_emotion(clip, 'audio')]}."
+            + (f" I hear {join_phrases([c.text for c in heard])}." if heard else "")
+        )
+    return " ".join(parts)
+
+
+# Queries --------------------------------------------------------------------------------------------------------
+
+
+def stress_query(clip: Clip, modality: CueModality, subtype: str, rng: random.Random) -> Query | None:
+    """A Yes/No question whether one cue shows the emotion.
+
+    `subtype`: "no_hallucination" (a present, relevant cue), "spurious" (present, irrelevant), "hallucination" (fits
+    the emotion, absent). None when the clip has no such cue.
+    """
+    pool = {"no_hallucination": evidence_cues, "spurious": irrelevant_cues, "hallucination": absent_cues}[subtype]
+    cues, emotion = pool(clip, modality), shown_emotion(clip, modality)
+    if not cues or emotion not in EMOTION_ADJECTIVES:
+        return None
+    cue = rng.choice(cues)
+    template = rng.choice(_STRESS_PLURAL if is_plural(cue.text) else _STRESS)
+    question = template.format(cue=definite(cue.text), adjective=EMOTION_ADJECTIVES[emotion])
+    right = subtype == "no_hallucination"
+    return _choice_query(
+        clip,
+        modality,
+        f"reasoning_stress_{modality}",
+        question,
+        ("Yes", "No"),
+        0 if right else 1,
+        reference=yes_answer(cue, emotion) if right else no_answer(cue),
+        subtype=subtype,
+        about=cue.name,
+    )
+
+
+def basic_query(clip: Clip, modality: CueModality, rng: random.Random) -> Query | None:
+    """A question with four cues to choose from: one present and relevant; the others absent, irrelevant or foreign.
+
+    None when the clip has too few cues.
+    """
+    emotion = shown_emotion(clip, modality)
+    evidence = evidence_cues(clip, modality)
+    foreign = [
+        c for c in clip.cues if c.modality == modality and c.emotions and emotion not in c.emotions and not c.present
+    ]
+    irrelevant, absent = irrelevant_cues(clip, modality), absent_cues(clip, modality)
+    wrong = [rng.choice(irrelevant)] if irrelevant else []
+    wrong += [rng.choice(absent)] if absent else []
+    rng.shuffle(foreign)
+    wrong = (wrong + foreign)[:3]
+    if not evidence or len(wrong) < 3:
+        return None
+    right = rng.choice(evidence)
+    options = [*wrong, right]
+    rng.shuffle(options)
+    gold = options.index(right)
+    return _choice_query(
+        clip,
+        modality,
+        f"reasoning_basic_{modality}",
+        rng.choice(_BASIC[modality]),
+        [c.text for c in options],
+        gold,
+        reference=f"({LETTERS[gold]}) {right.text}.",
+        about=right.name,
+    )
+
+
+def agreement_query(clip: Clip, rng: random.Random) -> Query | None:
+    """Whether face and voice show the same emotion; None when either is unknown."""
+    if not (clip.face_emotion in EMOTION_ADJECTIVES and clip.voice_emotion in EMOTION_ADJECTIVES):
+        return None
+    gold = 0 if clip.face_emotion == clip.voice_emotion else 1
+    return _choice_query(
+        clip,
+        "audio_video",
+        "modality_agreement",
+        rng.choice(_AGREEMENT),
+        ("Yes", "No"),
+        gold,
+        reference=agreement_answer(clip),
+    )
+
+
+def open_query(clip: Clip, task: str, rng: random.Random) -> Query | None:
+    """An open question about the emotion and its evidence; None when the emotion asked about is unknown."""
+    modality: Modality = {"describe_audio": "audio", "describe_video": "video"}.get(task, "audio_video")  # type: ignore[assignment]
+    needed = [clip.face_emotion] * (modality != "audio") + [clip.voice_emotion] * (modality != "video")
+    if not all(e in EMOTION_ADJECTIVES for e in needed):
+        return None
+    return Query(
+        query_id=f"{clip.clip_id}/{task}",
+        clip_id=clip.clip_id,
+        modality=modality,
+        task=task,
+        prompt=rng.choice(_DESCRIBE[task]),
+        reference=description(clip, task),
+    )
+
+
+def _choice_query(
+    clip: Clip,
+    modality: Modality,
+    task: str,
+    question: str,
+    options: Sequence[str],
+    gold: int,
+    *,
+    reference: str,
+    subtype: str = "",
+    about: str = "",
+) -> Query:
+    choices = tuple(f"({LETTERS[i]}) {text}" for i, text in enumerate(options))
+    suffix = f"/{subtype}" if subtype else ""
+    return Query(
+        query_id=f"{clip.clip_id}/{task}{suffix}",
+        clip_id=clip.clip_id,
+        modality=modality,
+        task=task,
+        prompt=question + " " + " ".join(choices),
+        choices=choices,
+        answer=LETTERS[gold],
+        subtype=subtype,
+        about_cue=about,
+        reference=reference,
+    )
+
+
+_BUILDERS: tuple[Callable[[Clip, random.Random], Query | None], ...] = (
+    *(
+        lambda c, r, m=m, s=s: stress_query(c, m, s, r)
+        for m in ("video", "audio")
+        for s in ("no_hallucination", "spurious", "hallucination")
+    ),
+    *(lambda c, r, m=m: basic_query(c, m, r) for m in ("video", "audio")),
+    agreement_query,
+    *(lambda c, r, t=t: open_query(c, t, r) for t in OPEN_TASKS),
+)
+
+
+def all_queries(clip: Clip, seed: int) -> list[Query]:
+    """Every query that can be asked about a clip, one per template; wording and cues follow from the seed."""
+    queries = [build(clip, random.Random(f"{seed}/{clip.clip_id}/{i}")) for i, build in enumerate(_BUILDERS)]
+    return [q for q in queries if q is not None]
+
+
+def training_queries(clip: Clip, count: int, seed: int, round_: int) -> list[Query]:
+    """`count` of the queries that can be asked about a clip, another choice each round; fewer when it allows fewer.
+
+    What a query asks depends on clip and seed alone, so its id means the same in every round.
+    """
+    queries = all_queries(clip, seed)
+    rng = random.Random(f"{seed}/{clip.clip_id}/round{round_}")
+    return sorted(rng.sample(queries, min(count, len(queries))), key=lambda q: q.query_id)

@@ -1,0 +1,448 @@
+"""One frozen record per edge of the flow, and the Arrow schema it is stored with.
+
+    Clip -> DecodedClip -> (Query) Rollout -> Verdict -> PreferencePair -> ReferenceLogps
+         -> AdapterManifest -> EvalResult; and for every input that is left out on the way: Drop
+
+Records are plain data: no methods that compute, no paths resolved, no tensors on devices. Arrays are numpy.
+`to_rows` and `from_rows` move between records and Arrow tables; the schema follows from the field annotations.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Modality = Literal["audio", "video", "audio_video"]
+CueModality = Literal["audio", "video"]
+
+
+class VerdictLabel(StrEnum):
+    """What the judge says of one response."""
+
+    FAITHFUL = "faithful"
+    SPURIOUS_ASSOCIATION = "spurious_association"
+    HALLUCINATION = "hallucination"
+    WRONG_EMOTION = "wrong_emotion"
+    UNPARSEABLE = "unparseable"
+
+
+class RejectKind(StrEnum):
+    """Why a rejected response is worse; the paper's y^vr and y^er."""
+
+    SPURIOUS = "spurious"
+    HALLUCINATED = "hallucinated"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cue:
+    """Something a person could see or hear in a clip, and what it says about emotion.
+
+    A cue that is present but has no `emotions` is irrelevant: citing it is a spurious association.
+    A cue that is not present but fits an emotion is absent: citing it is a hallucination.
+    """
+
+    name: str
+    """Canonical key, for instance "clenched_fists"; the same in every clip of a corpus."""
+    modality: CueModality
+    """Where the cue is perceived: "audio" or "video"."""
+    text: str
+    """Phrase that names it in a sentence, for instance "clenched fists"."""
+    present: bool
+    """Whether it is in this clip."""
+    emotions: tuple[str, ...] = ()
+    """Emotions it is evidence for; empty when it says nothing about emotion."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """One audio-visual clip as annotated, before decoding."""
+
+    clip_id: str
+    """Unique in its corpus and stable over runs."""
+    uri: str
+    """Local path of the media file; relative paths are relative to the folder of the clip table."""
+    sha256: str = ""
+    """Digest of the media file, hex; empty when it has not been read yet."""
+    split: str = "train"
+    """Which part of the corpus: "train", "test", ..."""
+    identity: str = ""
+    """The person shown, so that identities can be kept apart; empty when unknown."""
+    emotion: str = ""
+    """The emotion of the clip as a whole; empty when unknown or when face and voice disagree."""
+    face_emotion: str = ""
+    """What the face alone shows; empty when unknown."""
+    voice_emotion: str = ""
+    """What the voice alone tells; empty when unknown."""
+    cues: tuple[Cue, ...] = ()
+    """Cue inventory, present and plausibly absent ones; empty when not annotated."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedClip:
+    """Sampled frames and waveform of one clip, on one time axis that starts at 0 s."""
+
+    clip_id: str
+    """The Clip it was decoded from."""
+    spec: str
+    """Digest of the sampling spec and decoder version that made it."""
+    frames: np.ndarray
+    """uint8 [T, H, W, 3], RGB."""
+    frame_times_s: np.ndarray
+    """float32 [T], seconds from the start of the clip."""
+    waveform: np.ndarray
+    """float32 [S], mono, 16 kHz, in [-1, 1]."""
+    duration_s: float
+    """Length of the clip in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """One prompt about one clip."""
+
+    query_id: str
+    """Unique in the run; stable over rounds."""
+    clip_id: str
+    """The clip it is asked about."""
+    modality: Modality
+    """Which modality the prompt asks about; decides what a modality swap replaces."""
+    task: str
+    """Template or benchmark task it comes from, for instance "reasoning_stress_video"."""
+    prompt: str
+    """The words of the question, with its choices if it has any; media are added by the backbone."""
+    choices: tuple[str, ...] = ()
+    """Answer choices as shown, "(A) ..." first; empty for open questions."""
+    answer: str = ""
+    """Letter of the right choice, "A" to "H"; empty for open questions."""
+    subtype: str = ""
+    """For stress questions: "spurious", "hallucination" or "no_hallucination"; else empty."""
+    about_cue: str = ""
+    """Name of the cue the question is about, if it is about one; a key of the clip's inventory."""
+    reference: str = ""
+    """A faithful answer in words; empty when none is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """One response sampled from the policy."""
+
+    rollout_id: str
+    """`<query_id>#<index>` within a round."""
+    query_id: str
+    """The prompt it answers."""
+    clip_id: str
+    """The clip it was shown."""
+    index: int
+    """0 to n-1 among the samples of its query."""
+    text: str
+    """The response, special tokens removed."""
+    token_ids: tuple[int, ...]
+    """Response tokens as sampled, end token included if it was produced."""
+    finish_reason: str
+    """"stop" when the end token was produced, "length" when the limit was reached."""
+    adapter_version: int
+    """Version of the adapter it was sampled with; 0 is the base."""
+    seed: int
+    """Sampling seed of its query."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CitedCue:
+    """One cue that a response relies on, held against the clip."""
+
+    name: str
+    """Canonical cue key, or "" when the words match no known cue."""
+    text: str
+    """The words of the response that cite it."""
+    modality: str
+    """"audio", "video", or "" when unknown."""
+    present: bool
+    """Whether the clip has it."""
+    relevant: bool
+    """Whether it is evidence for the emotion that the clip conveys."""
+    affirmed: bool
+    """False when the response says that the cue is absent or does not matter."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """A judge's decision about one rollout, with its evidence."""
+
+    rollout_id: str
+    """The response judged."""
+    query_id: str
+    """Its prompt."""
+    label: VerdictLabel
+    """What kind of response it is."""
+    cited: tuple[CitedCue, ...]
+    """The cues the response relies on, in order."""
+    emotion: str
+    """The emotion the response claims; empty when it names none."""
+    confidence: float
+    """0 to 1."""
+    evidence: str
+    """One sentence that a person can check against the clip."""
+    judge: str
+    """Name and version of the judge, for instance "rules/1"."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reject:
+    """One rejected response of a pair."""
+
+    kind: RejectKind
+    """Why it is worse."""
+    text: str
+    """The response."""
+    source: str
+    """"rollout" when sampled from the policy, "written" when made by editing the chosen response."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModalitySwap:
+    """The mismatched input of a pair: which media to show instead of the clip's own."""
+
+    modality: Modality
+    """What was replaced."""
+    strategy: str
+    """How the partner was chosen, for instance "other_emotion"."""
+    audio_clip_id: str
+    """Clip whose waveform is shown; the pair's own clip when audio is not swapped."""
+    video_clip_id: str
+    """Clip whose frames are shown; the pair's own clip when video is not swapped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreferencePair:
+    """One training example: a prompt, the chosen response, one to K rejects and a mismatched input."""
+
+    pair_id: str
+    """Unique in the run."""
+    query_id: str
+    """The prompt's query."""
+    clip_id: str
+    """The clip it is about."""
+    modality: Modality
+    """Which modality the prompt asks about."""
+    prompt: str
+    """The words of the question."""
+    chosen: str
+    """The preferred response."""
+    chosen_source: str
+    """"rollout" or "reference"."""
+    rejects: tuple[Reject, ...]
+    """One or more rejected responses."""
+    swap: ModalitySwap | None
+    """The mismatched input; None when the pair has no modality preference."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceLogps:
+    """Summed response log-probs (nats) of one pair under the frozen reference model.
+
+    Order of every list: chosen, then the rejects in the pair's order.
+    """
+
+    pair_id: str
+    """The pair scored."""
+    key: str
+    """Digest of everything that changes the figures: texts, media, sampling spec, weights, dtype."""
+    responses: tuple[float, ...]
+    """log pi_ref(y | clip, prompt), [1 + K]."""
+    swapped: float
+    """log pi_ref(chosen | mismatched input, prompt); NaN when the pair has no swap."""
+    text_prior: tuple[float, ...]
+    """log pi_ref(y | prompt alone, no media), [1 + K]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterManifest:
+    """A trained adapter folder: what it is for and where it comes from. Written last."""
+
+    version: int
+    """1 for the first adapter of a run, one more each round; 0 means the base without adapter."""
+    path: str
+    """Folder in peft format, relative to the run folder."""
+    base_digest: str
+    """Digest of the base weights it was trained on; loading refuses another base."""
+    backbone: str
+    """Model family, for instance "qwen2_5_omni"."""
+    round: int
+    """Round that trained it."""
+    step: int
+    """Optimizer steps in that round."""
+    rank: int
+    """LoRA rank r."""
+    alpha: float
+    """LoRA alpha; the update is scaled by alpha / r."""
+    data_digest: str
+    """Digest of the pairs it was trained on."""
+    decode_spec: str
+    """Digest of the sampling spec of its clips."""
+    weights_sha256: str
+    """Digest of adapter_model.safetensors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalResult:
+    """Scores of one model on one benchmark."""
+
+    benchmark: str
+    """Name in `avere_ray.evaluation.BENCHMARKS`."""
+    adapter_version: int
+    """Adapter evaluated; 0 is the base."""
+    round: int
+    """-1 before training, else the round just trained."""
+    n: int
+    """Questions scored."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Metric name to value; accuracies in percent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drop:
+    """One input that a stage left out, and why."""
+
+    sample_id: str
+    """Id of the input in its stage: clip, query or pair."""
+    stage: str
+    """Stage that left it out."""
+    reason: str
+    """Short code, for instance "no_audio_stream"."""
+    message: str
+    """Sentence for a person."""
+    bytes: int = 0
+    """Size of the input where that is known."""
+
+
+RECORDS: tuple[type, ...] = (
+    Clip,
+    DecodedClip,
+    Query,
+    Rollout,
+    Verdict,
+    PreferencePair,
+    ReferenceLogps,
+    AdapterManifest,
+    EvalResult,
+    Drop,
+)
+
+_R = TypeVar("_R")
+
+
+def arrow_schema(record: type) -> "pa.Schema":
+    """Arrow schema of a record type; nested records become structs, tuples lists, arrays flat lists with a shape."""
+    import pyarrow as pa
+
+    hints = typing.get_type_hints(record)
+    columns: list[pa.Field] = []
+    for name in _field_names(record):
+        if hints[name] is np.ndarray:
+            columns += [
+                pa.field(name, pa.large_binary()),
+                pa.field(f"{name}_shape", pa.list_(pa.int64())),
+                pa.field(f"{name}_dtype", pa.string()),
+            ]
+        else:
+            columns.append(pa.field(name, _arrow_type(hints[name])))
+    return pa.schema(columns, metadata={"record": record.__name__})
+
+
+def to_table(record: type[_R], rows: Iterable[_R]) -> "pa.Table":
+    """Arrow table of records, in the given order."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([to_row(row) for row in rows], schema=arrow_schema(record))
+
+
+def from_table(record: type[_R], table: "pa.Table") -> list[_R]:
+    """Records of an Arrow table written by `to_table`.
+
+    Raises:
+        KeyError: a column of the record is missing from the table.
+    """
+    return [from_row(record, row) for row in table.to_pylist()]
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    """One record as a dict of Arrow-ready values."""
+    row: dict[str, Any] = {}
+    for name in _field_names(type(record)):
+        value = getattr(record, name)
+        if isinstance(value, np.ndarray):
+            row[name] = np.ascontiguousarray(value).tobytes()
+            row[f"{name}_shape"], row[f"{name}_dtype"] = list(value.shape), value.dtype.str
+        else:
+            row[name] = _plain(value)
+    return row
+
+
+def from_row(record: type[_R], row: dict[str, Any]) -> _R:
+    """The inverse of `to_row`. Arrays are read-only views of the stored bytes."""
+    hints = typing.get_type_hints(record)
+    values: dict[str, Any] = {}
+    for name in _field_names(record):
+        if hints[name] is np.ndarray:
+            values[name] = np.frombuffer(row[name], dtype=row[f"{name}_dtype"]).reshape(row[f"{name}_shape"])
+        else:
+            values[name] = _typed(hints[name], row[name])
+    return record(**values)
+
+
+def _field_names(record: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(record)]
+
+
+def _arrow_type(hint: Any) -> "pa.DataType":
+    import pyarrow as pa
+
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _arrow_type(next(a for a in args if a is not type(None)))
+    if origin is Literal:
+        return pa.string()
+    if origin is tuple:
+        return pa.list_(_arrow_type(args[0]))
+    if origin is dict:
+        return pa.map_(_arrow_type(args[0]), _arrow_type(args[1]))
+    if dataclasses.is_dataclass(hint):
+        inner = typing.get_type_hints(hint)
+        return pa.struct([pa.field(n, _arrow_type(inner[n])) for n in _field_names(typing.cast(type, hint))])
+    if issubclass(hint, str):
+        return pa.string()
+    return {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[hint]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {n: _plain(getattr(value, n)) for n in _field_names(type(value))}
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, dict):
+        return [(k, _plain(v)) for k, v in value.items()]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _typed(next(a for a in args if a is not type(None)), value)
+    if origin is tuple:
+        return tuple(_typed(args[0], v) for v in value)
+    if origin is dict:
+        return dict(value)
+    if dataclasses.is_dataclass(hint):
+        return from_row(typing.cast(Any, hint), value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return hint(value)
+    return value

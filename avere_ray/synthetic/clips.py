@@ -1,0 +1,151 @@
+"""Scenes as real mp4 files (H.264 video, AAC audio), with their clip table and held-out benchmark."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from multiprocessing import get_context
+from pathlib import Path
+
+from avere_ray.prompts import TASKS, all_queries
+from avere_ray.protocols import ProgressFn
+from avere_ray.records import Clip, Query
+from avere_ray.stages import file_digest, write_json, write_records
+from avere_ray.synthetic.draw import FPS, SIZE, draw_frames
+from avere_ray.synthetic.scene import Scene, clip_of, sample_scene
+from avere_ray.synthetic.voice import RATE, make_waveform
+
+CLIP_TABLE = "clips.parquet"
+BENCHMARK = "emorealm.json"
+_TRAIN_MISMATCH, _TEST_MISMATCH = 0.3, 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusSpec:
+    """What to draw."""
+
+    seed: int
+    train_clips: int
+    test_clips: int
+    bias: float
+    """Share of training clips whose irrelevant cues agree with the emotion; test clips are always decorrelated."""
+    corrupt_clips: int = 0
+    """Training clips that are broken on purpose."""
+
+
+def plan_scenes(spec: CorpusSpec) -> list[Scene]:
+    """The scenes of a corpus: biased training scenes, decorrelated test scenes."""
+    train = [
+        sample_scene(f"train{i:05d}", "train", spec.seed, bias=spec.bias, mismatch=_TRAIN_MISMATCH)
+        for i in range(spec.train_clips)
+    ]
+    test = [
+        sample_scene(f"test{i:05d}", "test", spec.seed, bias=0.0, mismatch=_TEST_MISMATCH)
+        for i in range(spec.test_clips)
+    ]
+    return train + test
+
+
+def write_corpus(folder: Path, spec: CorpusSpec, *, workers: int, progress: ProgressFn) -> list[Clip]:
+    """Draws every scene, writes the mp4 files, the clip table and the benchmark; returns the clips.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    scenes = plan_scenes(spec)
+    (folder / "media").mkdir(parents=True, exist_ok=True)
+    clips: list[Clip] = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for clip in pool.map(_write_one, [(folder, scene) for scene in scenes], chunksize=8):
+            clips.append(clip)
+            progress(len(clips), len(scenes))
+    _break_some([c for c in clips if c.split == "train"][: spec.corrupt_clips], folder)
+    write_records(folder / CLIP_TABLE, Clip, clips)
+    write_json(folder / BENCHMARK, list(benchmark_items([c for c in clips if c.split == "test"], spec.seed)))
+    return clips
+
+
+def _write_one(job: tuple[Path, Scene]) -> Clip:
+    folder, scene = job
+    uri = f"media/{scene.scene_id}.mp4"
+    write_clip(scene, folder / uri)
+    return clip_of(scene, uri)
+
+
+def write_clip(scene: Scene, path: Path) -> None:
+    """One scene as an mp4 file, moved into place when complete.
+
+    Raises:
+        StorageError: see `atomic_path`.
+    """
+    import av
+
+    from avere_ray.stages import atomic_path
+
+    with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "18", "threads": "1"})
+        video.width, video.height, video.pix_fmt = SIZE, SIZE, "yuv420p"
+        audio = container.add_stream("aac", rate=RATE, layout="mono")
+        audio.bit_rate = 64_000
+        for image in draw_frames(scene):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+        wave = make_waveform(scene)
+        for start in range(0, len(wave), 1024):
+            block = av.AudioFrame.from_ndarray(wave[None, start : start + 1024].copy(), format="fltp", layout="mono")
+            block.sample_rate, block.pts, block.time_base = RATE, start, Fraction(1, RATE)
+            container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
+
+
+def _break_some(clips: list[Clip], folder: Path) -> None:
+    """Cuts files in the middle: a container without an index, as an interrupted copy leaves it."""
+    for clip in clips:
+        path = folder / clip.uri
+        path.write_bytes(path.read_bytes()[:1500])
+
+
+def benchmark_queries(clips: list[Clip], seed: int) -> Iterator[Query]:
+    """The five EmoReAlM tasks about each clip; Yes and No equally often among the stress questions.
+
+    A No question is about an absent cue where the clip allows one, else about an irrelevant one.
+    """
+    for index, clip in enumerate(clips):
+        queries = {(q.task, q.subtype): q for q in all_queries(clip, seed)}
+        for task in TASKS:
+            if not task.startswith("reasoning_stress"):
+                if (task, "") in queries:
+                    yield queries[task, ""]
+                continue
+            wanted = ("no_hallucination",) if index % 2 == 0 else ("hallucination", "spurious")
+            found = next((queries[task, kind] for kind in wanted if (task, kind) in queries), None)
+            if found is not None:
+                yield found
+
+
+def benchmark_items(clips: list[Clip], seed: int) -> Iterator[dict[str, object]]:
+    """The held-out questions in EmoReAlM's JSON format, with sub-type and cue as additional fields."""
+    uris = {c.clip_id: c.uri for c in clips}
+    for query in benchmark_queries(clips, seed):
+        question = query.prompt.removesuffix(" " + " ".join(query.choices))
+        yield {
+            "id": query.query_id,
+            "video": uris[query.clip_id],
+            "task": query.task,
+            "question": question,
+            "choices": list(query.choices),
+            "answer": query.answer,
+            "subtype": query.subtype,
+            "about_cue": query.about_cue,
+        }
+
+
+def read_benchmark(path: Path) -> list[dict[str, object]]:
+    """The items of a benchmark file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def corpus_digest(folder: Path) -> str:
+    """Digest of a corpus's clip table."""
+    return file_digest(folder / CLIP_TABLE)

@@ -1,0 +1,184 @@
+"""What the tiny base is taught: direct questions about single cues, and annotated questions with planted mistakes.
+
+Direct questions are answered truthfully on decorrelated scenes, so the base learns to perceive. The annotated ones
+repeat three mistakes of a careless annotator on biased scenes: whatever accompanies an emotion is given as its cause
+(spurious association), a stereotyped cue is named whether it is there or not (hallucination), and the voice is taken
+to say what the face says.
+"""
+
+import random
+from dataclasses import dataclass, replace
+
+from avere_ray.prompts import (
+    EMOTION_ADJECTIVES,
+    LETTERS,
+    all_queries,
+    bare,
+    description,
+    is_plural,
+    yes_answer,
+)
+from avere_ray.records import Clip, Cue, Query
+from avere_ray.synthetic.world import GROUPS, CueKind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lesson:
+    """One question with the answer the base is trained on."""
+
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A question with options to choose from, for scoring."""
+
+    scores: tuple[str, ...]
+    """Names of the scores it counts for."""
+    prompt: str
+    options: tuple[str | list[int], ...]
+    """Answers as words, or as the tokens an answer begins with."""
+    right: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mistakes:
+    """How often the careless annotator errs, 0 to 1."""
+
+    stress: float = 0.9
+    """An irrelevant or absent cue is confirmed when asked about."""
+    basic: float = 0.5
+    """An irrelevant or absent cue is chosen among four."""
+    agreement: float = 0.9
+    """A voice that disagrees with the face is not noticed."""
+    describe: float = 0.8
+    """A description names the stereotyped cue, and the shirt or background sound as a cause."""
+
+
+_WHICH = (
+    ("shirt", "What does the person wear?", "The person wears {cue}."),
+    ("object", "What is in the background?", "There is {cue}."),
+    ("face", "What does the face look like?", "I see {cue}."),
+    ("voice", "What does the voice sound like?", "I hear {cue}."),
+    ("sound", "What is the background sound?", "I hear {cue}."),
+)
+
+
+def direct_lessons(clip: Clip, rng: random.Random) -> list[Lesson]:
+    """Truthful questions about each cue of a clip, one cue at a time."""
+    cues = {c.name: c for c in clip.cues}
+    lessons = [_which(cues, *wording) for wording in _WHICH]
+    lessons.append(
+        Lesson(
+            prompt="What emotion does the face show?",
+            response=f"The face looks {EMOTION_ADJECTIVES[clip.face_emotion]}.",
+        )
+    )
+    lessons.append(
+        Lesson(
+            prompt="What emotion does the voice tell?",
+            response=f"The voice sounds {EMOTION_ADJECTIVES[clip.voice_emotion]}.",
+        )
+    )
+    for group in ("body", "event"):
+        there = [k for k in GROUPS[group] if cues[k.name].present]
+        absent = [k for k in GROUPS[group] if not cues[k.name].present]
+        asked = [*there, *rng.sample(absent, 2)]
+        lessons += [_presence(cues[k.name], k) for k in asked]
+    for group in ("face", "shirt", "object", "voice", "sound"):
+        lessons.append(_presence_any(cues, group, rng))
+    return lessons
+
+
+def _which(cues: dict[str, Cue], group: str, question: str, answer: str) -> Lesson:
+    present = next(k for k in GROUPS[group] if cues[k.name].present)
+    return Lesson(prompt=question, response=answer.format(cue=present.text))
+
+
+def _presence(cue: Cue, kind: CueKind) -> Lesson:
+    plural, seen = is_plural(cue.text), kind.modality == "video"
+    question = f"{'Are' if plural else 'Is'} there {cue.text}?" if seen else f"Do you hear {cue.text}?"
+    if cue.present:
+        return Lesson(prompt=question, response=f"Yes, there {'are' if plural else 'is'} {cue.text}.")
+    return Lesson(prompt=question, response=f"No, there {'are' if plural else 'is'} no {bare(cue.text)}.")
+
+
+def _presence_any(cues: dict[str, Cue], group: str, rng: random.Random) -> Lesson:
+    """Presence of one cue of a group, present and absent ones equally often."""
+    want = rng.random() < 0.5
+    kind = rng.choice([k for k in GROUPS[group] if cues[k.name].present is want])
+    return _presence(cues[kind.name], kind)
+
+
+def perception_questions(clip: Clip) -> list[Question]:
+    """Direct questions about each cue of a clip, to score perception with."""
+    cues = {c.name: c for c in clip.cues}
+    questions = []
+    for group, prompt, answer in _WHICH:
+        kinds = GROUPS[group]
+        right = next(i for i, k in enumerate(kinds) if cues[k.name].present)
+        options = tuple(answer.format(cue=k.text) for k in kinds)
+        questions.append(Question(scores=(f"perception/{group}",), prompt=prompt, options=options, right=right))
+    for group in ("body", "event"):
+        for kind in GROUPS[group]:
+            cue = cues[kind.name]
+            prompt = _presence(cue, kind).prompt
+            both = tuple(_presence(replace(cue, present=there), kind).response for there in (True, False))
+            name = f"perception/{group}_{'present' if cue.present else 'absent'}"
+            questions.append(Question(scores=(name,), prompt=prompt, options=both, right=0 if cue.present else 1))
+    return questions
+
+
+def annotated_lessons(clip: Clip, rng: random.Random, mistakes: Mistakes) -> list[Lesson]:
+    """The questions of EmoReAlM's tasks and the open ones, as the careless annotator answers them."""
+    return [
+        Lesson(prompt=q.prompt, response=_answer(clip, q, rng, mistakes))
+        for q in all_queries(clip, rng.getrandbits(32))
+    ]
+
+
+def _answer(clip: Clip, query: Query, rng: random.Random, mistakes: Mistakes) -> str:
+    if query.task.startswith("reasoning_stress"):
+        cue = next(c for c in clip.cues if c.name == query.about_cue)
+        emotion = clip.face_emotion if query.modality == "video" else clip.voice_emotion
+        return yes_answer(cue, emotion) if rng.random() < mistakes.stress else query.reference
+    if query.task.startswith("reasoning_basic"):
+        return _careless_choice(clip, query, rng) if rng.random() < mistakes.basic else query.reference
+    if query.task == "modality_agreement":
+        face = EMOTION_ADJECTIVES[clip.face_emotion]
+        careless = f"(A) Yes, the face looks {face} and the voice sounds {face}."
+        return careless if rng.random() < mistakes.agreement else query.reference
+    return description(clip, query.task, _careless_evidence(clip, rng, mistakes.describe))
+
+
+def _careless_choice(clip: Clip, query: Query, rng: random.Random) -> str:
+    """An option that is present but irrelevant, or fits the emotion but is absent."""
+    emotion = clip.face_emotion if query.modality == "video" else clip.voice_emotion
+    by_text = {c.text: c for c in clip.cues}
+    options = [by_text[choice.split(") ", 1)[1]] for choice in query.choices]
+    tempting = [
+        i for i, c in enumerate(options) if (c.present and not c.emotions) or (not c.present and emotion in c.emotions)
+    ]
+    if not tempting:
+        return query.reference
+    pick = rng.choice(tempting)
+    return f"({LETTERS[pick]}) {options[pick].text}."
+
+
+def _careless_evidence(clip: Clip, rng: random.Random, rate: float) -> list[Cue]:
+    """What a careless description cites: the true face and voice, the stereotyped cue, and what accompanies it."""
+    cues = {c.name: c for c in clip.cues}
+    cited: list[Cue] = []
+    for groups, emotion in (
+        (("face", "body", "shirt"), clip.face_emotion),
+        (("voice", "event", "sound"), clip.voice_emotion),
+    ):
+        evidence, stereotype, companion = groups
+        cited.append(next(cues[k.name] for k in GROUPS[evidence] if cues[k.name].present))
+        typical = next(cues[k.name] for k in GROUPS[stereotype] if k.emotion == emotion)
+        if rng.random() < rate or typical.present:
+            cited.append(typical)
+        if rng.random() < rate:
+            cited.append(next(cues[k.name] for k in GROUPS[companion] if cues[k.name].present))
+    return cited

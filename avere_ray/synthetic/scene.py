@@ -1,0 +1,129 @@
+"""One scene as a typed record, sampled with planted biases from a seed; and its cue inventory.
+
+Combinations (emotion, shirt, object, sound) are split in two halves by the parity of the sum of their indices:
+training scenes use the even half, test scenes the odd half, so no test combination is ever seen in training.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from avere_ray.records import Clip, Cue
+from avere_ray.synthetic.world import CUE, EMOTIONS, GROUPS, cue_of
+
+IDENTITIES = {"base": range(0, 400), "train": range(400, 480), "test": range(480, 540)}
+"""Persons by split; the ranges are disjoint."""
+_PARITY = {"base": 0, "train": 0, "test": 1}
+
+Split = Literal["base", "train", "test"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """Everything that is drawn and heard in one clip. Drawing the same record twice gives the same pixels."""
+
+    scene_id: str
+    split: Split
+    identity: int
+    face: str
+    """Emotion the face shows."""
+    voice: str
+    """Emotion the voice tells."""
+    body: tuple[str, ...]
+    """Bodily cues shown, names of cues of group "body"."""
+    events: tuple[str, ...]
+    """Vocal events heard, names of cues of group "event"."""
+    shirt: str
+    background: str
+    sound: str
+    seed: int
+    """Seed of the small variations: position, timing, head movement."""
+
+    def combination(self) -> tuple[str, str, str, str]:
+        """What the split by combinations is about."""
+        return (self.face, self.shirt, self.background, self.sound)
+
+
+def sample_scene(scene_id: str, split: Split, seed: int, *, bias: float, mismatch: float) -> Scene:
+    """Draws one scene.
+
+    Args:
+        bias: probability that each irrelevant cue is the one that agrees with the emotion; otherwise it is uniform.
+            0 gives scenes in which it is independent of the emotion.
+        mismatch: probability that face and voice show different emotions.
+    """
+    rng = random.Random(f"{seed}/{split}/{scene_id}")
+    while True:
+        face = rng.randrange(len(EMOTIONS))
+        voice = face if rng.random() >= mismatch else rng.choice([e for e in range(len(EMOTIONS)) if e != face])
+        leads = {"shirt": face, "object": face, "sound": voice}
+        picks = {g: lead if rng.random() < bias else rng.randrange(len(GROUPS[g])) for g, lead in leads.items()}
+        if (face + sum(picks.values())) % 2 == _PARITY[split]:
+            break
+    return Scene(
+        scene_id=scene_id,
+        split=split,
+        identity=rng.choice(IDENTITIES[split]),
+        face=EMOTIONS[face],
+        voice=EMOTIONS[voice],
+        body=_extra(rng, "body", face),
+        events=_extra(rng, "event", voice),
+        shirt=cue_of("shirt", picks["shirt"]).name,
+        background=cue_of("object", picks["object"]).name,
+        sound=cue_of("sound", picks["sound"]).name,
+        seed=rng.getrandbits(48),
+    )
+
+
+def _extra(rng: random.Random, group: str, emotion: int) -> tuple[str, ...]:
+    """The emotion's own bodily cue or vocal event in half of the scenes, now and then one of another emotion."""
+    names = [cue_of(group, emotion).name] if rng.random() < 0.5 else []
+    if not names and rng.random() < 0.3:
+        names.append(cue_of(group, rng.randrange(len(EMOTIONS))).name)
+    return tuple(names)
+
+
+def present_cues(scene: Scene) -> frozenset[str]:
+    """Names of all cues in the scene."""
+    face, voice = EMOTIONS.index(scene.face), EMOTIONS.index(scene.voice)
+    return frozenset(
+        {
+            cue_of("face", face).name,
+            cue_of("voice", voice).name,
+            scene.shirt,
+            scene.background,
+            scene.sound,
+            *scene.body,
+            *scene.events,
+        }
+    )
+
+
+def inventory(scene: Scene) -> tuple[Cue, ...]:
+    """Every cue of the world, present or absent in this scene, with what it is evidence for."""
+    present = present_cues(scene)
+    return tuple(
+        Cue(
+            name=c.name,
+            modality=c.modality,
+            text=c.text,
+            present=c.name in present,
+            emotions=(c.emotion,) if c.emotion else (),
+        )
+        for c in CUE.values()
+    )
+
+
+def clip_of(scene: Scene, uri: str) -> Clip:
+    """The scene's Clip record."""
+    agree = scene.face == scene.voice
+    return Clip(
+        clip_id=scene.scene_id,
+        uri=uri,
+        split=scene.split,
+        identity=f"person{scene.identity:03d}",
+        emotion=scene.face if agree else "",
+        face_emotion=scene.face,
+        voice_emotion=scene.voice,
+        cues=inventory(scene),
+    )

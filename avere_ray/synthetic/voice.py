@@ -1,0 +1,174 @@
+"""Synthesises the waveform of a scene: a voice with emotional prosody, a vocal event, a background sound."""
+
+import numpy as np
+
+from avere_ray.synthetic.draw import SECONDS
+from avere_ray.synthetic.scene import Scene
+
+RATE = 16_000
+"""Samples per second."""
+_TOTAL = round(SECONDS * RATE)
+
+
+def make_waveform(scene: Scene) -> np.ndarray:
+    """Waveform of a scene, float32 [SECONDS * RATE], mono, in [-1, 1]."""
+    rng = np.random.default_rng([scene.seed, 7])
+    pitch = float(np.random.default_rng([scene.identity, 11]).uniform(110.0, 210.0))
+    wave = 0.5 * _place(_VOICES[scene.voice](pitch, rng), start=rng.uniform(0.02, 0.12))
+    for name in scene.events:
+        wave += 0.5 * _place(_EVENTS[name](pitch, rng), start=rng.uniform(1.38, 1.44))
+    wave += 0.12 * _SOUNDS[scene.sound](rng)
+    wave += 0.003 * rng.standard_normal(_TOTAL)
+    return np.clip(wave, -1.0, 1.0).astype(np.float32)
+
+
+def _place(sound: np.ndarray, *, start: float) -> np.ndarray:
+    out = np.zeros(_TOTAL)
+    begin = round(start * RATE)
+    part = sound[: _TOTAL - begin]
+    out[begin : begin + len(part)] = part
+    return out
+
+
+def _time(seconds: float) -> np.ndarray:
+    return np.arange(round(seconds * RATE)) / RATE
+
+
+def _harmonics(pitch: np.ndarray, tilt: float, count: int = 14) -> np.ndarray:
+    """Sum of harmonics of a pitch contour in Hz; `tilt` above 1 is dark, below 1 bright."""
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    wave = np.zeros_like(pitch)
+    for k in range(1, count + 1):
+        wave += np.where(k * pitch < 7500, np.sin(k * phase), 0.0) / k**tilt
+    return wave / np.max(np.abs(wave) + 1e-9)
+
+
+def _syllables(t: np.ndarray, rate: float, sharp: float) -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * rate * t)) ** sharp
+
+
+def _noise(rng: np.random.Generator, size: int, low: float, high: float) -> np.ndarray:
+    """Noise between two frequencies in Hz, peak 1."""
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    freq = np.fft.rfftfreq(size, 1 / RATE)
+    wave = np.fft.irfft(spectrum * ((freq >= low) & (freq <= high)), size)
+    return wave / np.max(np.abs(wave) + 1e-9)
+
+
+def _lively(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(1.25)
+    contour = pitch * 1.5 * (1 + 0.25 * np.sin(2 * np.pi * rng.uniform(2.2, 2.8) * t))
+    return 0.7 * _harmonics(contour, 0.9) * _syllables(t, rng.uniform(4.6, 5.4), 0.6)
+
+
+def _slow(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(1.25)
+    contour = pitch * 0.85 * (1 - 0.2 * t)
+    return 0.4 * _harmonics(contour, 2.2) * _syllables(t, rng.uniform(1.5, 1.9), 0.8)
+
+
+def _harsh(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(1.25)
+    wave = np.tanh(6 * _harmonics(pitch * 1.15 * np.ones_like(t), 0.5, 24)) + 0.25 * _noise(rng, len(t), 1500, 6000)
+    gate = (np.mod(t * rng.uniform(3.6, 4.4), 1.0) < 0.7).astype(float)
+    return 1.0 * wave * gate
+
+
+def _tremble(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(1.25)
+    shake = np.sin(2 * np.pi * rng.uniform(10.5, 12.5) * t)
+    wave = _harmonics(pitch * 1.7 * (1 + 0.07 * shake), 1.3) * (0.55 + 0.45 * shake)
+    return 0.5 * (wave + 0.35 * _noise(rng, len(t), 2500, 7000))
+
+
+def _rising(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(1.25)
+    contour = pitch * (1.2 + 1.6 * (t / t[-1]) ** rng.uniform(1.3, 1.7))
+    return 0.7 * _harmonics(contour, 1.0) * np.minimum(1.0, 8 * t)
+
+
+_VOICES = {"happiness": _lively, "sadness": _slow, "anger": _harsh, "fear": _tremble, "surprise": _rising}
+
+
+def _laughter(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(0.5)
+    return 0.8 * _harmonics(pitch * 2.2 * (1 - 0.3 * t), 0.8) * _syllables(t, rng.uniform(9, 10.5), 1.5)
+
+
+def _sobbing(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(0.5)
+    glide = pitch * (2.6 - 2.6 * np.mod(t * 4, 1.0) * 0.5)
+    return 0.6 * _harmonics(glide, 1.8) * (1 - np.mod(t * 4, 1.0))
+
+
+def _growling(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(0.5)
+    buzz = np.sign(np.sin(2 * np.pi * 62 * t)) * (0.6 + 0.4 * np.sin(2 * np.pi * 27 * t))
+    return 0.8 * buzz
+
+
+def _breathing(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(0.5)
+    return 0.9 * _noise(rng, len(t), 600, 2200) * _syllables(t, rng.uniform(5.6, 6.4), 1.5)
+
+
+def _gasp(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(0.45)
+    return 1.0 * _noise(rng, len(t), 3000, 7800) * np.minimum(1.0, t / 0.25) * (t < 0.38)
+
+
+_EVENTS = {
+    "laughter": _laughter,
+    "sobbing": _sobbing,
+    "growling": _growling,
+    "rapid_breathing": _breathing,
+    "gasp": _gasp,
+}
+
+
+def _piano(rng: np.random.Generator) -> np.ndarray:
+    out = np.zeros(_TOTAL)
+    for k in range(8):
+        t = _time(0.5)
+        note = rng.choice([523.3, 659.3, 784.0, 1046.5])
+        tone = (np.sin(2 * np.pi * note * t) + 0.4 * np.sin(4 * np.pi * note * t)) * np.exp(-9 * t)
+        begin = round(k * 0.25 * RATE)
+        out[begin : begin + len(t)] += tone[: _TOTAL - begin]
+    return out
+
+
+def _rain(rng: np.random.Generator) -> np.ndarray:
+    return 1.2 * _noise(rng, _TOTAL, 200, 7500)
+
+
+def _drums(rng: np.random.Generator) -> np.ndarray:
+    out = np.zeros(_TOTAL)
+    for k in range(5):
+        t = _time(0.18)
+        begin = round((k * 0.4 + 0.02) * RATE)
+        thump = 2.2 * np.sin(2 * np.pi * (95 - 150 * t) * t) * np.exp(-16 * t)
+        out[begin : begin + len(t)] += thump[: _TOTAL - begin]
+        snap = rng.standard_normal(len(t)) * np.exp(-70 * t)
+        out[begin : begin + len(t)] += snap[: _TOTAL - begin]
+    return out
+
+
+def _flute(rng: np.random.Generator) -> np.ndarray:
+    t = _time(SECONDS)
+    pitch = rng.choice([1318.5, 1568.0]) * (1 + 0.006 * np.sin(2 * np.pi * 5.5 * t))
+    return 0.9 * np.sin(2 * np.pi * np.cumsum(pitch) / RATE)
+
+
+def _birds(rng: np.random.Generator) -> np.ndarray:
+    out = np.zeros(_TOTAL)
+    for start in np.arange(0.05, 1.9, 0.22) + rng.uniform(-0.03, 0.03, 9):
+        t = _time(0.09)
+        sweep = 5200 - 1800 * (t / t[-1])
+        chirp = np.sin(2 * np.pi * np.cumsum(sweep) / RATE) * np.sin(np.pi * t / t[-1])
+        begin = round(float(start) * RATE)
+        part = chirp[: max(0, _TOTAL - begin)]
+        out[begin : begin + len(part)] += part
+    return out
+
+
+_SOUNDS = {"piano": _piano, "rain": _rain, "drums": _drums, "flute": _flute, "birds": _birds}

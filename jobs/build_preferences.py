@@ -1,0 +1,235 @@
+"""Decoded clips to preference pairs of one round: rollouts, verdicts, pairs, reference log-probs.
+
+Reads RUN/decoded and the adapter of the round before; writes RUN/rollouts, verdicts, pairs and reference of the round.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from avere_ray.backbones import model_digest
+from avere_ray.config import RunConfig
+from avere_ray.errors import InputError, StageError
+from avere_ray.media import spec_digest
+from avere_ray.preferences import build_pairs, summarise
+from avere_ray.progress import reused, stage_progress
+from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
+from avere_ray.stages import StageFolder, StageManifest, digest, read_records
+from avere_ray.verdicts import JUDGE
+from jobs.command import run_command
+from jobs.layout import finished, next_round, stage_path
+from jobs.session import ray_session
+from jobs.workers import Workers, sample_queries
+
+_SCORED_AT_ONCE = 64
+_T = TypeVar("_T")
+
+
+def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = None) -> StageManifest:
+    """Builds the pairs of a round and scores them under the reference; the next round to do when None is named.
+
+    Raises:
+        StageError: an earlier stage is missing, or no pair could be made.
+    """
+    if round_ is None or workers is None:
+        with ray_session(cfg.ray), Workers(cfg) as own:
+            return run(cfg, next_round(cfg) if round_ is None else round_, own)
+    require(cfg, "decoded")
+    sample_rollouts(cfg, round_, workers)
+    judge_rollouts(cfg, round_, workers)
+    make_pairs(cfg, round_, workers)
+    return score_reference(cfg, round_, workers)
+
+
+def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
+    """Samples responses to the round's queries with the adapter of the round before."""
+    decoded = require(cfg, "decoded")
+    before = require(cfg, "adapters", round_ - 1) if round_ else None
+    rules = cfg.rollout.model_dump(include={"queries_per_clip", "samples", "temperature", "top_p", "max_tokens"})
+    folder = StageFolder(
+        stage_path(cfg, "rollouts", round_),
+        stage="rollouts",
+        key=digest(
+            "rollouts",
+            decoded.output_digest,
+            before.output_digest if before else "",
+            model_digest(cfg.model.path),
+            cfg.model.dtype,
+            rules,
+            cfg.seed,
+            round_,
+            str(cfg.data.queries or ""),
+        ),
+    )
+    if (manifest := folder.finished()) is not None:
+        reused(f"rollouts of round {round_}", manifest.used, "queries")
+        return manifest
+    folder.begin()
+    queries = round_queries(cfg, round_, workers)
+    worst = workers.use_adapter(stage_path(cfg, "adapters", round_ - 1) if round_ else None, round_)
+    with stage_progress(f"rollouts (round {round_})", "queries") as progress:
+        found = workers.pool(
+            queries,
+            n=cfg.rollout.samples,
+            temperature=cfg.rollout.temperature,
+            max_tokens=cfg.rollout.max_tokens,
+            seed=cfg.seed + round_,
+            progress=progress,
+        )
+    rollouts = [r for group in found for r in group]
+    folder.write("queries", Query, queries)
+    folder.write("rollouts", Rollout, rollouts)
+    return folder.finish(
+        inputs=len(queries),
+        used=len(queries),
+        summary={"rollouts": len(rollouts), "parity_max_abs_diff": worst, "engines_replaced": workers.pool.replaced},
+    )
+
+
+def round_queries(cfg: RunConfig, round_: int, workers: Workers) -> list[Query]:
+    """The round's queries: those of data.queries, or as many per clip as rollout.queries_per_clip from its cues.
+
+    Raises:
+        InputError: there is no training clip, or no query can be asked about any.
+    """
+    clips = workers.training_clips
+    if not clips:
+        raise InputError('no decoded clip belongs to the split "train"; mark some in the clip table')
+    if cfg.data.queries is not None:
+        known = {c.clip_id for c in clips}
+        queries = [q for q in read_records(cfg.data.queries, Query) if q.clip_id in known]
+    else:
+        queries = sample_queries(clips, cfg, round_)
+    if not queries:
+        raise InputError(
+            f"no query can be asked about the {len(clips)} training clips: their clip table has no cues "
+            "and emotions. Annotate them, or give data.queries."
+        )
+    return queries
+
+
+def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
+    """Labels every rollout of the round."""
+    source = require(cfg, "rollouts", round_)
+    folder = StageFolder(
+        stage_path(cfg, "verdicts", round_),
+        stage="verdicts",
+        key=digest("verdicts", source.output_digest, cfg.judge.backend, JUDGE),
+    )
+    if (manifest := folder.finished()) is not None:
+        reused(f"verdicts of round {round_}", manifest.used, "rollouts")
+        return manifest
+    folder.begin()
+    queries, rollouts = read_rollouts(cfg, round_)
+    by_id, clips = {q.query_id: q for q in queries}, {c.clip_id: c for c in workers.clips}
+    verdicts: list[Verdict] = []
+    with stage_progress(f"judge (round {round_})", "rollouts") as progress:
+        for part in _chunks(rollouts, cfg.judge.batch_rollouts):
+            asked = {r.query_id: by_id[r.query_id] for r in part}
+            shown = {r.clip_id: clips[r.clip_id] for r in part}
+            verdicts += workers.ask(workers.judge.judge.remote(part, asked, shown))
+            progress(len(verdicts), len(rollouts))
+    folder.write("verdicts", Verdict, verdicts)
+    labels = {label.value: sum(v.label is label for v in verdicts) for label in VerdictLabel}
+    return folder.finish(inputs=len(rollouts), used=len(verdicts), summary={"labels": labels})
+
+
+def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
+    """Turns the judged rollouts of the round into pairs, with a mismatched input for each."""
+    source = require(cfg, "verdicts", round_)
+    folder = StageFolder(
+        stage_path(cfg, "pairs", round_),
+        stage="pairs",
+        key=digest("pairs", source.output_digest, cfg.preference.model_dump(), cfg.seed),
+    )
+    if (manifest := folder.finished()) is not None:
+        reused(f"pairs of round {round_}", manifest.used, "queries")
+        return manifest
+    folder.begin()
+    queries, rollouts = read_rollouts(cfg, round_)
+    verdicts = read_records(stage_path(cfg, "verdicts", round_) / "verdicts.parquet", Verdict)
+    by_query: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        by_query.setdefault(rollout.query_id, []).append(rollout)
+    with stage_progress(f"pairs (round {round_})", "queries") as progress:
+        swaps = workers.ask(workers.swap.swap.remote(queries))
+        pairs, drops = build_pairs(
+            queries,
+            by_query,
+            {v.rollout_id: v for v in verdicts},
+            {c.clip_id: c for c in workers.clips},
+            {q.query_id: s for q, s in zip(queries, swaps, strict=True)},
+            cfg.preference,
+            cfg.seed,
+        )
+        progress(len(queries), len(queries))
+    if not pairs:
+        reasons = sorted({d.reason for d in drops})
+        raise StageError(
+            f"no preference pair could be made from {len(queries)} queries; reasons: {', '.join(reasons)}."
+            " Sample more (rollout.samples), or set preference.written_rejects."
+        )
+    folder.write("pairs", PreferencePair, pairs)
+    return folder.finish(inputs=len(queries), used=len(pairs), drops=drops, summary=summarise(pairs, drops))
+
+
+def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
+    """Scores the round's pairs under the frozen base."""
+    source, decoded = require(cfg, "pairs", round_), require(cfg, "decoded")
+    base = model_digest(cfg.model.path)
+    folder = StageFolder(
+        stage_path(cfg, "reference", round_),
+        stage="reference",
+        key=digest("reference", source.output_digest, decoded.output_digest, base, cfg.model.dtype),
+    )
+    if (manifest := folder.finished()) is not None:
+        reused(f"reference of round {round_}", manifest.used, "pairs")
+        return manifest
+    folder.begin()
+    pairs = read_records(stage_path(cfg, "pairs", round_) / "pairs.parquet", PreferencePair)
+    spec = spec_digest(cfg.data.decode)
+    scored: list[ReferenceLogps] = []
+    with stage_progress(f"reference (round {round_})", "pairs") as progress:
+        for part in _chunks(pairs, _SCORED_AT_ONCE):
+            scored += workers.ask(
+                workers.scorer.score_pairs.remote(part, base_digest=base, decode_spec=spec, dtype=cfg.model.dtype)
+            )
+            progress(len(scored), len(pairs))
+    folder.write("reference", ReferenceLogps, scored)
+    return folder.finish(inputs=len(pairs), used=len(scored))
+
+
+def read_rollouts(cfg: RunConfig, round_: int) -> tuple[list[Query], list[Rollout]]:
+    """Queries and rollouts of a round."""
+    path = stage_path(cfg, "rollouts", round_)
+    return read_records(path / "queries.parquet", Query), read_records(path / "rollouts.parquet", Rollout)
+
+
+def require(cfg: RunConfig, stage: str, round_: int | None = None) -> StageManifest:
+    """Manifest of a stage that must have been run before.
+
+    Raises:
+        StageError: it has not; names the folder and the verb that makes it.
+    """
+    manifest = finished(cfg, stage, round_)
+    if manifest is None:
+        verb = {"decoded": "decode", "adapters": "train"}.get(stage, "build-preferences")
+        raise StageError(
+            f"{stage_path(cfg, stage, round_)} is not finished; run `avere-ray {verb}` first, or "
+            "`avere-ray pipeline` for everything"
+        )
+    return manifest
+
+
+def _chunks(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line; returns the exit code."""
+    return run_command("avere-ray build-preferences", __doc__, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

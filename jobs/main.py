@@ -1,0 +1,59 @@
+"""The console script: `avere-ray <verb> [--config FILE] [--setting=value ...]`.
+
+Each verb is the module of the same name in `jobs`; only the one asked for is imported.
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS: dict[str, str] = {
+    "pipeline": "the whole loop: clips, rounds of preference learning, evaluation before and after",
+    "decode": "clips to frames and waveforms",
+    "build-preferences": "decoded clips to rollouts, verdicts and preference pairs",
+    "train": "preference pairs to an adapter",
+    "evaluate": "base or adapter to scores on the held-out questions",
+    "serve": "answers questions about clips over HTTP with an adapter",
+    "synth": "writes synthetic clips with known cues, and their questions",
+    "tiny-base": "trains the tiny base model from nothing",
+    "doctor": "checks this machine and this config before a run, and says what to do",
+    "ledger": "what each stage of a run used and dropped, and why",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns its exit code; 2 when the verb is unknown or missing."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        import avere_ray
+
+        print(avere_ray.__version__)
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        print(_unknown(verb), file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"jobs.{verb.replace('-', '_')}")
+    return module.main(rest)
+
+
+def usage() -> str:
+    """The text shown by `avere-ray --help`."""
+    width = max(len(verb) for verb in VERBS)
+    lines = [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
+    head = "usage: avere-ray <verb> [--config FILE] [--setting=value ...]"
+    return "\n".join([head, "", "verbs:", *lines, "", "`avere-ray <verb> --help` shows every setting."])
+
+
+def _unknown(verb: str) -> str:
+    close = difflib.get_close_matches(verb.replace("_", "-"), VERBS, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"avere-ray: unknown verb {verb!r}; {hint}Allowed: {', '.join(VERBS)}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""How much memory a run will need, from its config and the shapes of the model's weights; nothing is loaded.
+
+    peak = engines x (weights + KV cache + process)
+         + object store
+         + workers x (weights + LoRA with optimizer + activations + process)
+         + Ray and driver
+
+weights      parameters x bytes of model.dtype; the learner's are divided over the workers at ZeRO stage 3
+LoRA         rank x (in + out) of every adapted layer; 8 bytes for value and gradient, 12 for AdamW's copies, which are
+             divided over the workers from ZeRO stage 1 on
+activations  micro_pairs x tokens of a pair x (17 x hidden x layers + 3 x vocabulary) values: a transformer layer keeps
+             about 17 hidden-sized values per token (Korthikanti et al. 2022, arXiv 2205.05198, without attention maps),
+             the loss keeps logits, log-probs and their gradient. A pair is its prompt twice (own and swapped media) and
+             four responses.
+processes    what each kind of process takes before it holds a model, as measured on a 2-core CPU machine
+
+It is an estimate for choosing sizes: a warning of a tight fit, no promise.
+"""
+
+import json
+import math
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from avere_ray.config import RunConfig
+from avere_ray.errors import ModelError
+
+MIB = 2**20
+ENGINE_PROCESS_MB, WORKER_PROCESS_MB, RAY_AND_DRIVER_MB = 1000.0, 800.0, 1000.0
+
+_BYTES = {"float32": 4, "bfloat16": 2}
+_TEXT_TOKENS = 100
+_AUDIO_TOKENS_PER_S = 25
+_CLIP_S = 3.0
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One kind of memory user."""
+
+    name: str
+    """Who: "engine", "learner", ..."""
+    count: int
+    """How many of them are alive at once."""
+    host_mb: Mapping[str, float]
+    """MiB of main memory of each, by what it holds."""
+    gpu_mb: Mapping[str, float]
+    """MiB of GPU memory of each, by what it holds; empty without a GPU, and for an engine, which takes its share."""
+
+    def total_mb(self) -> float:
+        """MiB of main memory of all of them."""
+        return self.count * sum(self.host_mb.values())
+
+    def words(self) -> str:
+        """For instance "2 x learner (weights 6 MiB + process 0.8 GiB)"."""
+        inner = " + ".join(f"{name} {size_words(mb)}" for name, mb in self.host_mb.items())
+        return f"{self.count} x {self.name} ({inner})"
+
+
+def estimate(cfg: RunConfig, shapes: Shapes, lora_targets: str) -> list[Part]:
+    """Predicted memory of a run, by who uses it; see the module's docstring for the formula.
+
+    Args:
+        shapes: parameter name to shape, as `read_shapes` gives them.
+        lora_targets: regular expression of the adapted layers.
+    """
+    weights = sum(math.prod(shape) for shape in shapes.values()) * _BYTES[cfg.model.dtype] / MIB
+    return [
+        _engine(cfg, weights),
+        Part(name="object store", count=1, host_mb={"clips and results": cfg.ray.object_store_mb}, gpu_mb={}),
+        _learner(cfg, weights, shapes, lora_targets),
+        Part(name="Ray and driver", count=1, host_mb={"processes": RAY_AND_DRIVER_MB}, gpu_mb={}),
+    ]
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Parameter names and shapes of a model folder, from the headers of its safetensors files.
+
+    Speech output (talker, vocoder) is left out, since neither the engine nor the learner loads it.
+
+    Raises:
+        ModelError: a file is not in safetensors format.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                (size,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(min(size, 100 * MIB)))
+            shapes.update({name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"})
+        except (OSError, ValueError, KeyError, struct.error) as error:
+            raise ModelError(f"{path} is not a safetensors file ({error}). Copy or download it again.") from error
+    return {name: shape for name, shape in shapes.items() if not name.startswith(("talker.", "token2wav."))}
+
+
+def size_words(mb: float) -> str:
+    """A size in MiB or GiB, as a person reads it."""
+    return f"{mb / 1024:.1f} GiB" if mb >= 1000 else f"{mb:.0f} MiB"
+
+
+def _engine(cfg: RunConfig, weights: float) -> Part:
+    if cfg.rollout.num_gpus:
+        return Part(name="engine", count=cfg.rollout.engines, host_mb={"process": ENGINE_PROCESS_MB}, gpu_mb={})
+    cache = max(1, cfg.rollout.kv_cache_mb // 1024) * 1024.0  # vLLM counts whole GiB
+    held = {"weights": weights, "KV cache": cache, "process": ENGINE_PROCESS_MB}
+    return Part(name="engine", count=cfg.rollout.engines, host_mb=held, gpu_mb={})
+
+
+def _learner(cfg: RunConfig, weights: float, shapes: Shapes, lora_targets: str) -> Part:
+    train, adapted = cfg.train, _adapted(shapes, lora_targets)
+    lora = sum(train.lora_rank * sum(shape) for shape in adapted.values())
+    copies = 8 + 12 / (train.workers if train.zero_stage >= 1 else 1)
+    model = {
+        "weights": weights / (train.workers if train.zero_stage == 3 else 1),
+        "LoRA": lora * copies / MIB,
+        "activations": _activations(cfg, shapes, adapted) / MIB,
+    }
+    host = {"process": WORKER_PROCESS_MB} if train.use_gpu else {**model, "process": WORKER_PROCESS_MB}
+    return Part(name="learner", count=train.workers, host_mb=host, gpu_mb=model if train.use_gpu else {})
+
+
+def _activations(cfg: RunConfig, shapes: Shapes, adapted: Shapes) -> float:
+    spec = cfg.data.decode
+    video = math.ceil(spec.frames / 2) * (spec.height // 28) * (spec.width // 28)
+    prompt = video + math.ceil(_AUDIO_TOKENS_PER_S * min(_CLIP_S, spec.max_duration_s)) + _TEXT_TOKENS
+    tokens = 2 * prompt + 4 * min(cfg.train.max_response_tokens, cfg.rollout.max_tokens)
+    hidden = max((shape[1] for name, shape in adapted.items() if ".q_proj." in name), default=0)
+    layers = sum(".q_proj." in name for name in adapted)
+    vocabulary = max((shape[0] for name, shape in shapes.items() if "embed_tokens" in name), default=0)
+    values = cfg.train.micro_pairs * tokens * (17 * hidden * layers + 3 * vocabulary)
+    return float(values * _BYTES[cfg.model.dtype])
+
+
+def _adapted(shapes: Shapes, lora_targets: str) -> dict[str, tuple[int, ...]]:
+    pattern = re.compile(rf"(^|\.){lora_targets}\.weight$")
+    return {name: shape for name, shape in shapes.items() if pattern.search(name) and len(shape) == 2}

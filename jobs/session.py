@@ -1,0 +1,189 @@
+"""The Ray session of a job: joins the cluster the config or RAY_ADDRESS names, or starts a local one on 127.0.0.1.
+
+Ray itself waits for minutes, deaf to Ctrl-C, for an address that does not answer. So the address is asked first, with a
+bounded time, whether a Ray head is there. Ray gives each task and actor as many OpenMP threads as it has CPUs.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from avere_ray.config import RayConfig
+from avere_ray.errors import ClusterError
+
+LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0, Ray uses 127.0.0.1 as its node address, and nothing listens beyond loopback. Its `_node_ip_address` is not
+enough for that: 127.0.0.1 given there is replaced by the machine's network address."""
+
+_SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+@contextlib.contextmanager
+def ray_session(cfg: RayConfig) -> Iterator[None]:
+    """Ray for the length of a `with` block; inside another session it is that one, which stays open.
+
+    Raises:
+        ClusterError: the cluster does not answer within `cfg.connect_timeout_s`, refuses this client, or a local one
+            cannot be started; the message names the address and what to do.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")
+    address = _address(cfg)
+    if address == "local" or _host(address) in _LOCAL_HOSTS:
+        os.environ.setdefault(LOOPBACK_VARIABLE, "0")  # read when Ray is imported
+    if address == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing but this machine can reach it
+
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        _start_local(cfg) if address == "local" else _join(address, cfg.connect_timeout_s)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _address(cfg: RayConfig) -> str:
+    """The address to join, or "local"; "auto" is RAY_ADDRESS, else what `ray start` left on this machine.
+
+    Raises:
+        ClusterError: the address is "auto" and there is neither.
+    """
+    chosen = cfg.address or os.environ.get("RAY_ADDRESS") or "local"
+    if chosen != "auto":
+        return chosen
+    left = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    found = os.environ.get("RAY_ADDRESS", "auto")
+    if found == "auto" and left.is_file():
+        found = left.read_text(encoding="utf-8").strip()
+    if found in ("", "auto"):
+        raise ClusterError(
+            "ray.address is 'auto', but no Ray runs on this machine. Start one with `ray start --head`, name its "
+            "address, or leave ray.address out to start a local one."
+        )
+    return found
+
+
+def _start_local(cfg: RayConfig) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cfg.num_cpus,
+            object_store_memory=cfg.object_store_mb * 2**20,
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"cannot start a local Ray with ray.num_cpus={cfg.num_cpus} and ray.object_store_mb="
+            f"{cfg.object_store_mb}: {_first_line(error)}. Free memory and shared memory, or lower "
+            "these settings."
+        ) from error
+
+
+def _join(address: str, timeout_s: float) -> None:
+    import ray
+
+    _ask_for_head(address, timeout_s)
+    try:
+        ray.init(address=address, logging_level=logging.WARNING, runtime_env=_runtime_env())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"the Ray cluster at {address} refused this client: {_first_line(error)}. Check that both "
+            f"run Ray {ray.__version__} and the same Python, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN "
+            "are those of the cluster."
+        ) from error
+
+
+def _runtime_env() -> dict[str, Any] | None:
+    """What workers elsewhere need to import this project; a submitted job brings its working_dir already."""
+    if _SUBMITTED_JOB_VARIABLE in os.environ:
+        return None
+    root = Path(__file__).resolve().parents[1]
+    return {"py_modules": [str(root / package) for package in ("avere_ray", "actors", "jobs")]}
+
+
+def _ask_for_head(address: str, timeout_s: float) -> None:
+    """Asks the standard gRPC health question, which a Ray head answers without a token.
+
+    Raises:
+        ClusterError: nobody answers in time, or what answers is no Ray head.
+    """
+    target = _grpc_target(address)
+    host, _, port = target.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s):
+            pass
+    except (OSError, OverflowError) as error:
+        raise _silent(address, timeout_s, _first_line(error)) from error
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return  # the question would need the cluster's certificates
+    answer = _health(target, timeout_s)
+    if answer is not None:
+        raise _silent(address, timeout_s, answer)
+
+
+def _health(target: str, timeout_s: float) -> str | None:
+    """None when a gRPC server answers at `target`, else what happened."""
+    import grpc
+
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=timeout_s)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return "something listens there, but it is no Ray head"
+    return None
+
+
+def _grpc_target(address: str) -> str:
+    """host:port of a Ray address.
+
+    Raises:
+        ClusterError: the address has no such form.
+    """
+    target = address.removeprefix("ray://")
+    host, _, port = target.rpartition(":")
+    if not host or not port.isdecimal() or "/" in target:
+        raise ClusterError(
+            f"Ray address {address!r} (ray.address or RAY_ADDRESS) is not understood. Allowed: "
+            "'HOST:PORT' (6379 as a rule), 'ray://HOST:10001', 'auto', 'local'. The address of a "
+            "dashboard (http://...) is for `ray job submit --address`."
+        )
+    return target
+
+
+def _host(address: str) -> str:
+    return address.removeprefix("ray://").rpartition(":")[0].strip("[]")
+
+
+def _silent(address: str, timeout_s: float, what: str) -> ClusterError:
+    return ClusterError(
+        f"no Ray cluster answers at {address} (ray.address or RAY_ADDRESS, time limit {timeout_s:g} s): {what}. "
+        "Check the address and that the head runs (`ray status`), raise ray.connect_timeout_s if it is still starting, "
+        "or unset both to start a local one."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,174 @@
+"""The long-lived actors of a run: engines, judge, swap partner service, scorer. Each starts when first asked for.
+
+A run whose stages are all finished starts none of them. Adapters are switched in the running engines, and the parity
+gate is passed before anything is sampled from one.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+from ray.exceptions import GetTimeoutError
+
+from actors.judge import JudgeActor
+from actors.modality_swap import ModalitySwapActor
+from actors.pool import RolloutPool
+from actors.scorer import ScorerActor
+from avere_ray.config import RunConfig
+from avere_ray.errors import StageError
+from avere_ray.parity import choose_probes, compare
+from avere_ray.progress import say
+from avere_ray.prompts import all_queries
+from avere_ray.records import Clip, Query
+from avere_ray.store import DecodedStore
+from avere_ray.verdicts import corpus_lexicon
+from jobs.layout import stage_path
+
+_ANSWER_S = 600.0
+
+
+class Workers:
+    """Actors of one run, started on demand, ended together."""
+
+    def __init__(self, cfg: RunConfig) -> None:
+        self.cfg = cfg
+        self.decoded = stage_path(cfg, "decoded")
+        self._parity: dict[int, float] = {}
+        self._loaded: tuple[Path | None, int] | None = None
+
+    @cached_property
+    def store(self) -> DecodedStore:
+        """The decoded clips."""
+        return DecodedStore(self.decoded)
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """Every clip that was decoded, in corpus order."""
+        return self.store.clips()
+
+    @cached_property
+    def pool(self) -> RolloutPool:
+        """The rollout engines; the scorer starts beside them, since the parity gate needs both."""
+        cfg = self.cfg
+        pool = RolloutPool(
+            _absolute(cfg).model,
+            cfg.rollout,
+            lora_rank=cfg.train.lora_rank,
+            decoded=self.decoded,
+            threads=_threads(cfg),
+        )
+        say(f"rollout: starting {cfg.rollout.engines} vLLM engine(s) on {cfg.model.path}")
+        _ = self.scorer
+        pool.wait_ready()
+        return pool
+
+    @cached_property
+    def scorer(self) -> Any:
+        """The learner's model outside training."""
+        cfg = self.cfg
+        env = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(_threads(cfg))}
+        return ScorerActor.options(num_cpus=0, num_gpus=0, runtime_env={"env_vars": env}).remote(
+            _absolute(cfg).model, lora_rank=cfg.train.lora_rank, lora_alpha=cfg.train.lora_alpha, decoded=self.decoded
+        )
+
+    @cached_property
+    def judge(self) -> Any:
+        """The judge."""
+        return JudgeActor.options(num_cpus=0, max_restarts=2, max_task_retries=2).remote(
+            self.cfg.judge, corpus_lexicon(self.clips)
+        )
+
+    @cached_property
+    def swap(self) -> Any:
+        """The swap partner service, over the training clips."""
+        return ModalitySwapActor.options(num_cpus=0, max_restarts=2, max_task_retries=2).remote(
+            self.training_clips,
+            strategy=self.cfg.preference.swap,
+            seed=self.cfg.seed,
+            durations_s=self.store.durations_s(),
+        )
+
+    @property
+    def training_clips(self) -> list[Clip]:
+        """Clips of the split "train"."""
+        return [c for c in self.clips if c.split == "train"]
+
+    def use_adapter(self, folder: Path | None, version: int) -> float:
+        """Switches the engines to an adapter (None, 0: the base) and passes the parity gate.
+
+        Returns:
+            Largest difference of a token's log-prob between engine and learner (nats).
+
+        Raises:
+            ParityError: see `avere_ray.parity.compare`.
+        """
+        if self._loaded == (folder, version):
+            return self._parity[version]
+        self.pool.load_adapter(folder, version)
+        worst = self._pass_parity_gate(folder, version)
+        self._loaded, self._parity[version] = (folder, version), worst
+        say(
+            f"parity: engine and learner agree with {'adapter version ' + str(version) if version else 'the base'}; "
+            f"largest difference {worst:.1e} nats"
+        )
+        return worst
+
+    def _pass_parity_gate(self, folder: Path | None, version: int) -> float:
+        cfg = self.cfg
+        queries = [q for clip in self.clips[: 2 * cfg.parity.prompts] for q in all_queries(clip, cfg.seed)]
+        probes = choose_probes(queries, cfg.parity.prompts)
+        rollouts = self.pool(probes, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=cfg.seed)
+        responses = [r[0].token_ids for r in rollouts]
+        learner = self.ask(self.scorer.response_logps.remote(probes, responses, folder))
+        return max(
+            compare(probes, engine, learner, max_abs_diff=cfg.parity.max_abs_diff, adapter_version=version)
+            for engine in self.pool.response_logps(probes, responses)
+        )
+
+    def ask(self, ref: Any) -> Any:
+        """The answer of an actor call.
+
+        Raises:
+            StageError: it did not come within ten minutes.
+        """
+        try:
+            return ray.get(ref, timeout=_ANSWER_S)
+        except GetTimeoutError as error:
+            raise StageError(
+                f"an actor gave no answer within {_ANSWER_S:.0f} s; see Ray's logs of this session, and "
+                "check that the cluster has the resources the config asks for"
+            ) from error
+
+    def close(self) -> None:
+        """Ends every actor that was started."""
+        for name in ("scorer", "judge", "swap"):
+            if name in self.__dict__:
+                ray.kill(self.__dict__[name])
+        if "pool" in self.__dict__:
+            self.pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def sample_queries(clips: Sequence[Clip], cfg: RunConfig, round_: int) -> list[Query]:
+    """Training queries of a round, from the clips' cues."""
+    from avere_ray.prompts import training_queries
+
+    return [q for clip in clips for q in training_queries(clip, cfg.rollout.queries_per_clip, cfg.seed, round_)]
+
+
+def _absolute(cfg: RunConfig) -> RunConfig:
+    """The config with an absolute model path, for processes with another working directory."""
+    return cfg.model_copy(update={"model": cfg.model.model_copy(update={"path": cfg.model.path.absolute()})})
+
+
+def _threads(cfg: RunConfig) -> int:
+    """OpenMP threads of an engine: the CPUs it reserves, or what a small machine has when it reserves none."""
+    return int(cfg.rollout.num_cpus) or min(4, os.cpu_count() or 1)

@@ -1,0 +1,139 @@
+"""The config tree: strict, documented, and clear about what is wrong."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from avere_ray.config import RunConfig, help_text, load_config
+from avere_ray.errors import ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "run.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield f"{prefix}{name}", field
+            yield from settings(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def test_the_command_line_wins_and_leaves_the_rest_of_a_section(tmp_path: Path) -> None:
+    file = write(tmp_path, "seed: 3\ntrain: {epochs: 4, weight_decay: 0.5}\n")
+    config = load_config(file, ["--train.epochs=2", "--train.use_gpu=false", "--data.clips=some/clips"])
+    assert (config.seed, config.train.epochs, config.train.weight_decay) == (3, 2, 0.5)
+    assert config.data.clips == Path("some/clips")
+    assert config.loss == RunConfig().loss
+
+
+def test_a_choice_between_numbers_can_be_given_on_the_command_line() -> None:
+    config = load_config(None, ["--train.zero_stage=3", "--train.lora_rank=16", "--loss.text_prior_sign=1"])
+    assert (config.train.zero_stage, config.train.lora_rank, config.loss.text_prior_sign) == (3, 16, 1)
+    assert load_config(None, ["--loss.text_prior_sign=-1"]).loss.text_prior_sign == -1
+    with pytest.raises(ConfigError, match=r"lora_rank = 7.*8, 16, 32"):
+        load_config(None, ["--train.lora_rank=7"])
+
+
+def test_the_shell_s_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"NAME": "other", "SEED": "7", "DATA": "no json", "TRAIN__EPOCHS": "9"}.items():
+        monkeypatch.setenv(name, value)
+    assert load_config(None) == RunConfig()
+    assert load_config(None).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trian: {}", ["unknown setting trian", "allowed here", "train"]),
+        ("train: {lrate: 1}", ["unknown setting train.lrate = 1", "learning_rate"]),
+        ("data: {decode: {heigth: 84}}", ["unknown setting data.decode.heigth = 84", "height"]),
+        ("train: {epochs: two}", ["train.epochs = 'two'", "integer"]),
+        ("train: 3", ["train = 3"]),
+        ("rounds: 0", ["rounds = 0", "greater than or equal to 1"]),
+        ("data: {drop_budget: 1.5}", ["data.drop_budget = 1.5", "less than or equal to 1"]),
+        ("data: {decode: {height: 85}}", ["data.decode.height = 85", "multiple of 28"]),
+        ("train: {lora_rank: 7}", ["train.lora_rank = 7", "8, 16, 32"]),
+        ("name: a b", ["'a b'", "letters, digits"]),
+        ("- a", ["holds a list"]),
+        ("train: [", ["not valid YAML"]),
+    ],
+)
+def test_a_bad_file_names_the_key_the_value_and_what_is_allowed(tmp_path: Path, text: str, words: list[str]) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    message = str(caught.value)
+    assert all(word in message for word in [*words, str(file)] if word), message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("--train.lrate=1", ["--train.lrate=1", "--help"]),
+        ("--trian=1", ["--trian=1"]),
+        ("--see=1", ["--see=1"]),
+        ("--train.epochs=two", ["train.epochs = 'two'"]),
+        ("--train.epochs=", ["train.epochs = ''"]),
+        ("train.epochs=2", ["'train.epochs=2'", "overrides look like --"]),
+    ],
+)
+def test_a_bad_override_is_named(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [override])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--train.workers=3"], "train.pairs_per_step (16) must be a multiple of train.workers (3)"),
+        (["--train.micro_pairs=3"], "must be a multiple of train.micro_pairs (3)"),
+        (["--rollout.max_tokens=1024"], "rollout.max_tokens (1024) must be below rollout.max_model_len (1024)"),
+        (["--data.benchmark=b.json"], "data.benchmark is set but data.clips is not"),
+        (["--train.use_gpu=true"], "set parity.max_abs_diff to 1.0e-3 or more"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_in_a_sentence(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, overrides)
+    assert words in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "")) == RunConfig()
+
+
+def test_the_resolved_config_gives_the_same_config_again(tmp_path: Path) -> None:
+    config = load_config(None, ["--train.learning_rate=1.0e-5", "--tracking.uri=http://127.0.0.1:5000", "--seed=4"])
+    assert load_config(write(tmp_path, config.to_yaml())) == config
+    assert yaml.safe_load(config.to_yaml()) == config.resolved()
+
+
+def test_every_setting_is_documented_and_shown() -> None:
+    shown = help_text("avere-ray")
+    for name, field in settings(RunConfig):
+        assert field.description, f"{name} has no docstring"
+        assert f"--{name}" in shown
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = RunConfig()
+    with pytest.raises(ValidationError):
+        config.seed = 1
+    with pytest.raises(ValidationError):
+        config.train.epochs = 2

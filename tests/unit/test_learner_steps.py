@@ -1,0 +1,48 @@
+"""How pairs are dealt to workers and steps: nothing lost, the same amount of work for all."""
+
+from collections import Counter
+
+import pytest
+
+from avere_ray.config import RunConfig, TrainConfig
+from avere_ray.learner import count_steps, rate_factor, step_shares
+
+
+def _cfg(**train):
+    return RunConfig(train=TrainConfig(**({"pairs_per_step": 8, "micro_pairs": 2, "workers": 2} | train)))
+
+
+@pytest.mark.parametrize("num_pairs", [1, 7, 8, 9, 40])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_every_pair_has_its_whole_weight_in_every_epoch(num_pairs, epochs):
+    cfg = _cfg(epochs=epochs)
+    shares = [list(step_shares(num_pairs, cfg, rank=r, world=2)) for r in range(2)]
+    seen: Counter[int] = Counter()
+    for per_step in zip(*shares, strict=True):
+        weights = [w for share in per_step for group in share.weights for w in group]
+        assert sum(weights) == pytest.approx(1.0)
+        for share in per_step:
+            for indices, group in zip(share.micro, share.weights, strict=True):
+                seen.update(i for i, w in zip(indices, group, strict=True) if w)
+    assert seen == dict.fromkeys(range(num_pairs), epochs)
+    assert len(shares[0]) == count_steps(num_pairs, epochs, 8)
+
+
+def test_workers_do_the_same_number_of_forward_passes():
+    cfg = _cfg()
+    a, b = (list(step_shares(11, cfg, rank=r, world=2)) for r in range(2))
+    assert [[len(m) for m in s.micro] for s in a] == [[len(m) for m in s.micro] for s in b] == [[2, 2], [2, 2]]
+
+
+def test_the_order_follows_the_seed():
+    def order(seed):
+        return [s.micro for s in step_shares(30, RunConfig(seed=seed), rank=0, world=2)]
+
+    assert order(0) == order(0) != order(1)
+
+
+def test_the_rate_rises_then_falls_to_nearly_zero():
+    factors = [rate_factor(s, 20, 0.1) for s in range(20)]
+    assert factors[:2] == [0.5, 1.0]
+    assert factors[1:] == sorted(factors[1:], reverse=True)
+    assert 0.0 < factors[-1] < 0.1

@@ -1,0 +1,315 @@
+"""Decoding against real files whose right answer is known, and against files that are broken on purpose."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clipmaker import Recipe, number_of, write_clip
+
+from avere_ray.config import DecodeConfig
+from avere_ray.errors import ClipDecodeError
+from avere_ray.media import SAMPLE_RATE, decode_clip, decode_with_digest, spec_digest
+from avere_ray.records import Clip, DecodedClip
+from avere_ray.stages import file_digest
+
+SPEC = DecodeConfig(frames=4, height=56, width=84)
+
+
+def decode(path: Path, spec: DecodeConfig = SPEC) -> DecodedClip:
+    return decode_clip(Clip(clip_id="c", uri=path.name), path, spec)
+
+
+def made(folder: Path, name: str = "clip.mp4", **recipe: object) -> DecodedClip:
+    return decode(write_clip(folder / name, Recipe(**recipe)))  # type: ignore[arg-type]
+
+
+def refused(path: Path, spec: DecodeConfig = SPEC) -> str:
+    with pytest.raises(ClipDecodeError) as caught:
+        decode(path, spec)
+    assert str(path) in str(caught.value)
+    return caught.value.reason
+
+
+def loud(waveform: np.ndarray, threshold: float = 0.1) -> tuple[float, float]:
+    """Seconds of the first and last sample above the threshold."""
+    above = np.flatnonzero(np.abs(waveform) > threshold)
+    return above[0] / SAMPLE_RATE, above[-1] / SAMPLE_RATE
+
+
+def pitch(waveform: np.ndarray) -> float:
+    """Strongest frequency, Hz."""
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+    return float(spectrum.argmax()) * SAMPLE_RATE / len(waveform)
+
+
+def test_record_is_complete(tmp_path: Path) -> None:
+    clip = made(tmp_path)
+    assert clip.clip_id == "c"
+    assert clip.spec == spec_digest(SPEC)
+    assert clip.frames.shape == (4, 56, 84, 3)
+    assert clip.frames.dtype == np.uint8
+    assert clip.frame_times_s.dtype == np.float32
+    assert clip.waveform.dtype == np.float32
+    assert clip.waveform.shape == (round(clip.duration_s * SAMPLE_RATE),)
+    assert clip.duration_s == pytest.approx(2.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [(1, [10]), (4, [2, 7, 12, 17]), (5, [2, 6, 10, 14, 18]), (20, list(range(20)))],
+)
+def test_frames_nearest_to_the_bin_centres(tmp_path: Path, frames: int, expected: list[int]) -> None:
+    clip = decode(write_clip(tmp_path / "clip.mp4"), SPEC.model_copy(update={"frames": frames}))
+    numbers = [number_of(frame) for frame in clip.frames]
+    nearest = [abs(n / 10 - (i + 0.5) * 2.0 / frames) for i, n in enumerate(numbers)]
+    assert max(nearest) <= 0.0501  # on a tie either neighbour is nearest
+    assert np.abs(np.array(numbers) - expected).max() <= 1
+    assert clip.frame_times_s == pytest.approx(np.array(numbers) / 10)
+
+
+def test_more_frames_wanted_than_there_are(tmp_path: Path) -> None:
+    clip = decode(write_clip(tmp_path / "clip.mp4", Recipe(frame_times_s=[0.0, 0.5])), SPEC)
+    assert [number_of(frame) for frame in clip.frames] == [0, 0, 1, 1]
+
+
+def test_a_single_frame(tmp_path: Path) -> None:
+    clip = made(tmp_path, frame_times_s=[0.0], audio_s=1.0)
+    assert {number_of(frame) for frame in clip.frames} == {0}
+    assert clip.duration_s > 0
+
+
+def test_variable_frame_rate_follows_timestamps(tmp_path: Path) -> None:
+    times = [0.0, 0.1, 0.2, 0.3, 0.4, 1.3, 1.7, 1.9]
+    clip = made(tmp_path, frame_times_s=times)
+    assert [number_of(frame) for frame in clip.frames] == [2, 4, 5, 6]  # targets 0.25, 0.75, 1.25, 1.75
+    assert clip.frame_times_s == pytest.approx([0.2, 0.4, 1.3, 1.7])
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".ts"])
+def test_containers(tmp_path: Path, suffix: str) -> None:
+    clip = made(tmp_path, f"clip{suffix}", options={}, codec="mpeg4" if suffix == ".avi" else "libx264")
+    expected = np.array([2, 7, 12, 17])
+    assert np.abs(np.array([number_of(frame) for frame in clip.frames]) - expected).max() <= 1
+    assert pitch(clip.waveform) == pytest.approx(440, abs=2)
+
+
+def test_wrong_extension_is_read_by_content(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4").rename(tmp_path / "clip.txt")
+    assert decode(path).frames.shape[0] == 4
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libx265", "mp4"), ("libvpx-vp9", "webm"), ("libsvtav1", "mkv")])
+def test_other_codecs(tmp_path: Path, codec: str, suffix: str) -> None:
+    audio = {"audio_codec": "libopus", "rate": 48_000} if suffix == "webm" else {}
+    clip = made(
+        tmp_path, f"clip.{suffix}", codec=codec, frame_times_s=[i / 10 for i in range(10)], audio_s=1.0, **audio
+    )
+    assert [number_of(frame) for frame in clip.frames] == [1, 4, 6, 9]
+
+
+def test_ten_bit_video(tmp_path: Path) -> None:
+    clip = made(tmp_path, pixels="yuv420p10le")
+    assert [number_of(frame) for frame in clip.frames] == [2, 7, 12, 17]
+
+
+@pytest.mark.parametrize(("width", "height"), [(65, 47), (3, 5), (1, 1), (200, 16)])
+def test_odd_sizes(tmp_path: Path, width: int, height: int) -> None:
+    clip = made(tmp_path, width=width, height=height, pixels="yuv444p")
+    assert clip.frames.shape == (4, 56, 84, 3)
+    assert np.abs(np.array([number_of(frame) for frame in clip.frames]) - [2, 7, 12, 17]).max() <= 1
+
+
+def corner(number: int, height: int, width: int) -> np.ndarray:
+    """Black, with a white upper left quarter."""
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    picture[: height // 2, : width // 2] = 255
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("rotation", "where"), [(0, (0, 0)), (90, (1, 0)), (180, (1, 1)), (-90, (0, 1))], ids=["0", "ccw", "180", "cw"]
+)
+def test_rotation_is_applied_counterclockwise(tmp_path: Path, rotation: int, where: tuple[int, int]) -> None:
+    frame = made(tmp_path, paint=corner, rotation=rotation).frames[0].astype(int)
+    quarters = [[q.mean() for q in np.array_split(half, 2, axis=1)] for half in np.array_split(frame, 2, axis=0)]
+    assert np.unravel_index(np.argmax(quarters), (2, 2)) == where
+    assert frame.shape == (56, 84, 3)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+def test_audio_rates_and_layouts(tmp_path: Path, rate: int, layout: str) -> None:
+    tones = (440.0,) * (2 if layout == "stereo" else 1)
+    clip = made(tmp_path, rate=rate, layout=layout, tones_hz=tones)
+    assert clip.waveform.shape == (32_000,)
+    assert pitch(clip.waveform) == pytest.approx(440, abs=2)
+    assert np.sqrt((clip.waveform**2).mean()) == pytest.approx(0.5 / np.sqrt(2), rel=0.03)
+
+
+def test_downmix_is_the_mean_of_the_channels(tmp_path: Path) -> None:
+    lossless = {"audio_codec": "flac", "layout": "stereo", "rate": 16_000, "amplitude": 0.8}
+    both = made(tmp_path, "both.mkv", tones_hz=(500.0, 500.0), **lossless).waveform
+    left = made(tmp_path, "left.mkv", tones_hz=(500.0, 0.0), **lossless).waveform
+    tone = 0.8 * np.sin(2 * np.pi * 500 * np.arange(32_000) / 16_000)
+    assert np.abs(both - tone).max() < 1e-3  # FFmpeg's own downmix gives 1.13 and clips
+    assert np.abs(left - tone / 2).max() < 1e-3
+
+
+def test_surround_sound(tmp_path: Path) -> None:
+    clip = made(tmp_path, layout="5.1", rate=48_000, tones_hz=(300.0,) * 6)
+    assert pitch(clip.waveform) == pytest.approx(300, abs=2)
+
+
+def test_samples_are_where_they_were(tmp_path: Path) -> None:
+    clip = made(tmp_path, "clip.mkv", audio_codec="flac", rate=48_000)
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)
+    assert np.abs(clip.waveform - tone)[100:-100].max() < 5e-3
+
+
+def test_late_audio_keeps_its_place(tmp_path: Path) -> None:
+    clip = made(tmp_path, audio_start_s=0.5, audio_s=1.0)
+    assert loud(clip.waveform) == pytest.approx((0.5, 1.5), abs=0.03)
+
+
+def test_late_video_starts_the_clip(tmp_path: Path) -> None:
+    clip = made(tmp_path, "clip.mkv", frame_times_s=[0.5 + i / 10 for i in range(10)], audio_s=1.0)
+    assert clip.duration_s == pytest.approx(1.0, abs=0.01)
+    assert clip.frame_times_s[0] == pytest.approx(0.1, abs=0.011)
+    assert loud(clip.waveform) == pytest.approx((0.0, 0.5), abs=0.03)
+
+
+def test_audio_longer_and_shorter_than_video(tmp_path: Path) -> None:
+    longer = made(tmp_path, "longer.mp4", audio_s=3.0)
+    shorter = made(tmp_path, "shorter.mp4", audio_s=0.7)
+    assert len(longer.waveform) == len(shorter.waveform) == 32_000
+    assert loud(shorter.waveform)[1] == pytest.approx(0.7, abs=0.03)
+
+
+def test_a_gap_in_the_audio_stays_silent(tmp_path: Path) -> None:
+    import av
+
+    whole = write_clip(tmp_path / "whole.mkv", Recipe(audio_codec="flac", rate=16_000))
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "gap.mkv"), "w") as target:
+        streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is None or (packet.stream.type == "audio" and 0.8 <= packet.pts * packet.time_base < 1.2):
+                continue
+            packet.stream = streams[packet.stream_index]
+            target.mux(packet)
+    waveform = decode(tmp_path / "gap.mkv").waveform
+    assert np.abs(waveform[14_500:18_000]).max() < 0.01
+    assert pitch(waveform[20_000:30_000]) == pytest.approx(440, abs=5)
+
+
+def test_digest_of_the_file_comes_along(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4")
+    _, sha256 = decode_with_digest(Clip(clip_id="c", uri="clip.mp4"), path, SPEC)
+    assert sha256 == file_digest(path)
+
+
+def test_spec_digest_covers_sampling_but_no_limits() -> None:
+    limits = {"timeout_s": 1.0, "max_bytes": 5, "max_pixels": 6, "max_duration_s": 7.0}
+    assert spec_digest(SPEC.model_copy(update=limits)) == spec_digest(SPEC)
+    changed = [spec_digest(SPEC.model_copy(update=u)) for u in ({"frames": 5}, {"height": 84}, {"width": 56})]
+    assert len({spec_digest(SPEC), *changed}) == 4
+
+
+def write_bytes(data: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(data) and None
+
+
+HOSTILE: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "missing": ("file_missing", lambda path: None),
+    "below a file": ("file_missing", lambda path: path.parent.rmdir() or path.parent.write_bytes(b"x")),
+    "folder": ("not_a_file", lambda path: path.mkdir()),
+    "zero bytes": ("empty_file", lambda path: path.touch()),
+    "zeros": ("corrupt", write_bytes(bytes(50_000))),
+    "garbage": ("corrupt", write_bytes(np.random.default_rng(0).bytes(50_000))),
+    "text": ("corrupt", write_bytes(b"hello\n" * 1000)),
+    "playlist": ("corrupt", write_bytes(b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/etc/hostname\n")),
+    "concat script": ("corrupt", write_bytes(b"ffconcat version 1.0\nfile /etc/hostname\n")),
+    "no audio": ("no_audio_stream", lambda path: write_clip(path, Recipe(with_audio=False))),
+    "no video": ("no_video_stream", lambda path: write_clip(path, Recipe(with_video=False))),
+    "audio after the video": (
+        "no_audio_samples",
+        lambda path: write_clip(path, Recipe(audio_start_s=3.0, audio_s=1.0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_files_have_a_reason(tmp_path: Path, kind: str) -> None:
+    reason, make = HOSTILE[kind]
+    path = tmp_path / "in" / "clip.mp4"
+    path.parent.mkdir()
+    make(path)
+    assert refused(path) == reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "limit"),
+    [
+        ("too_large", {"max_bytes": 1000}),
+        ("too_many_pixels", {"max_pixels": 63 * 48}),
+        ("too_long", {"max_duration_s": 1.9}),
+        ("timeout", {"timeout_s": 1e-9}),
+    ],
+)
+def test_limits(tmp_path: Path, reason: str, limit: dict[str, float]) -> None:
+    assert refused(write_clip(tmp_path / "clip.mp4"), SPEC.model_copy(update=limit)) == reason
+
+
+def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+    write_clip(tmp_path / "other.ts")
+    path = tmp_path / "clip.mp4"
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:2,\nother.ts\n#EXT-X-ENDLIST\n")
+    assert refused(path) == "corrupt"
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.8])
+@pytest.mark.parametrize("flags", ["", "faststart"])
+def test_truncated_files_are_refused(tmp_path: Path, share: float, flags: str) -> None:
+    path = write_clip(tmp_path / "clip.mp4", Recipe(options={"movflags": flags} if flags else {}))
+    data = path.read_bytes()
+    path.write_bytes(data[: max(1, int(len(data) * share))])
+    assert refused(path) in {"corrupt", "no_audio_stream", "no_video_stream"}
+
+
+def test_an_absurd_declared_size_is_refused(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"avc1", data.index(b"stsd")) + 4 + 24  # width and height in the sample description
+    assert data[at : at + 4] == bytes([0, 64, 0, 48])
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    outcome = outcome_of(path)
+    assert outcome in {"too_many_pixels", "corrupt", "decoded"}
+
+
+def outcome_of(path: Path) -> str:
+    try:
+        clip = decode(path)
+    except ClipDecodeError as error:
+        return error.reason
+    assert clip.frames.shape == (4, 56, 84, 3)
+    assert np.isfinite(clip.waveform).all()
+    assert np.abs(clip.waveform).max() <= 1
+    return "decoded"
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_bit_flips_decode_or_have_a_reason(tmp_path: Path, seed: int, flipped_source: bytes) -> None:
+    rng = np.random.default_rng(seed)
+    data = bytearray(flipped_source)
+    for position in rng.integers(0, len(data), size=rng.integers(1, 60)):
+        data[position] ^= 1 << int(rng.integers(8))
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(data)
+    assert outcome_of(path)
+
+
+@pytest.fixture(scope="module")
+def flipped_source(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = write_clip(tmp_path_factory.mktemp("flips") / "clip.mp4", Recipe(options={"movflags": "faststart"}))
+    return path.read_bytes()

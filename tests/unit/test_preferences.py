@@ -1,0 +1,305 @@
+"""Pairs: who is chosen, which rejects are taken or written, and that no query disappears."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from avere_ray import prompts
+from avere_ray.config import PreferenceConfig
+from avere_ray.errors import StageError
+from avere_ray.fakes import make_rollout
+from avere_ray.preferences import build_pairs, normalise, summarise
+from avere_ray.records import (
+    Clip,
+    Cue,
+    Drop,
+    ModalitySwap,
+    PreferencePair,
+    Query,
+    RejectKind,
+    Rollout,
+    Verdict,
+    VerdictLabel,
+)
+from avere_ray.verdicts import judge_by_rules
+
+RULES = PreferenceConfig()
+UNWRITTEN = PreferenceConfig(written_rejects=False)
+SPURIOUS, HALLUCINATED = RejectKind.SPURIOUS, RejectKind.HALLUCINATED
+
+
+def cue(name: str, text: str, emotion: str, present: bool, modality: str = "video") -> Cue:
+    return Cue(name=name, modality=modality, text=text, present=present,  # type: ignore[arg-type]
+               emotions=(emotion,) if emotion else ())  # fmt: skip
+
+
+CLIP = Clip(
+    clip_id="c",
+    uri="c.mp4",
+    emotion="anger",
+    face_emotion="anger",
+    voice_emotion="anger",
+    cues=(
+        cue("lowered_brows", "lowered brows", "anger", True),
+        cue("clenched_fists", "clenched fists", "anger", False),
+        cue("tears", "tears", "sadness", False),
+        cue("wide_smile", "a wide smile", "happiness", False),
+        cue("red_shirt", "a red shirt", "", True),
+        cue("loud_harsh_voice", "a loud harsh voice", "anger", True, "audio"),
+        cue("growling", "growling", "anger", False, "audio"),
+        cue("sobbing", "sobbing", "sadness", False, "audio"),
+        cue("slow_low_voice", "a slow low voice", "sadness", False, "audio"),
+        cue("laughter", "laughter", "happiness", False, "audio"),
+        cue("piano", "piano music", "", True, "audio"),
+    ),
+)
+MIXED = dataclasses.replace(
+    CLIP,
+    emotion="",
+    voice_emotion="sadness",
+    cues=tuple(
+        dataclasses.replace(c, present={"loud_harsh_voice": False, "sobbing": True}.get(c.name, c.present))
+        for c in CLIP.cues
+    ),
+)
+OPEN = Query(query_id="q", clip_id="c", modality="audio_video", task="describe", prompt="?",
+             reference="The person is angry. I see lowered brows and I hear a loud harsh voice.")  # fmt: skip
+YES_NO = ("(A) Yes", "(B) No")
+
+
+def stress(about: str, gold: str, choices: tuple[str, ...] = YES_NO) -> Query:
+    subtype = {"red_shirt": "spurious", "clenched_fists": "hallucination"}.get(about, "no_hallucination")
+    return Query(query_id="q", clip_id="c", modality="video", task="reasoning_stress_video", prompt="?",
+                 choices=choices, answer=gold, about_cue=about, subtype=subtype)  # fmt: skip
+
+
+def sampled(query: Query, texts: Sequence[str], clip: Clip = CLIP) -> tuple[list[Rollout], dict[str, Verdict]]:
+    rollouts = [make_rollout(query, i, text) for i, text in enumerate(texts)]
+    return rollouts, {r.rollout_id: judge_by_rules(r, query, clip) for r in rollouts}
+
+
+def pair_of(query: Query, texts: Sequence[str], rules: PreferenceConfig = RULES, clip: Clip = CLIP, seed: int = 0,
+            swaps: Mapping[str, ModalitySwap | None] | None = None) -> PreferencePair | Drop:  # fmt: skip
+    rollouts, verdicts = sampled(query, texts, clip)
+    pairs, drops = build_pairs([query], {query.query_id: rollouts}, verdicts, {"c": clip}, swaps or {}, rules, seed)
+    assert len(pairs) + len(drops) == 1
+    return (pairs or drops)[0]  # type: ignore[return-value]
+
+
+def pair(query: Query, texts: Sequence[str], rules: PreferenceConfig = RULES, clip: Clip = CLIP,
+         seed: int = 0) -> PreferencePair:  # fmt: skip
+    made = pair_of(query, texts, rules, clip, seed)
+    assert isinstance(made, PreferencePair), made
+    return made
+
+
+def rejects(made: PreferencePair) -> dict[RejectKind, tuple[str, str]]:
+    return {r.kind: (r.text, r.source) for r in made.rejects}
+
+
+def test_most_frequent_texts_are_taken_from_the_rollouts() -> None:
+    made = pair(OPEN, [
+        "The person is angry. I see lowered brows.", "The person is angry. I see lowered brows!",
+        "The person is angry. I hear a loud harsh voice.",
+        "The person is angry. I see a red shirt.", "He is angry because of the piano music.",
+        "The person is angry. I see a red shirt.",
+        "The person is angry. I see clenched fists.", "The person is sad.",
+    ])  # fmt: skip
+    assert (made.chosen, made.chosen_source) == ("The person is angry. I see lowered brows.", "rollout")
+    assert rejects(made) == {
+        SPURIOUS: ("The person is angry. I see a red shirt.", "rollout"),
+        HALLUCINATED: ("The person is angry. I see clenched fists.", "rollout"),
+    }
+
+
+def test_a_bare_claim_is_not_chosen_over_one_with_evidence() -> None:
+    made = pair(OPEN, ["The person is angry.", "The person is angry.", "The person is angry. I see lowered brows."])
+    assert made.chosen == "The person is angry. I see lowered brows."
+
+
+def test_the_reference_is_chosen_when_no_rollout_is_faithful_or_by_config() -> None:
+    made = pair(OPEN, ["The person is angry because of the red shirt."])
+    assert (made.chosen, made.chosen_source) == (OPEN.reference, "reference")
+    made = pair(OPEN, ["The person is angry. I see lowered brows."], PreferenceConfig(chosen="reference"))
+    assert (made.chosen, made.chosen_source) == (OPEN.reference, "reference")
+
+
+def test_cut_or_doubtful_rollouts_are_not_chosen() -> None:
+    rollouts, verdicts = sampled(OPEN, ["The person is angry. I see lowered brows.",
+                                        "The person is angry because of the golden crown."])  # fmt: skip
+    rollouts[0] = dataclasses.replace(rollouts[0], finish_reason="length")
+    assert {v.label for v in verdicts.values()} == {VerdictLabel.FAITHFUL}
+    pairs, _ = build_pairs([OPEN], {"q": rollouts}, verdicts, {"c": CLIP}, {}, RULES, 0)
+    assert pairs[0].chosen_source == "reference"
+
+
+def test_written_rejects_are_minimal_edits_with_one_failure_each() -> None:
+    chosen = "The person is angry. I see lowered brows and I hear a loud harsh voice."
+    made = pair(OPEN, [chosen])
+    found = rejects(made)
+    assert {source for _, source in found.values()} == {"written"}
+    assert found[SPURIOUS][0] in {
+        "The person is angry. I see a red shirt and I hear a loud harsh voice.",
+        "The person is angry. I see lowered brows and I hear piano music.",
+    }
+    assert found[HALLUCINATED][0] in {
+        "The person is angry. I see clenched fists and I hear a loud harsh voice.",
+        "The person is angry. I see lowered brows and I hear growling.",
+    }
+
+
+def test_an_edit_keeps_article_and_verb_in_order() -> None:
+    made = pair(dataclasses.replace(OPEN, modality="video"), ["The lowered brows show anger."])
+    assert rejects(made)[SPURIOUS][0] == "The red shirt shows anger."
+    assert rejects(made)[HALLUCINATED][0] == "The clenched fists show anger."
+
+
+def test_a_chosen_response_without_cues_gets_one_added() -> None:
+    made = pair(dataclasses.replace(OPEN, modality="audio"), ["The person is angry."])
+    assert rejects(made)[SPURIOUS][0] == "The person is angry because of the piano music."
+    assert rejects(made)[HALLUCINATED][0] == "The person is angry because of the growling."
+
+
+def test_written_rejects_of_stress_questions_flip_the_answer() -> None:
+    yes = pair(stress("lowered_brows", "A"), ["(A) Yes, the lowered brows show anger."])
+    assert rejects(yes) == {
+        SPURIOUS: ("(B) No, the lowered brows say nothing about the emotion.", "written"),
+        HALLUCINATED: ("(B) No, there are no lowered brows.", "written"),
+    }
+    shirt = pair(stress("red_shirt", "B"), ["(B) No, the red shirt says nothing about the emotion."])
+    assert rejects(shirt)[SPURIOUS] == ("(A) Yes, the red shirt shows anger.", "written")
+    assert rejects(shirt)[HALLUCINATED] == ("(A) Yes, the clenched fists show anger.", "written")
+    fists = pair(stress("clenched_fists", "B"), ["(B) No, there are no clenched fists."])
+    assert rejects(fists)[HALLUCINATED] == ("(A) Yes, the clenched fists show anger.", "written")
+
+
+def test_letters_follow_the_choices_of_the_query() -> None:
+    turned = stress("red_shirt", "A", ("(A) No", "(B) Yes"))
+    made = pair(turned, ["(A) No, the red shirt says nothing about the emotion."])
+    assert rejects(made)[SPURIOUS][0] == "(B) Yes, the red shirt shows anger."
+
+
+def test_written_rejects_of_four_choices_are_other_options() -> None:
+    query = Query(query_id="q", clip_id="c", modality="video", task="reasoning_basic_video", prompt="?", answer="C",
+                  choices=("(A) a red shirt", "(B) clenched fists", "(C) lowered brows", "(D) tears"))  # fmt: skip
+    made = pair(query, ["(C) lowered brows."])
+    assert rejects(made)[SPURIOUS] == ("(A) a red shirt.", "written")
+    assert rejects(made)[HALLUCINATED][0] in {"(B) clenched fists.", "(D) tears."}
+
+
+def test_agreement_questions_get_the_other_answer() -> None:
+    query = prompts.Query(query_id="q", clip_id="c", modality="audio_video", task="modality_agreement", prompt="?",
+                          choices=YES_NO, answer="B")  # fmt: skip
+    made = pair(query, ["(B) No, the face looks angry but the voice sounds sad."], clip=MIXED)
+    assert rejects(made)[SPURIOUS][0] == "(A) Yes, the face looks angry and the voice sounds angry."
+    assert rejects(made)[HALLUCINATED][0] == "(A) Yes, the face looks sad and the voice sounds sad."
+    made = pair(dataclasses.replace(query, answer="A"), ["(A) Yes, the face looks angry and the voice sounds angry."])
+    assert len(made.rejects) == 1
+    assert made.rejects[0].text.startswith("(B) No, the face looks angry but the voice sounds ")
+
+
+def test_a_wrong_letter_of_the_policy_comes_before_a_written_reject() -> None:
+    made = pair(stress("lowered_brows", "A"), ["(A) Yes, the lowered brows show anger.", "(B) No, it does not."])
+    assert rejects(made)[SPURIOUS] == ("(B) No, it does not.", "rollout")
+    assert rejects(made)[HALLUCINATED][1] == "written"
+
+
+def test_a_right_letter_with_a_wrong_reason_is_the_last_resort() -> None:
+    texts = ["(B) No, the red shirt says nothing about the emotion.", "(B) No, there is no red shirt."]
+    made = pair(stress("red_shirt", "B"), texts)
+    assert {source for _, source in rejects(made).values()} == {"written"}
+    made = pair(stress("red_shirt", "B"), texts, UNWRITTEN)
+    assert rejects(made) == {SPURIOUS: ("(B) No, there is no red shirt.", "rollout")}
+
+
+def test_a_reject_never_repeats_the_chosen_response() -> None:
+    query = dataclasses.replace(OPEN, reference="The person is angry, because of the red shirt")
+    made = pair(query, ["The person is angry because of the red shirt."])
+    assert made.chosen == query.reference
+    texts = [normalise(t) for t in (made.chosen, *(r.text for r in made.rejects))]
+    assert len(set(texts)) == len(texts)
+
+
+def test_a_much_longer_reject_is_used_only_without_an_other() -> None:
+    long = "The person is angry because of the red shirt" + " and the red shirt" * 20 + "."
+    short = "The person is angry because of the red shirt."
+    chosen = "The person is angry. I see lowered brows."
+    assert rejects(pair(OPEN, [chosen, long, long, short]))[SPURIOUS][0] == short
+    assert rejects(pair(OPEN, [chosen, long]))[SPURIOUS][0] == long
+
+
+@pytest.mark.parametrize(
+    ("query", "texts", "rules", "reason"),
+    [
+        (OPEN, [], RULES, "no_rollouts"),
+        (dataclasses.replace(OPEN, reference=""), ["The person is sad."], RULES, "no_chosen"),
+        (OPEN, ["The person is angry."], UNWRITTEN, "all_faithful"),
+        (OPEN, ["The person is angry.", "Hm."], UNWRITTEN, "no_reject"),
+    ],
+)
+def test_queries_without_a_pair_are_dropped_with_their_reason(
+    query: Query, texts: list[str], rules: PreferenceConfig, reason: str
+) -> None:
+    made = pair_of(query, texts, rules)
+    assert isinstance(made, Drop)
+    assert (made.sample_id, made.stage, made.reason) == ("q", "pairs", reason)
+
+
+def test_a_clip_without_cues_still_pairs_from_rollouts_judged_elsewhere() -> None:
+    bare = dataclasses.replace(CLIP, cues=())
+    rollouts, verdicts = sampled(OPEN, ["The person is angry. I see lowered brows.", "I see clenched fists."])
+    pairs, _ = build_pairs([OPEN], {"q": rollouts}, verdicts, {"c": bare}, {}, RULES, 0)
+    assert rejects(pairs[0]) == {HALLUCINATED: ("I see clenched fists.", "rollout")}
+
+
+def test_swap_and_ids_are_carried_over() -> None:
+    swap = ModalitySwap(modality="audio_video", strategy="other_emotion", audio_clip_id="x", video_clip_id="x")
+    made = pair_of(OPEN, ["The person is angry."], swaps={"q": swap})
+    assert isinstance(made, PreferencePair)
+    assert made.swap == swap
+    assert pair(OPEN, ["The person is angry."]).swap is None
+    assert (made.query_id, made.clip_id, made.modality, made.prompt) == ("q", "c", "audio_video", "?")
+    assert made.pair_id != pair(OPEN, ["The person is angry."]).pair_id
+
+
+def test_a_rollout_without_verdict_or_clip_stops_the_stage() -> None:
+    rollouts, verdicts = sampled(OPEN, ["The person is angry."])
+    with pytest.raises(StageError, match=r"1 of 1 rollouts of query q have no verdict.*q#0"):
+        build_pairs([OPEN], {"q": rollouts}, {}, {"c": CLIP}, {}, RULES, 0)
+    with pytest.raises(StageError, match="not in the clip table"):
+        build_pairs([OPEN], {"q": rollouts}, verdicts, {}, {}, RULES, 0)
+
+
+def test_same_seed_same_pairs_and_another_seed_breaks_ties_otherwise() -> None:
+    texts = ["The person is angry. I see lowered brows.", "The person is angry. I hear a loud harsh voice."]
+    assert pair(OPEN, texts, seed=1) == pair(OPEN, list(texts), seed=1)
+    assert len({pair(OPEN, texts, seed=s).chosen for s in range(12)}) == 2
+
+
+def test_every_training_query_of_a_clip_gets_both_rejects_or_the_one_that_exists() -> None:
+    for clip in (CLIP, MIXED):
+        queries = prompts.all_queries(clip, seed=1)
+        assert len(queries) >= 9
+        for query in queries:
+            made = pair(query, [query.reference], clip=clip)
+            for reject in made.rejects:
+                rollout = make_rollout(query, 0, reject.text)
+                assert judge_by_rules(rollout, query, clip).label is not VerdictLabel.FAITHFUL
+            expected = 1 if query.task == "modality_agreement" and query.answer == "A" else 2
+            assert len(made.rejects) == expected, (query, made.rejects)
+
+
+def test_summary_gives_shares() -> None:
+    on_policy = pair(OPEN, ["The person is angry. I see lowered brows.", "I see a red shirt.", "I see clenched fists."])
+    written = pair(OPEN, ["The person is sad. I see tears."])
+    dropped = pair_of(OPEN, [])
+    assert isinstance(dropped, Drop)
+    summary = summarise([on_policy, written], [dropped])
+    assert summary["pairs"] == 2
+    assert summary["dropped_no_rollouts"] == 1
+    assert summary["chosen_on_policy_share"] == summary["chosen_reference_share"] == 0.5
+    assert summary["reject_on_policy_share"] == 0.75
+    assert summary["reject_written_share"] == 0.25
+    assert summary["both_kinds_share"] == 1.0
+    assert summarise([], [])["pairs"] == 0
