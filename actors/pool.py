@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.rollout import RolloutActor
-from avere_ray.config import ModelConfig, RolloutConfig
+from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.engine import engine_environment
 from avere_ray.errors import StageError
 from avere_ray.protocols import ProgressFn
@@ -39,7 +39,14 @@ class RolloutPool:
     """Engines that answer as one; implements GenerateFn."""
 
     def __init__(
-        self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int, decoded: Path, threads: int
+        self,
+        model: ModelConfig,
+        rollout: RolloutConfig,
+        *,
+        lora_rank: int,
+        decode: DecodeConfig,
+        decoded: Path,
+        threads: int,
     ) -> None:
         self._settings = (model, rollout)
         self._options = {
@@ -47,7 +54,7 @@ class RolloutPool:
             "num_gpus": rollout.num_gpus,
             "runtime_env": {"env_vars": engine_environment(rollout, threads)},
         }
-        self._lora_rank, self._decoded = lora_rank, decoded
+        self._lora_rank, self._decode, self._decoded = lora_rank, decode, decoded
         self._adapter: tuple[Path | None, int] = (None, 0)
         self.replaced = 0
         """Engines replaced so far."""
@@ -142,7 +149,7 @@ class RolloutPool:
     def _start(self) -> Any:
         model, rollout = self._settings
         return RolloutActor.options(**self._options).remote(
-            model, rollout, lora_rank=self._lora_rank, decoded=self._decoded
+            model, rollout, lora_rank=self._lora_rank, decode=self._decode, decoded=self._decoded
         )
 
     def _collect(self, ref: Any, engine: int, call: _Call, *, hung: bool) -> list[list[Rollout]] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import ray
 
 from avere_ray import engine
-from avere_ray.config import ModelConfig, RolloutConfig
+from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.records import Query, Rollout
 from avere_ray.store import DecodedStore
 
@@ -14,8 +14,10 @@ from avere_ray.store import DecodedStore
 class RolloutWorker:
     """Owns one engine; reads the clips it needs from the decoded store."""
 
-    def __init__(self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int, decoded: Path) -> None:
-        self.engine = engine.Engine(model, rollout, lora_rank=lora_rank)
+    def __init__(
+        self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int, decode: DecodeConfig, decoded: Path
+    ) -> None:
+        self.engine = engine.Engine(model, rollout, lora_rank=lora_rank, decode=decode)
         self.store = DecodedStore(decoded)
 
     def ready(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avere_ray.backbones import backbone, load_processor
-from avere_ray.config import ModelConfig, RolloutConfig
+from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.errors import ModelError
 from avere_ray.records import DecodedClip, Query, Rollout
 from avere_ray.stages import digest
@@ -19,13 +19,13 @@ from avere_ray.stages import digest
 class Engine:
     """A vLLM engine with at most one adapter version in use."""
 
-    def __init__(self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int) -> None:
+    def __init__(self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int, decode: DecodeConfig) -> None:
         self.processor = load_processor(model)
         self._family = backbone(model.backbone)
         self._top_p = rollout.top_p
         self._lora: Any = None
         self.version = 0
-        self._llm = _start(model, rollout, lora_rank)
+        self._llm = _start(model, rollout, lora_rank, decode)
 
     def generate(
         self,
@@ -132,13 +132,19 @@ def request_seed(seed: int, query_id: str) -> int:
     return int(digest(seed, query_id)[:8], 16) & 0x7FFFFFFF
 
 
+def media_limits(decode: DecodeConfig) -> dict[str, Any]:
+    """Largest media of one request. vLLM warms up on media of this size; without it, on gigabytes."""
+    video = {"count": 1, "num_frames": decode.frames, "width": decode.width, "height": decode.height}
+    return {"video": video, "audio": {"count": 1, "length": round(decode.max_duration_s * 16_000)}, "image": 0}
+
+
 def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
     """Environment of a process that will hold an engine; must be set before vLLM is imported."""
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, rollout.kv_cache_mb // 1024)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": str(threads),
@@ -147,7 +153,7 @@ def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
     }
 
 
-def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int) -> Any:
+def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: DecodeConfig) -> Any:
     for name, value in engine_environment(rollout, int(os.environ.get("OMP_NUM_THREADS", "1"))).items():
         os.environ.setdefault(name, value)
     from vllm import LLM
@@ -173,7 +179,7 @@ def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int) -> Any:
             max_lora_rank=max(8, lora_rank),
             seed=0,
             max_num_seqs=rollout.batch_queries,
-            limit_mm_per_prompt={"video": 1, "audio": 1, "image": 0},
+            limit_mm_per_prompt=media_limits(decode),
             disable_log_stats=True,
             **options,
         )

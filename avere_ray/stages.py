@@ -23,6 +23,7 @@ from avere_ray.errors import StageError, StorageError
 from avere_ray.records import Drop, from_table, to_table
 
 MANIFEST = "manifest.json"
+CONFIG = "config.yaml"
 DROPS = "drops.parquet"
 
 _R = TypeVar("_R")
@@ -139,8 +140,10 @@ class StageFolder:
     `output_digest` of the stages it reads.
     """
 
-    def __init__(self, path: Path, *, stage: str, key: str) -> None:
+    def __init__(self, path: Path, *, stage: str, key: str, config: str = "") -> None:
+        """`config`: the resolved configuration as YAML, stored beside the result; it does not enter its digest."""
         self.path = path
+        self.config = config
         self.stage = stage
         self.key = key
         self._started = time.monotonic()
@@ -187,7 +190,7 @@ class StageFolder:
         files = {
             p.relative_to(self.path).as_posix(): file_digest(p)
             for p in sorted(self.path.rglob("*"))
-            if p.is_file() and p.name != MANIFEST
+            if p.is_file() and p.name not in (MANIFEST, CONFIG)
         }
         manifest = StageManifest(
             stage=self.stage,
@@ -200,6 +203,8 @@ class StageFolder:
             seconds=round(time.monotonic() - self._started, 3),
             summary=summary or {},
         )
+        if self.config:
+            write_text(self.path / CONFIG, self.config)
         write_json(self.path / MANIFEST, dataclasses.asdict(manifest))
         return manifest
 

@@ -49,6 +49,7 @@ def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
     folder = StageFolder(
         stage_path(cfg, "rollouts", round_),
         stage="rollouts",
+        config=cfg.to_yaml(),
         key=digest(
             "rollouts",
             decoded.output_digest,
@@ -114,6 +115,7 @@ def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManife
     folder = StageFolder(
         stage_path(cfg, "verdicts", round_),
         stage="verdicts",
+        config=cfg.to_yaml(),
         key=digest("verdicts", source.output_digest, cfg.judge.backend, JUDGE),
     )
     if (manifest := folder.finished()) is not None:
@@ -140,6 +142,7 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     folder = StageFolder(
         stage_path(cfg, "pairs", round_),
         stage="pairs",
+        config=cfg.to_yaml(),
         key=digest("pairs", source.output_digest, cfg.preference.model_dump(), cfg.seed),
     )
     if (manifest := folder.finished()) is not None:
@@ -180,6 +183,7 @@ def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
     folder = StageFolder(
         stage_path(cfg, "reference", round_),
         stage="reference",
+        config=cfg.to_yaml(),
         key=digest("reference", source.output_digest, decoded.output_digest, base, cfg.model.dtype),
     )
     if (manifest := folder.finished()) is not None:

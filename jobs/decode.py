@@ -33,7 +33,9 @@ def run(cfg: RunConfig) -> StageManifest:
             "first, or set data.clips to your own folder."
         )
     clips = read_clips(source)
-    folder = StageFolder(decoded_folder(cfg), stage=STAGE, key=clips_key(clips, source, cfg.data.decode))
+    folder = StageFolder(
+        decoded_folder(cfg), stage=STAGE, config=cfg.to_yaml(), key=clips_key(clips, source, cfg.data.decode)
+    )
     manifest = folder.finished()
     if manifest is not None:
         reused(STAGE, manifest.used)

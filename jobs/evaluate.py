@@ -39,6 +39,7 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
     folder = StageFolder(
         stage_path(cfg, "evals", round_),
         stage="evals",
+        config=cfg.to_yaml(),
         key=digest(
             "evals",
             file_digest(path),

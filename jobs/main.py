@@ -18,6 +18,7 @@ VERBS: dict[str, str] = {
     "synth": "writes synthetic clips with known cues, and their questions",
     "tiny-base": "trains the tiny base model from nothing",
     "doctor": "checks this machine and this config before a run, and says what to do",
+    "track": "sends to MLflow what a run could not send itself",
     "ledger": "what each stage of a run used and dropped, and why",
 }
 

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 from avere_ray.config import RunConfig
-from avere_ray.progress import say
 from avere_ray.stages import StageManifest, read_records, write_text
 from jobs import build_preferences, decode, evaluate, synth, train
 from jobs.command import run_command
@@ -105,15 +104,14 @@ def _numbers(summary: dict[str, Any]) -> dict[str, float]:
 def _report(cfg: RunConfig, tracker: Any) -> dict[str, Any]:
     from jobs.report import build_report, print_summary, write_report
 
-    tracker.log_artifacts(cfg.run_dir / "config.yaml", "")
+    tracker.log_artifacts(cfg.run_dir / "config.yaml", "run")
     tracker.finish()
     tracker.close()
     report = build_report(
         cfg.run_dir, rounds=cfg.rounds, seed=cfg.seed, mlflow_run_id=tracker.run_id, mlflow_tracking_uri=tracker.uri
     )
-    path = write_report(cfg.run_dir, report)
+    write_report(cfg.run_dir, report)
     print_summary(report, cfg.run_dir)
-    say(f"report: {path}")
     return report
 
 

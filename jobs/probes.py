@@ -20,7 +20,7 @@ def token_ids(cfg: RunConfig) -> tuple[list[int], list[int]]:
     from avere_ray.engine import Engine
 
     clip = _sample_clip(cfg)
-    engine = Engine(cfg.model, cfg.rollout, lora_rank=cfg.train.lora_rank)
+    engine = Engine(cfg.model, cfg.rollout, lora_rank=cfg.train.lora_rank, decode=cfg.data.decode)
     seen, _ = engine.response_logps(PROMPT, clip, engine.processor.response_ids(RESPONSE))
     media = ("sample", engine.processor.features(clip))
     sample = engine.processor.sample(PROMPT, RESPONSE, video=media, audio=media)

@@ -21,6 +21,7 @@ LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Set to 0, Ray uses 127.0.0.1 as its node address, and nothing listens beyond loopback. Its `_node_ip_address` is not
 enough for that: 127.0.0.1 given there is replaced by the machine's network address."""
 
+WORKER_LOGS_VARIABLE = "AVERE_RAY_WORKER_LOGS"
 _SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _QUIET = {
@@ -80,6 +81,11 @@ def _address(cfg: RayConfig) -> str:
     return found
 
 
+def _worker_logs() -> bool:
+    """Whether what workers print is shown too: AVERE_RAY_WORKER_LOGS=1. It is in Ray's session folder in any case."""
+    return os.environ.get(WORKER_LOGS_VARIABLE) == "1"
+
+
 def _start_local(cfg: RayConfig) -> None:
     import ray
 
@@ -89,6 +95,7 @@ def _start_local(cfg: RayConfig) -> None:
             num_cpus=cfg.num_cpus,
             object_store_memory=cfg.object_store_mb * 2**20,
             include_dashboard=False,
+            log_to_driver=_worker_logs(),
             logging_level=logging.WARNING,
             _node_ip_address="127.0.0.1",
         )
@@ -105,7 +112,9 @@ def _join(address: str, timeout_s: float) -> None:
 
     _ask_for_head(address, timeout_s)
     try:
-        ray.init(address=address, logging_level=logging.WARNING, runtime_env=_runtime_env())
+        ray.init(
+            address=address, logging_level=logging.WARNING, log_to_driver=_worker_logs(), runtime_env=_runtime_env()
+        )
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"the Ray cluster at {address} refused this client: {_first_line(error)}. Check that both "

@@ -29,7 +29,9 @@ def run(cfg: RunConfig) -> StageManifest | None:
     from avere_ray.synthetic.clips import CorpusSpec, write_corpus
 
     world = cfg.world
-    folder = StageFolder(stage_path(cfg, STAGE), stage=STAGE, key=digest(STAGE, world.model_dump(), cfg.seed))
+    folder = StageFolder(
+        stage_path(cfg, STAGE), stage=STAGE, config=cfg.to_yaml(), key=digest(STAGE, world.model_dump(), cfg.seed)
+    )
     manifest = folder.finished()
     if manifest is not None:
         reused(STAGE, manifest.used)

@@ -3,6 +3,7 @@
 Reads RUN/pairs and RUN/reference of the round, goes on from the adapter of the round before, writes RUN/adapters.
 """
 
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +36,7 @@ def run(cfg: RunConfig, round_: int | None = None) -> StageManifest:
     folder = StageFolder(
         stage_path(cfg, "adapters", round_),
         stage="adapters",
+        config=cfg.to_yaml(),
         key=digest(
             "adapters",
             pairs.output_digest,
@@ -80,7 +82,7 @@ def _train(
             data_digest=digest(pairs.output_digest, reference.output_digest),
         ),
     )
-    (folder.path / "config.yaml").write_text(cfg.to_yaml(), encoding="utf-8")
+    shutil.rmtree(stage_path(cfg, ".ray_train"), ignore_errors=True)
     return folder.finish(
         inputs=pairs.used,
         used=pairs.used,

@@ -1,22 +1,16 @@
 """The long-lived actors of a run: engines, judge, swap partner service, scorer. Each starts when first asked for.
 
 A run whose stages are all finished starts none of them. Adapters are switched in the running engines, and the parity
-gate is passed before anything is sampled from one.
+gate is passed before anything is sampled from one. Ray is imported when the first actor starts, since the session has
+to set where Ray listens before that.
 """
 
 import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import ray
-from ray.exceptions import GetTimeoutError
-
-from actors.judge import JudgeActor
-from actors.modality_swap import ModalitySwapActor
-from actors.pool import RolloutPool
-from actors.scorer import ScorerActor
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
 from avere_ray.parity import choose_probes, compare
@@ -26,6 +20,9 @@ from avere_ray.records import Clip, Query
 from avere_ray.store import DecodedStore
 from avere_ray.verdicts import corpus_lexicon
 from jobs.layout import stage_path
+
+if TYPE_CHECKING:
+    from actors.pool import RolloutPool
 
 _ANSWER_S = 600.0
 
@@ -50,13 +47,16 @@ class Workers:
         return self.store.clips()
 
     @cached_property
-    def pool(self) -> RolloutPool:
+    def pool(self) -> "RolloutPool":
         """The rollout engines; the scorer starts beside them, since the parity gate needs both."""
+        from actors.pool import RolloutPool
+
         cfg = self.cfg
         pool = RolloutPool(
             _absolute(cfg).model,
             cfg.rollout,
             lora_rank=cfg.train.lora_rank,
+            decode=cfg.data.decode,
             decoded=self.decoded,
             threads=_threads(cfg),
         )
@@ -68,6 +68,8 @@ class Workers:
     @cached_property
     def scorer(self) -> Any:
         """The learner's model outside training."""
+        from actors.scorer import ScorerActor
+
         cfg = self.cfg
         env = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(_threads(cfg))}
         return ScorerActor.options(num_cpus=0, num_gpus=0, runtime_env={"env_vars": env}).remote(
@@ -77,6 +79,8 @@ class Workers:
     @cached_property
     def judge(self) -> Any:
         """The judge."""
+        from actors.judge import JudgeActor
+
         return JudgeActor.options(num_cpus=0, max_restarts=2, max_task_retries=2).remote(
             self.cfg.judge, corpus_lexicon(self.clips)
         )
@@ -84,6 +88,8 @@ class Workers:
     @cached_property
     def swap(self) -> Any:
         """The swap partner service, over the training clips."""
+        from actors.modality_swap import ModalitySwapActor
+
         return ModalitySwapActor.options(num_cpus=0, max_restarts=2, max_task_retries=2).remote(
             self.training_clips,
             strategy=self.cfg.preference.swap,
@@ -134,6 +140,9 @@ class Workers:
         Raises:
             StageError: it did not come within ten minutes.
         """
+        import ray
+        from ray.exceptions import GetTimeoutError
+
         try:
             return ray.get(ref, timeout=_ANSWER_S)
         except GetTimeoutError as error:
@@ -144,6 +153,8 @@ class Workers:
 
     def close(self) -> None:
         """Ends every actor that was started."""
+        import ray
+
         for name in ("scorer", "judge", "swap"):
             if name in self.__dict__:
                 ray.kill(self.__dict__[name])

@@ -124,7 +124,9 @@ class Processor:
 
     def features(self, clip: DecodedClip) -> MediaFeatures:
         """Tower inputs of one decoded clip, exactly as the engine's processor makes them."""
-        video = self.hf.video_processor(videos=[clip.frames], return_tensors="pt", size=_NO_RESIZE, fps=clip_fps(clip))
+        video = self.hf.video_processor(
+            videos=[clip.frames.copy()], return_tensors="pt", size=_NO_RESIZE, fps=clip_fps(clip)
+        )
         sound = self.hf.feature_extractor(
             [clip.waveform],
             sampling_rate=SAMPLE_RATE,
@@ -220,7 +222,7 @@ def clip_fps(clip: DecodedClip) -> float:
 def engine_inputs(clip: DecodedClip) -> dict[str, Any]:
     """Media of a clip for one vLLM request, with the settings that keep it equal to `Processor.features`."""
     return {
-        "multi_modal_data": {"video": [clip.frames], "audio": [(clip.waveform, SAMPLE_RATE)]},
+        "multi_modal_data": {"video": [clip.frames.copy()], "audio": [(clip.waveform.copy(), SAMPLE_RATE)]},
         "mm_processor_kwargs": {"size": _NO_RESIZE, "fps": clip_fps(clip)},
     }
 
@@ -324,7 +326,9 @@ def load_policy(path: Path, dtype: str) -> Policy:
         ModelError: the weights cannot be read.
     """
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     processor = Processor(path)
     try:
         thinker = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(

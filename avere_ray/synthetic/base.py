@@ -41,14 +41,14 @@ class Recipe:
     seed: int = 0
     direct_clips: int = 2400
     """Decorrelated clips with truthful direct questions."""
-    annotated_clips: int = 1600
+    annotated_clips: int = 1200
     """Biased clips with a careless annotator's answers."""
     bias: float = 0.9
     """Share of annotated clips whose irrelevant cues agree with the emotion."""
     mismatch: float = 0.1
     """Share of annotated clips whose face and voice disagree."""
     mistakes: Mistakes = field(default_factory=Mistakes)
-    steps: int = 700
+    steps: int = 800
     clips_per_step: int = 12
     lessons_per_clip: int = 8
     learning_rate: float = 1.5e-3
@@ -91,7 +91,8 @@ def study_corpus(
     `decode` turns scenes into decoded clips by way of real mp4 files, in order.
     """
     scenes = [
-        sample_scene(f"direct{i:05d}", "base", recipe.seed, bias=0.0, mismatch=0.8) for i in range(recipe.direct_clips)
+        sample_scene(f"direct{i:05d}", "base", recipe.seed, bias=0.0, mismatch=0.8, free_extras=True)
+        for i in range(recipe.direct_clips)
     ]
     scenes += [
         sample_scene(f"annotated{i:05d}", "base", recipe.seed, bias=recipe.bias, mismatch=recipe.mismatch)

@@ -65,30 +65,48 @@ _WHICH = (
 )
 
 
+_WHICH_IF_ANY = (
+    ("body", "What gesture does the person make?", "I see {cue}.", "There is no gesture."),
+    ("event", "What else do you hear from the person?", "I hear {cue}.", "There is nothing else."),
+)
+
+
 def direct_lessons(clip: Clip, rng: random.Random) -> list[Lesson]:
-    """Truthful questions about each cue of a clip, one cue at a time."""
+    """Truthful questions about the cues of a clip: which one it is, in words or by letter, and whether one is there."""
     cues = {c.name: c for c in clip.cues}
     lessons = [_which(cues, *wording) for wording in _WHICH]
-    lessons.append(
+    lessons += [_which_if_any(cues, *wording) for wording in _WHICH_IF_ANY]
+    lessons += [_by_letter(cues, group, question, rng) for group, question, _ in rng.sample(_WHICH, 3)]
+    face, voice = EMOTION_ADJECTIVES[clip.face_emotion], EMOTION_ADJECTIVES[clip.voice_emotion]
+    lessons += [
+        Lesson(prompt="What emotion does the face show?", response=f"The face looks {face}."),
+        Lesson(prompt="What emotion does the voice tell?", response=f"The voice sounds {voice}."),
         Lesson(
-            prompt="What emotion does the face show?",
-            response=f"The face looks {EMOTION_ADJECTIVES[clip.face_emotion]}.",
-        )
-    )
-    lessons.append(
-        Lesson(
-            prompt="What emotion does the voice tell?",
-            response=f"The voice sounds {EMOTION_ADJECTIVES[clip.voice_emotion]}.",
-        )
-    )
+            prompt="What do the face and the voice show?",
+            response=f"The face looks {face} and the voice sounds {voice}.",
+        ),
+    ]
     for group in ("body", "event"):
         there = [k for k in GROUPS[group] if cues[k.name].present]
         absent = [k for k in GROUPS[group] if not cues[k.name].present]
-        asked = [*there, *rng.sample(absent, 2)]
-        lessons += [_presence(cues[k.name], k) for k in asked]
-    for group in ("face", "shirt", "object", "voice", "sound"):
+        lessons += [_presence(cues[k.name], k) for k in [*there, rng.choice(absent)]]
+    for group in rng.sample(("face", "shirt", "object", "voice", "sound"), 2):
         lessons.append(_presence_any(cues, group, rng))
     return lessons
+
+
+def _which_if_any(cues: dict[str, Cue], group: str, question: str, answer: str, none: str) -> Lesson:
+    present = [k.text for k in GROUPS[group] if cues[k.name].present]
+    return Lesson(prompt=question, response=answer.format(cue=present[0]) if present else none)
+
+
+def _by_letter(cues: dict[str, Cue], group: str, question: str, rng: random.Random) -> Lesson:
+    """The same question with four choices, so that letters get their meaning from the choices."""
+    right = next(k for k in GROUPS[group] if cues[k.name].present)
+    options = [right, *rng.sample([k for k in GROUPS[group] if k is not right], 3)]
+    rng.shuffle(options)
+    choices = " ".join(f"({LETTERS[i]}) {k.text}" for i, k in enumerate(options))
+    return Lesson(prompt=f"{question} {choices}", response=f"({LETTERS[options.index(right)]}) {right.text}.")
 
 
 def _which(cues: dict[str, Cue], group: str, question: str, answer: str) -> Lesson:

@@ -44,13 +44,16 @@ class Scene:
         return (self.face, self.shirt, self.background, self.sound)
 
 
-def sample_scene(scene_id: str, split: Split, seed: int, *, bias: float, mismatch: float) -> Scene:
+def sample_scene(
+    scene_id: str, split: Split, seed: int, *, bias: float, mismatch: float, free_extras: bool = False
+) -> Scene:
     """Draws one scene.
 
     Args:
         bias: probability that each irrelevant cue is the one that agrees with the emotion; otherwise it is uniform.
             0 gives scenes in which it is independent of the emotion.
         mismatch: probability that face and voice show different emotions.
+        free_extras: bodily cues and vocal events are independent of the emotion, for teaching perception.
     """
     rng = random.Random(f"{seed}/{split}/{scene_id}")
     while True:
@@ -66,8 +69,8 @@ def sample_scene(scene_id: str, split: Split, seed: int, *, bias: float, mismatc
         identity=rng.choice(IDENTITIES[split]),
         face=EMOTIONS[face],
         voice=EMOTIONS[voice],
-        body=_extra(rng, "body", face),
-        events=_extra(rng, "event", voice),
+        body=_extra(rng, "body", face, free=free_extras),
+        events=_extra(rng, "event", voice, free=free_extras),
         shirt=cue_of("shirt", picks["shirt"]).name,
         background=cue_of("object", picks["object"]).name,
         sound=cue_of("sound", picks["sound"]).name,
@@ -75,8 +78,10 @@ def sample_scene(scene_id: str, split: Split, seed: int, *, bias: float, mismatc
     )
 
 
-def _extra(rng: random.Random, group: str, emotion: int) -> tuple[str, ...]:
+def _extra(rng: random.Random, group: str, emotion: int, *, free: bool) -> tuple[str, ...]:
     """The emotion's own bodily cue or vocal event in half of the scenes, now and then one of another emotion."""
+    if free:
+        return (cue_of(group, rng.randrange(len(EMOTIONS))).name,) if rng.random() < 0.8 else ()
     names = [cue_of(group, emotion).name] if rng.random() < 0.5 else []
     if not names and rng.random() < 0.3:
         names.append(cue_of(group, rng.randrange(len(EMOTIONS))).name)

@@ -17,7 +17,7 @@ def make_waveform(scene: Scene) -> np.ndarray:
     wave = 0.5 * _place(_VOICES[scene.voice](pitch, rng), start=rng.uniform(0.02, 0.12))
     for name in scene.events:
         wave += 0.5 * _place(_EVENTS[name](pitch, rng), start=rng.uniform(1.38, 1.44))
-    wave += 0.12 * _SOUNDS[scene.sound](rng)
+    wave += 0.2 * _SOUNDS[scene.sound](rng)
     wave += 0.003 * rng.standard_normal(_TOTAL)
     return np.clip(wave, -1.0, 1.0).astype(np.float32)
 

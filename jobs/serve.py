@@ -1,0 +1,300 @@
+"""Answers questions about clips over HTTP, in OpenAI's shape, with the newest adapter of a run and its base.
+
+`avere-ray serve RUN_DIR [--host H] [--port P]` listens on 127.0.0.1:8000 until Ctrl-C. Another host than this machine
+needs a bearer token in AVERE_RAY_API_TOKEN. Models: GET /v1/models; questions: POST /v1/chat/completions.
+"""
+
+import json
+import logging
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from avere_ray.backbones import check_model_folder, model_digest
+from avere_ray.config import RunConfig, load_config
+from avere_ray.errors import ClusterError, ConfigError, InputError, ModelError
+from avere_ray.progress import say
+from avere_ray.records import AdapterManifest
+from avere_ray.stages import file_digest
+from jobs.command import run_command
+from jobs.layout import newest_adapter, stage_path
+from jobs.session import ray_session
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+    from actors.chat import ServeSpec
+
+HOST, PORT = "127.0.0.1", 8000
+APP = "avere_ray"
+
+_POLL_S = 5.0
+
+
+class ServeArgs(BaseModel):
+    """Arguments of `build_app`, as `serve run jobs.serve:build_app run_dir=runs/demo` gives them."""
+
+    run_dir: Path
+    """Run folder with config.yaml."""
+
+
+def build_app(args: ServeArgs) -> "Application":
+    """The application of a run, for `serve run`, a Serve config file or a RayService.
+
+    Without AVERE_RAY_API_TOKEN it answers this machine alone, whatever Ray Serve listens on.
+
+    Raises:
+        InputError: see `serve_spec`.
+    """
+    cfg = load_config(args.run_dir / "config.yaml", [f"--run_dir={args.run_dir}"], prog="build_app")
+    return _application(cfg, serve_spec(cfg))
+
+
+def run(cfg: RunConfig, host: str = HOST, port: str | int = PORT) -> int:
+    """Serves the run in `cfg.run_dir` until Ctrl-C or SIGTERM.
+
+    Raises:
+        ConfigError: host or port cannot be used.
+        InputError: see `serve_spec`.
+        ClusterError: Ray Serve does not start, or runs already.
+    """
+    spec = serve_spec(cfg)
+    number = check_address(host, port, token=spec.token_sha256 is not None)
+    with ray_session(cfg.ray):
+        from ray import serve
+
+        _refuse_other_applications()
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        try:
+            say(f"serve: starting the engine on {cfg.model.path}")
+            _start(_application(cfg, spec), host, number)
+            say(_greeting(spec, host, number))
+            _wait_until_asked_to_end()
+            say("serve: ending; requests in work are answered first")
+        finally:
+            serve.shutdown()
+    say("serve: ended")
+    return 0
+
+
+def serve_spec(cfg: RunConfig) -> "ServeSpec":
+    """What a run has to serve: its base and, when it has one, its newest adapter.
+
+    Raises:
+        InputError: the folder is no run, or its adapter is damaged.
+        ModelError: the model folder cannot be used, or is not the one the adapter was trained on.
+    """
+    if not (cfg.run_dir / "config.yaml").is_file():
+        raise InputError(
+            f"{cfg.run_dir} is no run folder: it has no config.yaml. Name one, for instance "
+            "`avere-ray serve runs/demo`, or make one with `avere-ray pipeline`."
+        )
+    check_model_folder(cfg.model.path)
+    from actors.api import TOKEN_VARIABLE, token_digest
+    from actors.chat import ServeSpec  # Ray is imported later: the session decides where it listens
+
+    model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
+    base = model.path.name
+    models: dict[str, tuple[Path, int]] = {base: (model.path, 0)}
+    if (round_ := newest_adapter(cfg)) >= 0:
+        folder = stage_path(cfg, "adapters", round_)
+        version = checked_adapter(folder, cfg).version
+        models[f"{base}:adapter-{version}"] = (folder, version)
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return ServeSpec(
+        model=model,
+        rollout=cfg.rollout,
+        decode=cfg.data.decode,
+        lora_rank=cfg.train.lora_rank,
+        models=models,
+        token_sha256=token_digest(token) if token else None,
+    )
+
+
+def checked_adapter(folder: Path, cfg: RunConfig) -> AdapterManifest:
+    """The manifest of an adapter that is whole and belongs to the config's base and sampling spec.
+
+    Raises:
+        InputError: a file is missing or changed, or clips are sampled in another way than for its training.
+        ModelError: it was trained on another base.
+    """
+    from avere_ray.learner import ADAPTER_MANIFEST
+    from avere_ray.media import spec_digest
+
+    try:
+        manifest = AdapterManifest(**json.loads((folder / ADAPTER_MANIFEST).read_text(encoding="utf-8")))
+        weights = file_digest(folder / "adapter_model.safetensors")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"adapter {folder} cannot be read: {error}. Train the round again.") from error
+    if weights != manifest.weights_sha256:
+        raise InputError(f"the weights in {folder} are not those of its manifest. Train the round again.")
+    if model_digest(cfg.model.path) != manifest.base_digest:
+        raise ModelError(f"adapter {folder} was trained on another base than {cfg.model.path}. Correct model.path.")
+    if spec_digest(cfg.data.decode) != manifest.decode_spec:
+        raise InputError(f"adapter {folder} was trained with other settings of data.decode. Use those of its config.")
+    return manifest
+
+
+def check_address(host: str, port: str | int, *, token: bool) -> int:
+    """The port as a number, when the server may and can listen there.
+
+    Raises:
+        ConfigError: the port is no free port, or the host is open to others and there is no token.
+    """
+    from actors.api import TOKEN_VARIABLE, is_loopback
+
+    if not is_loopback(host) and not token:
+        raise ConfigError(
+            f"--host {host or '(empty)'} can be reached from other machines, so a token is needed: set "
+            f"{TOKEN_VARIABLE} to a long random text, or leave --host at {HOST}"
+        )
+    if not str(port).isdecimal() or not 1 <= int(port) <= 65535:
+        raise ConfigError(f"--port {port} is no port; allowed are 1 to 65535, for instance {PORT}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror}. Choose another with --host and --port."
+        ) from error
+    return int(port)
+
+
+def _application(cfg: RunConfig, spec: "ServeSpec") -> "Application":
+    from actors.server import chat_application
+
+    return chat_application(spec, threads=int(cfg.rollout.num_cpus) or min(4, os.cpu_count() or 1))
+
+
+def _refuse_other_applications() -> None:
+    from ray import serve
+
+    status = serve.status()
+    if status.applications or status.proxies:
+        raise ClusterError(
+            "Ray Serve already runs on this cluster, with its own host and port. Add the run there with "
+            "`serve deploy` and import_path jobs.serve:build_app, or unset RAY_ADDRESS and ray.address."
+        )
+
+
+def _start(app: "Application", host: str, port: int) -> None:
+    from ray import serve
+
+    quiet = {"log_level": "ERROR", "enable_access_log": False}
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
+        serve.run(app, name=APP, route_prefix="/")
+    except RuntimeError as error:
+        raise ClusterError(
+            f"Ray Serve could not start the server: {_cause() or _last_line(str(error))}. Its logs are in the session "
+            "folder of Ray, under logs/serve."
+        ) from error
+
+
+def _cause() -> str:
+    """Why the replica did not start, as far as Ray Serve knows."""
+    from ray import serve
+
+    app = serve.status().applications.get(APP)
+    return next((_last_line(d.message) for d in app.deployments.values() if d.message.strip()), "") if app else ""
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1].rstrip(".")
+
+
+def _greeting(spec: "ServeSpec", host: str, port: int) -> str:
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    token = "" if spec.token_sha256 is None else '-H "Authorization: Bearer $AVERE_RAY_API_TOKEN" '
+    content = [
+        {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,%s"}},
+        {"type": "text", "text": "What does the person feel, and why?"},
+    ]
+    body = json.dumps({"model": list(spec.models)[-1], "messages": [{"role": "user", "content": content}]})
+    return (
+        f"serve: ready on {url}, models: {', '.join(spec.models)}\nask about a clip:\n"
+        f"  printf {shlex.quote(body)} \"$(base64 < CLIP.mp4 | tr -d '\\n')\" | \\\n"
+        f"  curl -s {url}/v1/chat/completions {token}-H 'Content-Type: application/json' -d @-\n"
+        "Ctrl-C ends the server."
+    )
+
+
+def _wait_until_asked_to_end() -> None:
+    """Waits for Ctrl-C or SIGTERM, and says when the application is no longer, or again, running.
+
+    Raises:
+        ClusterError: Ray or Ray Serve is gone.
+    """
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    state = "RUNNING"
+    with _asked_to_end() as asked:
+        while not asked.wait(_POLL_S):
+            try:
+                found = serve.status().applications
+            except (RayError, RayServeException, OSError) as error:
+                raise ClusterError("Ray Serve does not answer any more; start the server again") from error
+            now = str(found[APP].status.value) if APP in found else "gone"
+            if now != state:
+                say(f"serve: the application is {now}" + (" again" if now == "RUNNING" else ""))
+            state = now
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, instead of what they do otherwise."""
+    asked = threading.Event()
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    before: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def serve_arguments(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """`--host` and `--port`, and the arguments of `run_command`; a first argument without dashes is the run folder."""
+    address: dict[str, str] = {}
+    rest: list[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        name, sign, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name in ("host", "port"):
+            address[name] = value if sign else next(arguments, "")
+        else:
+            rest.append(argument)
+    if rest and not rest[0].startswith("-"):
+        run_dir = rest.pop(0)
+        config = Path(run_dir) / "config.yaml"
+        named = any(a == "--config" or a.startswith("--config=") for a in rest)
+        found = [f"--config={config}"] if config.is_file() and not named else []  # else `serve_spec` says what is wrong
+        rest = [*found, f"--run_dir={run_dir}", *rest]
+    return address, rest
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `avere-ray serve`."""
+    address, rest = serve_arguments(argv)
+    return run_command("avere-ray serve", __doc__, lambda cfg: run(cfg, **address), rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

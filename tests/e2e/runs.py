@@ -1,0 +1,78 @@
+"""Small runs of the pipeline as a user starts them: in a process of its own, in a folder of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "jobs/configs/demo.yaml"
+SMALL = (
+    "--world.train_clips=16",
+    "--world.test_clips=6",
+    "--rollout.queries_per_clip=2",
+    "--rollout.samples=2",
+    "--rollout.batch_queries=16",
+    "--rounds=1",
+    "--train.epochs=1",
+    "--train.pairs_per_step=8",
+    "--train.micro_pairs=4",
+)
+"""Settings that make the demo small enough for a test; the components stay the same."""
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment without any Ray cluster."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("RAY_") or k == "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
+
+
+def start(run_dir: Path, *extra: str) -> subprocess.Popen[str]:
+    """Starts a small run."""
+    command = [sys.executable, "-m", "jobs.pipeline", "--config", CONFIG, f"--run_dir={run_dir}", *SMALL, *extra]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def complete(run_dir: Path, *extra: str, timeout_s: float = 600) -> tuple[int, str]:
+    """Runs a small run to its end; exit code and everything it printed."""
+    process = start(run_dir, *extra)
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    finally:
+        end(process)
+    return process.returncode, output
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ends a run that is still going, by its process id."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], timeout_s: float = 300) -> None:
+    """Waits until a file exists; fails when the run ends or the time is up before."""
+    limit = time.monotonic() + timeout_s
+    while not path.exists():
+        assert process.poll() is None, f"the run ended before it wrote {path.name}"
+        assert time.monotonic() < limit, f"no {path.name} after {timeout_s} s"
+        time.sleep(0.1)
+
+
+def report(run_dir: Path) -> dict[str, Any]:
+    """The report of a finished run."""
+    return json.loads((run_dir / "report.json").read_text(encoding="utf-8"))
+
+
+def without_timing(figures: dict[str, Any]) -> dict[str, Any]:
+    """A report without what may differ between two runs with the same seed."""
+    moving = ("seconds", "mlflow_run_id", "mlflow_tracking_uri")
+    return {k: v for k, v in figures.items() if k not in moving}

@@ -1,0 +1,109 @@
+"""The whole loop on real components: from nothing to a report; again; interrupted; with a broken clip."""
+
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import runs
+
+TASKS = (
+    "reasoning_basic_audio",
+    "reasoning_basic_video",
+    "modality_agreement",
+    "reasoning_stress_audio",
+    "reasoning_stress_video",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished small run with one corrupt clip, and what it printed."""
+    run_dir = tmp_path_factory.mktemp("e2e") / "run"
+    code, output = runs.complete(run_dir, "--world.corrupt_clips=1", "--data.drop_budget=0.05")
+    assert code == 0, output
+    return run_dir, output
+
+
+def test_the_report_accounts_for_everything(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    figures = runs.report(run_dir)
+    assert figures["inputs"] == 22
+    assert figures["dropped"] == 1
+    assert figures["inputs"] == figures["used"] + figures["dropped"]
+    assert figures["rollouts"] == 15 * 2 * 2 == sum(figures["verdicts"].values())
+    assert 0 < figures["pairs"] <= 30
+    assert figures["steps"] == -(-figures["pairs"] // 8)
+    assert figures["parity_max_abs_diff"] < 1e-4
+    assert figures["seed"] == 0
+    for side in ("before", "after"):
+        accuracies = [figures[side][f"{task}_overall_accuracy"] for task in TASKS]
+        assert figures[side]["average_accuracy"] == pytest.approx(sum(accuracies) / 5)
+    assert (run_dir / figures["adapter"] / "adapter_model.safetensors").is_file()
+
+
+def test_the_corrupt_clip_is_recorded_with_its_reason(finished: tuple[Path, str]) -> None:
+    from avere_ray.stages import read_drops
+
+    [drop] = read_drops(finished[0] / "decoded")
+    assert drop.sample_id == "train00000"
+    assert drop.reason == "corrupt"
+    assert drop.bytes == 1500
+
+
+def test_the_output_shows_progress_a_sample_and_what_to_do_next(finished: tuple[Path, str]) -> None:
+    _, output = finished
+    for words in ("decode", "rollouts (round 0)", "judge (round 0)", "parity:", "before", "after", "mlflow", "serve"):
+        assert words in output
+
+
+def test_every_number_is_in_mlflow(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    figures = runs.report(run_dir)
+    with sqlite3.connect(run_dir.parent / "mlflow.db") as database:
+        rows = database.execute("select key, value, step from metrics where run_uuid = ?", (figures["mlflow_run_id"],))
+        metrics = {(key, step): value for key, value, step in rows}
+        params = dict(database.execute("select key, value from params where run_uuid = ?", (figures["mlflow_run_id"],)))
+    assert params["train.zero_stage"] == "2"
+    assert metrics["eval/average_accuracy", 0] == figures["before"]["average_accuracy"]
+    assert metrics["eval/average_accuracy", figures["steps"]] == figures["after"]["average_accuracy"]
+    assert {step for key, step in metrics if key == "rewards/margins"} == set(range(figures["steps"]))
+
+
+def test_a_second_run_reuses_every_stage_and_says_so(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    before = runs.without_timing(runs.report(run_dir))
+    code, output = runs.complete(run_dir, "--world.corrupt_clips=1", "--data.drop_budget=0.05")
+    assert code == 0, output
+    assert output.count("reused") >= 8
+    assert "starting" not in output  # no engine
+    assert runs.without_timing(runs.report(run_dir)) == before
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(finished: tuple[Path, str], tmp_path: Path) -> None:
+    run_dir = tmp_path / "interrupted"
+    settings = ("--world.corrupt_clips=1", "--data.drop_budget=0.05")
+    process = runs.start(run_dir, *settings)
+    try:
+        runs.wait_for(run_dir / "rollouts" / "round=0" / "manifest.json", process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=90)
+    finally:
+        runs.end(process)
+    assert process.returncode == 130, output
+    assert "finished stages are kept" in output.strip().splitlines()[-1]
+    assert not (run_dir / "report.json").exists()
+    code, output = runs.complete(run_dir, *settings)
+    assert code == 0, output
+    assert "rollouts of round 0" in output
+    uninterrupted = runs.report(finished[0])
+    assert runs.without_timing(runs.report(run_dir)) == runs.without_timing(uninterrupted)
+
+
+def test_too_many_broken_clips_stop_the_run_with_the_budgets_exit_code(tmp_path: Path) -> None:
+    code, output = runs.complete(tmp_path / "run", "--world.corrupt_clips=4", "--data.drop_budget=0.1")
+    assert code == 3
+    assert "data.drop_budget" in output.strip().splitlines()[-1]

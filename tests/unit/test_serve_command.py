@@ -1,0 +1,140 @@
+"""`avere-ray serve` up to the point where Ray starts: arguments, address, and what a run folder must hold."""
+
+import dataclasses
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from avere_ray.backbones import model_digest
+from avere_ray.config import RunConfig
+from avere_ray.errors import ConfigError, InputError, ModelError
+from avere_ray.media import spec_digest
+from avere_ray.records import AdapterManifest
+from avere_ray.stages import StageFolder, file_digest, write_json, write_text
+from jobs import serve
+from jobs.serve import check_address, serve_arguments, serve_spec
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> RunConfig:
+    """A run with one adapter; model and adapter are files of the right names."""
+    model = tmp_path / "some_base"
+    model.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors", "chat_template.jinja"):
+        (model / name).write_text(name)
+    cfg = RunConfig.model_validate({"run_dir": tmp_path / "run", "model": {"path": model}})
+    write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
+    for round_ in range(2):
+        write_adapter(cfg, round_)
+    return cfg
+
+
+def write_adapter(cfg: RunConfig, round_: int, **changed: str) -> Path:
+    folder = StageFolder(cfg.run_dir / "adapters" / f"round={round_}", stage="adapters", key="k")
+    folder.begin()
+    weights = folder.path / "adapter_model.safetensors"
+    weights.write_text(f"weights {round_}")
+    manifest = AdapterManifest(
+        version=round_ + 1,
+        path=".",
+        base_digest=model_digest(cfg.model.path),
+        backbone="qwen2_5_omni",
+        round=round_,
+        step=1,
+        rank=8,
+        alpha=32.0,
+        data_digest="",
+        decode_spec=spec_digest(cfg.data.decode),
+        weights_sha256=file_digest(weights),
+    )
+    write_json(folder.path / "adapter_manifest.json", dataclasses.asdict(dataclasses.replace(manifest, **changed)))
+    folder.finish(inputs=1, used=1)
+    return folder.path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_base_and_newest_adapter_are_served(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AVERE_RAY_API_TOKEN", raising=False)
+    spec = serve_spec(cfg)
+    newest = cfg.run_dir / "adapters" / "round=1"
+    assert spec.models == {"some_base": (cfg.model.path, 0), "some_base:adapter-2": (newest, 2)}
+    assert spec.token_sha256 is None
+
+
+def test_a_run_without_adapter_serves_its_base(cfg: RunConfig) -> None:
+    shutil.rmtree(cfg.run_dir / "adapters")
+    assert list(serve_spec(cfg).models) == ["some_base"]
+
+
+def test_the_token_itself_is_not_passed_on(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVERE_RAY_API_TOKEN", "a-long-random-text")
+    spec = serve_spec(cfg)
+    assert spec.token_sha256 is not None
+    assert "a-long-random-text" not in repr(spec)
+
+
+def test_a_folder_that_is_no_run(cfg: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.main([str(cfg.run_dir / "adapters")]) == 2
+    assert "is no run folder: it has no config.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"base_digest": "other"}, ModelError, "another base"),
+        ({"decode_spec": "other"}, InputError, "data.decode"),
+        ({"weights_sha256": "other"}, InputError, "not those of its manifest"),
+    ],
+)
+def test_an_adapter_that_does_not_belong(cfg: RunConfig, changed: dict, error: type, words: str) -> None:
+    write_adapter(cfg, 1, **changed)
+    with pytest.raises(error, match=words):
+        serve_spec(cfg)
+
+
+def test_an_adapter_without_weights(cfg: RunConfig) -> None:
+    (write_adapter(cfg, 1) / "adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        serve_spec(cfg)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "gpu-box", ""])
+def test_other_hosts_need_a_token(cfg: RunConfig, host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="AVERE_RAY_API_TOKEN"):
+        check_address(host, 8000, token=False)
+    assert serve.main([str(cfg.run_dir), "--host", host]) == 2
+    assert "AVERE_RAY_API_TOKEN" in capsys.readouterr().err
+
+
+def test_an_address_that_can_be_used() -> None:
+    port = free_port()
+    assert check_address("127.0.0.1", str(port), token=False) == port
+    assert check_address("0.0.0.0", port, token=True) == port
+
+
+def test_addresses_that_cannot_be_used() -> None:
+    for port in ("0", "-1", "70000", "http", ""):
+        with pytest.raises(ConfigError, match="--port"):
+            check_address("127.0.0.1", port, token=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match="cannot listen on"):
+            check_address("127.0.0.1", taken.getsockname()[1], token=False)
+
+
+def test_arguments(cfg: RunConfig) -> None:
+    run = str(cfg.run_dir)
+    address, rest = serve_arguments([run, "--host", "::1", "--port=81", "--seed=1"])
+    assert address == {"host": "::1", "port": "81"}
+    assert rest == [f"--config={run}/config.yaml", f"--run_dir={run}", "--seed=1"]
+    assert serve_arguments(["--port", "81", run])[1] == [f"--config={run}/config.yaml", f"--run_dir={run}"]
+    assert serve_arguments([run, "--config", "x.yaml"])[1] == [f"--run_dir={run}", "--config", "x.yaml"]
+    assert serve_arguments(["--config=x.yaml"]) == ({}, ["--config=x.yaml"])
