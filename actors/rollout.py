@@ -1,5 +1,6 @@
 """Samples responses from one vLLM engine, with one adapter version at a time."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,10 @@ class RolloutWorker:
     def ready(self) -> bool:
         """Answers when the engine is up."""
         return True
+
+    def process_id(self) -> int:
+        """Id of the process that holds the engine, on its node."""
+        return os.getpid()
 
     def generate(
         self, queries: Sequence[Query], *, n: int, temperature: float, max_tokens: int, seed: int

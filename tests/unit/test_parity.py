@@ -1,0 +1,52 @@
+"""The parity gate: what passes, what stops the run, and what it says then."""
+
+import pytest
+
+from avere_ray.errors import ParityError
+from avere_ray.parity import choose_probes, compare
+from avere_ray.records import Query
+
+
+def _query(name, modality="video"):
+    return Query(query_id=name, clip_id="c", modality=modality, task="t", prompt="p")
+
+
+PROBE = [_query("q")]
+SAME = [([1, 2, 3], [-0.5, -1.0])]
+
+
+def _compare(engine, learner, version=0):
+    return compare(PROBE, engine, learner, max_abs_diff=1e-4, adapter_version=version)
+
+
+def test_equal_figures_pass_with_their_largest_difference():
+    assert _compare(SAME, [([1, 2, 3], [-0.5, -1.00005])]) == pytest.approx(5e-5)
+
+
+@pytest.mark.parametrize(
+    "prompt", [[1, 1, 2, 3], [1, 2], [1, 9, 3]], ids=["double start token", "fewer media tokens", "another token"]
+)
+def test_other_prompt_tokens_stop_the_run(prompt):
+    with pytest.raises(ParityError, match=r"different prompts for q.*first difference at token"):
+        _compare(SAME, [(prompt, [-0.5, -1.0])])
+
+
+def test_another_log_prob_stops_the_run_and_names_the_token():
+    with pytest.raises(ParityError, match=r"response token 1 of q has log-prob -1\.0+ in the engine and -1\.1"):
+        _compare(SAME, [([1, 2, 3], [-0.5, -1.1])])
+
+
+def test_with_an_adapter_the_message_points_at_its_keys():
+    with pytest.raises(ParityError, match=r"adapter version 2.*prefix"):
+        _compare(SAME, [([1, 2, 3], [-0.5, -1.1])], version=2)
+
+
+def test_a_missing_log_prob_is_not_overlooked():
+    with pytest.raises(ValueError, match="zip"):
+        _compare(SAME, [([1, 2, 3], [-0.5])])
+
+
+def test_probes_take_the_modalities_in_turn():
+    queries = [_query(f"v{i}") for i in range(3)] + [_query("a", "audio"), _query("b", "audio_video")]
+    assert [q.query_id for q in choose_probes(queries, 4)] == ["v0", "a", "b", "v1"]
+    assert [q.query_id for q in choose_probes(queries[:2], 4)] == ["v0", "v1"]

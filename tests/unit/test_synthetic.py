@@ -1,0 +1,119 @@
+"""The synthetic world: reproducible, biased where it should be, and never the same in training and in test."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avere_ray.prompts import TASKS
+from avere_ray.synthetic.clips import CorpusSpec, benchmark_items, plan_scenes, write_clip
+from avere_ray.synthetic.draw import FPS, SECONDS, SIZE, draw_frames
+from avere_ray.synthetic.scene import clip_of, inventory, present_cues, sample_scene
+from avere_ray.synthetic.voice import RATE, make_waveform
+from avere_ray.synthetic.world import CUE, EMOTIONS, GROUPS
+
+SPEC = CorpusSpec(seed=0, train_clips=400, test_clips=400, bias=0.9)
+
+
+def test_training_and_test_share_no_identity_and_no_combination_of_cues():
+    scenes = plan_scenes(SPEC)
+    base = [sample_scene(f"b{i}", "base", 0, bias=0.0, mismatch=0.8) for i in range(400)]
+    parts = {
+        "train": [s for s in scenes if s.split == "train"],
+        "test": [s for s in scenes if s.split == "test"],
+        "base": base,
+    }
+    for seen in ("train", "base"):
+        assert not {s.identity for s in parts[seen]} & {s.identity for s in parts["test"]}
+        assert not {s.combination() for s in parts[seen]} & {s.combination() for s in parts["test"]}
+    assert len({s.scene_id for s in scenes}) == len(scenes)
+
+
+def test_irrelevant_cues_agree_with_the_emotion_in_training_only():
+    def agreement(split):
+        scenes = [s for s in plan_scenes(SPEC) if s.split == split]
+        lead = {e: g.name for e, g in zip(EMOTIONS, GROUPS["shirt"], strict=True)}
+        return np.mean([s.shirt == lead[s.face] for s in scenes])
+
+    assert agreement("train") > 0.8
+    assert agreement("test") == pytest.approx(0.2, abs=0.07)
+
+
+def test_a_seed_gives_the_same_scenes_and_another_seed_gives_others():
+    assert plan_scenes(SPEC) == plan_scenes(SPEC)
+    other = CorpusSpec(seed=1, train_clips=400, test_clips=400, bias=0.9)
+    assert plan_scenes(SPEC) != plan_scenes(other)
+
+
+def test_drawing_a_scene_twice_gives_the_same_pixels_and_samples():
+    scene = sample_scene("x", "train", 0, bias=0.5, mismatch=0.5)
+    assert (draw_frames(scene) == draw_frames(scene)).all()
+    assert (make_waveform(scene) == make_waveform(scene)).all()
+
+
+@pytest.mark.parametrize("cue", sorted(CUE))
+def test_every_cue_changes_what_is_seen_or_heard(cue):
+    """A scene drawn again with one cue changed differs where it should and nowhere else."""
+    import dataclasses
+
+    scene = sample_scene("x", "train", 3, bias=0.5, mismatch=0.0)
+    kind = CUE[cue]
+    field = {"face": "face", "voice": "voice", "body": "body", "event": "events", "shirt": "shirt",
+             "object": "background", "sound": "sound"}[kind.group]  # fmt: skip
+    plain = dataclasses.replace(scene, body=(), events=())
+    others = [k for k in GROUPS[kind.group] if k.name != cue]
+    if kind.group in ("body", "event"):
+        a, b = dataclasses.replace(plain, **{field: (cue,)}), plain
+    elif kind.emotion:
+        a, b = (dataclasses.replace(plain, **{field: e}) for e in (kind.emotion, others[0].emotion))
+    else:
+        a, b = (dataclasses.replace(plain, **{field: n}) for n in (cue, others[0].name))
+    seen = (draw_frames(a) != draw_frames(b)).any()
+    heard = (make_waveform(a) != make_waveform(b)).any()
+    assert (seen, heard) == ((True, False) if kind.modality == "video" else (False, True))
+    assert cue in present_cues(a)
+    assert cue not in present_cues(b)
+
+
+def test_the_inventory_lists_every_cue_of_the_world_once():
+    scene = sample_scene("x", "test", 0, bias=0.0, mismatch=0.5)
+    cues = inventory(scene)
+    assert sorted(c.name for c in cues) == sorted(CUE)
+    assert {c.name for c in cues if c.present} == present_cues(scene)
+
+
+def test_the_benchmark_is_balanced_between_yes_and_no_and_between_letters():
+    clips = [clip_of(s, f"media/{s.scene_id}.mp4") for s in plan_scenes(SPEC) if s.split == "test"]
+    items = list(benchmark_items(clips, seed=0))
+    assert {i["task"] for i in items} == set(TASKS)
+    for task in TASKS:
+        answers = Counter(i["answer"] for i in items if i["task"] == task)
+        assert len(answers) == (4 if "basic" in task else 2)
+        assert max(answers.values()) / sum(answers.values()) < (0.4 if "basic" in task else 0.6)
+    kinds = Counter(i["subtype"] for i in items if "stress" in i["task"])
+    assert min(kinds[k] for k in ("spurious", "hallucination")) > 50
+
+
+def test_a_scene_becomes_an_mp4_of_its_size_and_length(tmp_path: Path):
+    import av
+
+    scene = sample_scene("x", "train", 0, bias=0.9, mismatch=0.0)
+    path = tmp_path / "x.mp4"
+    write_clip(scene, path)
+    with av.open(str(path)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert (video.codec_context.name, audio.codec_context.name) == ("h264", "aac")
+        assert (video.width, video.height) == (SIZE, SIZE)
+        assert audio.codec_context.sample_rate == RATE
+        assert sum(1 for _ in container.decode(video)) == SECONDS * FPS
+
+
+def test_face_and_voice_decide_the_emotion_together():
+    agree = sample_scene("x", "train", 0, bias=0.9, mismatch=0.0)
+    differ = sample_scene("y", "train", 0, bias=0.9, mismatch=1.0)
+    assert clip_of(agree, "").emotion == agree.face == agree.voice
+    assert clip_of(differ, "").emotion == ""
+    assert differ.face != differ.voice
+    assert all(a != b for a, b in itertools.combinations(EMOTIONS, 2))
