@@ -73,6 +73,9 @@ class RolloutPool:
                 f"the rollout engines did not start within {_START_DEADLINE_S:.0f} s; check that the "
                 "cluster has the CPUs, GPUs and memory that rollout asks for"
             ) from error
+        except RayActorError as error:
+            words = [line for line in str(error).splitlines() if line.strip()]
+            raise StageError(f"a rollout engine could not start: {words[-1].strip()}") from error
 
     def __call__(
         self,

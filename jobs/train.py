@@ -3,20 +3,26 @@
 Reads RUN/pairs and RUN/reference of the round, goes on from the adapter of the round before, writes RUN/adapters.
 """
 
+import contextlib
 import shutil
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
 from avere_ray.media import spec_digest
-from avere_ray.progress import reused, say
+from avere_ray.metrics import read_events
+from avere_ray.progress import reused, say, stage_progress
+from avere_ray.protocols import ProgressFn
 from avere_ray.stages import StageFolder, StageManifest, digest
 from jobs.build_preferences import require
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
 from jobs.session import ray_session
 
+_LOOK_EVERY_S = 1.0
 _NOT_IN_KEY = {"deadline_s", "cpus_per_worker", "use_gpu"}
 """Settings that change where and how long a round trains, not what comes out."""
 
@@ -61,27 +67,26 @@ def _train(
 
     steps = count_steps(pairs.used, cfg.train.epochs, cfg.train.pairs_per_step)
     say(
-        f"train (round {round_}): {pairs.used} pairs, {steps} steps, {cfg.train.workers} workers, "
-        f"ZeRO-{cfg.train.zero_stage}"
+        f"train (round {round_}): {pairs.used} pairs, {cfg.train.workers} workers, ZeRO-{cfg.train.zero_stage}; "
+        f"{steps} steps"
     )
     model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
-    adapter = run_training(
-        cfg.model_copy(update={"model": model}),
-        TrainJob(
-            pairs=stage_path(cfg, "pairs", round_) / "pairs.parquet",
-            reference=stage_path(cfg, "reference", round_) / "reference.parquet",
-            decoded=stage_path(cfg, "decoded"),
-            start=stage_path(cfg, "adapters", round_ - 1) if round_ else None,
-            out=folder.path,
-            spool=stage_path(cfg, "metrics"),
-            scratch=stage_path(cfg, ".ray_train"),
-            round=round_,
-            first_step=steps_before(cfg, round_),
-            base_digest=model_digest(cfg.model.path),
-            decode_spec=spec_digest(cfg.data.decode),
-            data_digest=digest(pairs.output_digest, reference.output_digest),
-        ),
+    job = TrainJob(
+        pairs=stage_path(cfg, "pairs", round_) / "pairs.parquet",
+        reference=stage_path(cfg, "reference", round_) / "reference.parquet",
+        decoded=stage_path(cfg, "decoded"),
+        start=stage_path(cfg, "adapters", round_ - 1) if round_ else None,
+        out=folder.path,
+        spool=stage_path(cfg, "metrics"),
+        scratch=stage_path(cfg, ".ray_train"),
+        round=round_,
+        first_step=steps_before(cfg, round_),
+        base_digest=model_digest(cfg.model.path),
+        decode_spec=spec_digest(cfg.data.decode),
+        data_digest=digest(pairs.output_digest, reference.output_digest),
     )
+    with _shown_progress(job.spool / f"train-round{round_}.jsonl", round_, steps):
+        adapter = run_training(cfg.model_copy(update={"model": model}), job)
     shutil.rmtree(stage_path(cfg, ".ray_train"), ignore_errors=True)
     return folder.finish(
         inputs=pairs.used,
@@ -92,6 +97,28 @@ def _train(
             "adapter": folder.path.relative_to(cfg.run_dir.absolute()).as_posix(),
         },
     )
+
+
+@contextlib.contextmanager
+def _shown_progress(spool: Path, round_: int, steps: int) -> Iterator[None]:
+    """Shows how far training is, as the learner's metrics arrive."""
+    ended = threading.Event()
+    begin = spool.stat().st_size if spool.exists() else 0
+
+    def follow(progress: ProgressFn) -> None:
+        while not ended.wait(_LOOK_EVERY_S):
+            if spool.exists():
+                progress(len(read_events(spool, begin, limit=steps)), steps)
+
+    with stage_progress(f"train (round {round_})", "steps") as progress:
+        thread = threading.Thread(target=follow, args=(progress,), name="train-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+            progress(steps, steps)
+        finally:
+            ended.set()
+            thread.join(timeout=5)
 
 
 def steps_before(cfg: RunConfig, round_: int) -> int:

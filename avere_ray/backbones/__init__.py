@@ -5,6 +5,7 @@ is named for the engine. To add one, write its file with the functions of `qwen2
 """
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -72,11 +73,36 @@ def check_model_folder(path: Path) -> None:
             f"model folder {path} has no {', '.join(missing)}; it is not a complete model in Hugging Face "
             "format. Copy or download the whole folder again."
         )
+    _check_config(path / "config.json")
+    for weights in sorted(path.glob("*.safetensors")):
+        _check_weights(weights)
     if not names & {"chat_template.jinja", "chat_template.json"} and '"chat_template"' not in _tokenizer_config(path):
         raise ModelError(
             f"model folder {path} has no chat template (chat_template.jinja), so prompts cannot be "
             "rendered as the model was trained. Copy the template from the model's publisher."
         )
+
+
+def _check_config(path: Path) -> None:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON: {error}. Copy or download the model again.") from error
+
+
+def _check_weights(path: Path) -> None:
+    """Holds a safetensors file's header against the file's size, without reading the weights."""
+    broken = f"weights file {path} is damaged or incomplete; copy or download the model again"
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            header = json.loads(file.read(length)) if length < size else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{broken} ({error})") from error
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    if not ends or 8 + length + max(ends) != size:
+        raise ModelError(f"{broken}: its header promises {8 + length + max(ends, default=0)} bytes, it has {size}")
 
 
 def model_digest(folder: Path) -> str:

@@ -158,35 +158,36 @@ _EXPRESSIONS = {"happiness": _happy, "sadness": _sad, "anger": _angry, "fear": _
 
 
 def _clapping(c: _Canvas, x: float, y: float, skin: Any, beat: float) -> None:
-    gap = 0.035 + 0.012 * beat
+    gap = 0.05 + 0.012 * beat
     for side in (-1, 1):
-        c.oval(0.5 + side * gap, 0.86, 0.036, 0.1, skin, 0.008)
+        c.oval(0.5 + side * gap, 0.86, 0.05, 0.12, skin, 0.016)
 
 
 def _tears(c: _Canvas, x: float, y: float, skin: Any, beat: float) -> None:
     for side in (-1, 1):
-        c.oval(x + side * 0.115, y + 0.09 + 0.01 * beat, 0.022, 0.06, _BLUE)
+        c.oval(x + side * 0.125, y + 0.11 + 0.01 * beat, 0.035, 0.09, _BLUE)
 
 
 def _fists(c: _Canvas, x: float, y: float, skin: Any, beat: float) -> None:
     for side in (-1, 1):
-        cx, cy = 0.5 + side * 0.36, 0.86 + 0.012 * beat
-        c.oval(cx, cy, 0.085, 0.075, skin, 0.01)
+        cx, cy = 0.5 + side * 0.37, 0.87 + 0.012 * beat
+        c.oval(cx, cy, 0.12, 0.105, skin, 0.016)
         for k in (-1, 0, 1):
-            c.line([(cx + 0.035 * k, cy - 0.06), (cx + 0.035 * k, cy + 0.0)], _DARK, 0.01)
+            c.line([(cx + 0.05 * k, cy - 0.08), (cx + 0.05 * k, cy + 0.01)], _DARK, 0.014)
 
 
 def _cheeks(c: _Canvas, x: float, y: float, skin: Any, beat: float) -> None:
     for side in (-1, 1):
-        c.oval(x + side * 0.27, y + 0.12, 0.055, 0.1, skin, 0.01)
+        c.oval(x + side * 0.28, y + 0.12, 0.075, 0.14, skin, 0.018)
 
 
 def _palms(c: _Canvas, x: float, y: float, skin: Any, beat: float) -> None:
     for side in (-1, 1):
-        cx, cy = 0.5 + side * 0.41, 0.58 + 0.012 * beat
+        cx, cy = 0.5 + side * 0.405, 0.6 + 0.012 * beat
         for k in (-1, 0, 1):
-            c.line([(cx + 0.03 * k, cy), (cx + 0.045 * k, cy - 0.12)], skin, 0.026)
-        c.oval(cx, cy, 0.06, 0.06, skin)
+            c.line([(cx + 0.04 * k, cy), (cx + 0.06 * k, cy - 0.17)], _DARK, 0.046)
+            c.line([(cx + 0.04 * k, cy), (cx + 0.06 * k, cy - 0.165)], skin, 0.03)
+        c.oval(cx, cy, 0.08, 0.08, skin, 0.014)
 
 
 _BODY = {

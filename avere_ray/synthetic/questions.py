@@ -16,10 +16,11 @@ from avere_ray.prompts import (
     bare,
     description,
     is_plural,
+    join_phrases,
     yes_answer,
 )
 from avere_ray.records import Clip, Cue, Query
-from avere_ray.synthetic.world import GROUPS, CueKind
+from avere_ray.synthetic.world import CUE, GROUPS, CueKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +77,7 @@ def direct_lessons(clip: Clip, rng: random.Random) -> list[Lesson]:
     cues = {c.name: c for c in clip.cues}
     lessons = [_which(cues, *wording) for wording in _WHICH]
     lessons += [_which_if_any(cues, *wording) for wording in _WHICH_IF_ANY]
-    lessons += [_by_letter(cues, group, question, rng) for group, question, _ in rng.sample(_WHICH, 3)]
+    lessons += [_by_letter(cues, group, question, rng) for group, question, _ in _WHICH]
     face, voice = EMOTION_ADJECTIVES[clip.face_emotion], EMOTION_ADJECTIVES[clip.voice_emotion]
     lessons += [
         Lesson(prompt="What emotion does the face show?", response=f"The face looks {face}."),
@@ -90,9 +91,29 @@ def direct_lessons(clip: Clip, rng: random.Random) -> list[Lesson]:
         there = [k for k in GROUPS[group] if cues[k.name].present]
         absent = [k for k in GROUPS[group] if not cues[k.name].present]
         lessons += [_presence(cues[k.name], k) for k in [*there, rng.choice(absent)]]
-    for group in rng.sample(("face", "shirt", "object", "voice", "sound"), 2):
-        lessons.append(_presence_any(cues, group, rng))
+    lessons += [_presence_any(cues, group, rng) for group in ("face", "shirt", "object", "voice", "sound")]
     return lessons
+
+
+def reading_lessons(rng: random.Random) -> Lesson:
+    """A question about cues that are told in words, without any clip: teaches to look up and to compare."""
+    kinds = list(CUE.values())
+    if rng.random() < 0.6:
+        told = rng.sample(kinds, rng.choice((1, 2, 3)))
+        there = rng.random() < 0.5
+        asked = rng.choice(told) if there else rng.choice([k for k in kinds if k not in told])
+        cue = Cue(name=asked.name, modality=asked.modality, text=asked.text, present=there)
+        lesson = _presence(cue, asked)
+        return Lesson(prompt=f"{_told([k.text for k in told])} {lesson.prompt}", response=lesson.response)
+    options = rng.sample(kinds, 4)
+    right = rng.randrange(4)
+    choices = " ".join(f"({LETTERS[i]}) {k.text}" for i, k in enumerate(options))
+    prompt = f"{_told([options[right].text])} Which is it? {choices}"
+    return Lesson(prompt=prompt, response=f"({LETTERS[right]}) {options[right].text}.")
+
+
+def _told(texts: list[str]) -> str:
+    return f"I see {join_phrases(texts)}."
 
 
 def _which_if_any(cues: dict[str, Cue], group: str, question: str, answer: str, none: str) -> Lesson:

@@ -1,0 +1,71 @@
+"""Model folders at the door: what is refused, and what the message tells to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from avere_ray.backbones import backbone, check_model_folder, model_digest
+from avere_ray.errors import ModelError
+
+HEADER = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 8
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder that looks like a model."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text("x")
+    (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
+    return tmp_path
+
+
+def test_a_complete_folder_passes(model: Path) -> None:
+    check_model_folder(model)
+
+
+def test_a_missing_folder_is_named_with_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nowhere does not exist.*model\.path"):
+        check_model_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("config.json", "config.json"), ("tokenizer.json", "tokenizer"), ("model.safetensors", "weights"),
+     ("chat_template.jinja", "chat template")],
+)  # fmt: skip
+def test_a_missing_part_is_named(model: Path, file: str, words: str) -> None:
+    (model / file).unlink()
+    with pytest.raises(ModelError, match=words):
+        check_model_folder(model)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", WEIGHTS[:4], WEIGHTS[:-1], WEIGHTS + b"\0", b"\xff" * 64],
+    ids=["empty", "header cut", "data cut", "too long", "garbage"],
+)
+def test_damaged_weights_are_refused(model: Path, content: bytes) -> None:
+    (model / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged or incomplete"):
+        check_model_folder(model)
+
+
+def test_a_config_that_is_not_json_is_refused(model: Path) -> None:
+    (model / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json cannot be read as JSON"):
+        check_model_folder(model)
+
+
+def test_the_digest_follows_weights_and_config(model: Path) -> None:
+    first = model_digest(model)
+    assert model_digest(model) == first
+    (model / "config.json").write_text('{"a": 1}')
+    assert model_digest(model) != first
+
+
+def test_an_unknown_family_is_refused_with_those_known() -> None:
+    with pytest.raises(ModelError, match=r"unknown backbone 'llava'; known: qwen2_5_omni"):
+        backbone("llava")
