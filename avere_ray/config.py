@@ -163,6 +163,9 @@ class LossConfig(Section):
     """Weight of the modality preference (paper: 1.0)."""
     text_prior_gamma: Annotated[float, Field(ge=0)] = 0.2
     """Strength of the text-prior penalty, gamma_TPD (paper: 0.2)."""
+    sft_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the chosen response's mean negative log-prob (paper: 0). Above 0 it keeps the chosen response likely
+    while the margin grows."""
     text_prior_sign: Annotated[Literal[-1, 1], FromText] = -1
     """Sign of the penalty in the margin (paper: -1)."""
 

@@ -221,6 +221,8 @@ class Learner:
             lambda_av=loss.lambda_av,
             gamma=loss.text_prior_gamma,
             sign=loss.text_prior_sign,
+            sft_weight=loss.sft_weight,
+            chosen_tokens_P=torch.tensor([len(row[0].token_ids) - row[0].branch.response_start for row in rows]),
         )
         return loss_P, metrics
 

@@ -42,6 +42,8 @@ def avem_dpo_loss(
     lambda_av: float,
     gamma: float,
     sign: int = -1,
+    sft_weight: float = 0.0,
+    chosen_tokens_P: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """AVEm-DPO over a batch of pairs.
 
@@ -55,13 +57,16 @@ def avem_dpo_loss(
         lambda_av: weight of the modality preference.
         gamma: strength of the text-prior penalty.
         sign: -1 as in the paper, +1 for the opposite reading of its derivation.
+        sft_weight: weight of the chosen response's mean negative log-prob per token; 0 in the paper. DPO alone may
+            raise the margin by lowering both responses; this term holds the chosen one up (RPO, arXiv 2404.19733).
+        chosen_tokens_P: length of each chosen response in tokens; needed when sft_weight is above 0.
 
     Returns:
         The loss of each pair [P], and per-pair metrics [P] under the names of TRL plus `modality/margin` and
         `text_prior/gap`.
 
     Raises:
-        ValueError: a row of weights does not sum to 1.
+        ValueError: a row of weights does not sum to 1, or sft_weight is above 0 without lengths.
     """
     if not torch.allclose(weights_PK.sum(-1), torch.ones_like(weights_PK[:, 0]), atol=1e-5):
         raise ValueError(f"the reject weights of each pair must sum to 1, got {weights_PK.sum(-1).tolist()}")
@@ -78,6 +83,10 @@ def avem_dpo_loss(
     loss_y_P = -F.logsigmoid(margin_y_P)
     loss_m_P = torch.where(has_swap_P, -F.logsigmoid(margin_m_P), 0.0)
     loss_P = loss_y_P + lambda_av * loss_m_P
+    if sft_weight:
+        if chosen_tokens_P is None:
+            raise ValueError("sft_weight needs chosen_tokens_P, the lengths of the chosen responses")
+        loss_P = loss_P - sft_weight * policy.chosen_P / chosen_tokens_P
     rejected_P = beta * (weights_PK * rho_rejected_PK).sum(-1)
     metrics = {
         "loss": loss_P,
