@@ -10,7 +10,6 @@ from typing import TypeVar
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
 from avere_ray.errors import InputError, StageError
-from avere_ray.media import spec_digest
 from avere_ray.preferences import build_pairs, summarise
 from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
@@ -178,6 +177,8 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
 
 def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Scores the round's pairs under the frozen base."""
+    from avere_ray.media import spec_digest
+
     source, decoded = require(cfg, "pairs", round_), require(cfg, "decoded")
     base = model_digest(cfg.model.path)
     folder = StageFolder(

@@ -81,7 +81,10 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the model (default: {OUT})")
     parser.add_argument("--steps", type=int, default=None, help="training steps, to try the recipe out")
-    options = parser.parse_args(argv)
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse ends the process after --help or a bad flag
+        return int(stop.code or 0)
     try:
         manifest = build(options.out, steps=options.steps)
     except AvereError as error:

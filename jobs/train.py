@@ -12,7 +12,6 @@ from pathlib import Path
 
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
-from avere_ray.media import spec_digest
 from avere_ray.metrics import read_events
 from avere_ray.progress import reused, say, stage_progress
 from avere_ray.protocols import ProgressFn
@@ -64,6 +63,7 @@ def _train(
     cfg: RunConfig, round_: int, folder: StageFolder, pairs: StageManifest, reference: StageManifest
 ) -> StageManifest:
     from avere_ray.learner import TrainJob, count_steps, run_training
+    from avere_ray.media import spec_digest
 
     steps = count_steps(pairs.used, cfg.train.epochs, cfg.train.pairs_per_step)
     say(

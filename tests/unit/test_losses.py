@@ -118,3 +118,14 @@ def test_reject_weights(kinds, expected):
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_lone_reject_has_all_the_weight_whatever_the_shares(kind, share):
     assert reject_weights([[kind]], share).tolist() == [[1.0]]
+
+
+def test_the_sft_term_is_the_chosen_responses_mean_negative_log_prob():
+    with_term, _ = _loss(sft_weight=0.5, chosen_tokens_P=torch.tensor([4]))
+    without, _ = _loss()
+    assert (with_term - without).item() == pytest.approx(0.5 * 10.0 / 4)
+
+
+def test_the_sft_term_needs_lengths():
+    with pytest.raises(ValueError, match="chosen_tokens_P"):
+        _loss(sft_weight=1.0)

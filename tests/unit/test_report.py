@@ -39,7 +39,7 @@ def run_dir(tmp_path):
         _finish(tmp_path, f"pairs/round={k}", pairs=30 + k)
         _finish(tmp_path, f"reference/round={k}")
         _finish(tmp_path, f"adapters/round={k}", steps=4, adapter=f"adapters/round={k}/adapter", version=k + 1)
-    _finish(tmp_path, "evals/round=1", metrics=AFTER)
+    _finish(tmp_path, "evals/round=1", metrics=AFTER, parity_max_abs_diff=1e-6)
     return tmp_path
 
 
@@ -79,7 +79,7 @@ def test_the_report_is_the_same_when_read_again(run_dir):
 
 
 def test_rounds_of_an_earlier_longer_run_do_not_count(run_dir):
-    _finish(run_dir, "evals/round=0", metrics=BEFORE)
+    _finish(run_dir, "evals/round=0", metrics=BEFORE, parity_max_abs_diff=1e-6)
     report = build_report(run_dir, rounds=1, seed=0)
     assert (report["rollouts"], report["adapter"], report["after"]) == (100, "adapters/round=0/adapter", BEFORE)
 

@@ -22,8 +22,10 @@ def cfg(tmp_path: Path) -> RunConfig:
     """A run with one adapter; model and adapter are files of the right names."""
     model = tmp_path / "some_base"
     model.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors", "chat_template.jinja"):
-        (model / name).write_text(name)
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
+        (model / name).write_text("{}")
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     cfg = RunConfig.model_validate({"run_dir": tmp_path / "run", "model": {"path": model}})
     write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
     for round_ in range(2):
