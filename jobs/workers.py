@@ -81,16 +81,14 @@ class Workers:
         """The judge."""
         from actors.judge import JudgeActor
 
-        return JudgeActor.options(num_cpus=0, max_restarts=2, max_task_retries=2).remote(
-            self.cfg.judge, corpus_lexicon(self.clips)
-        )
+        return JudgeActor.options(num_cpus=0).remote(self.cfg.judge, corpus_lexicon(self.clips))
 
     @cached_property
     def swap(self) -> Any:
         """The swap partner service, over the training clips."""
         from actors.modality_swap import ModalitySwapActor
 
-        return ModalitySwapActor.options(num_cpus=0, max_restarts=2, max_task_retries=2).remote(
+        return ModalitySwapActor.options(num_cpus=0).remote(
             self.training_clips,
             strategy=self.cfg.preference.swap,
             seed=self.cfg.seed,

@@ -34,8 +34,19 @@ def start(run_dir: Path, *extra: str) -> subprocess.Popen[str]:
     """Starts a small run."""
     command = [sys.executable, "-m", "jobs.pipeline", "--config", CONFIG, f"--run_dir={run_dir}", *SMALL, *extra]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_listen_to_ctrl_c,
     )
+
+
+def _listen_to_ctrl_c() -> None:
+    """A build server may have started the tests with interrupts ignored, which a child would inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def complete(run_dir: Path, *extra: str, timeout_s: float = 600) -> tuple[int, str]:
