@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if _tier(item) == "e2e" and "ray" in sys.modules:
+        sys.modules["ray"].shutdown()  # whole jobs bring their own; the shared one is not needed any more
     if item.get_closest_marker("gpu") and (reason := _no_gpu()):
         pytest.skip(reason)
 
