@@ -8,8 +8,9 @@ import ray
 
 from avere_ray.backbones import load_policy
 from avere_ray.config import ModelConfig
+from avere_ray.media_cache import MediaCache
 from avere_ray.records import PreferencePair, Query, ReferenceLogps
-from avere_ray.reference import MediaCache, score_pairs
+from avere_ray.reference import score_pairs
 from avere_ray.store import DecodedStore
 
 
@@ -56,7 +57,7 @@ class ScorerWorker:
 
         with torch.no_grad():
             media = self.cache.clip(self.policy, query.clip_id)
-            sample = self.policy.processor.sample(query.prompt, response, video=media, audio=media)
+            sample = self.policy.processor.sample(query.prompt, response, video=media.shown(), audio=media.heard())
             logps = self.policy([[sample]], self.cache.embeds, per_token=True)
         return sample.token_ids[: sample.branch.response_start].tolist(), logps.tolist()
 

@@ -116,7 +116,8 @@ class Learner:
     def __init__(self, cfg: RunConfig, job: TrainJob, *, rank: int, world: int) -> None:
         from avere_ray.backbones import load_policy
         from avere_ray.backbones.qwen2_5_omni import add_lora, load_adapter
-        from avere_ray.reference import MediaCache, check_complete
+        from avere_ray.media_cache import MediaCache
+        from avere_ray.reference import check_complete
         from avere_ray.stages import read_records
         from avere_ray.store import DecodedStore
 
@@ -189,11 +190,12 @@ class Learner:
         import torch
 
         from avere_ray.losses import PairLogps, avem_dpo_loss, reject_weights
-        from avere_ray.reference import pair_samples
+        from avere_ray.reference import Wanted, pair_samples
 
         loss = self.cfg.loss
         self.cache.ensure(self.policy, pairs)
-        rows = [pair_samples(self.cache, pair, text_prior=False) for pair in pairs]
+        branches = [pair_samples(self.cache, pair, Wanted()) for pair in pairs]
+        rows = [b.flat() for b in branches]
         scores = engine(rows, self.cache.embeds).split([len(row) for row in rows])
         figures = [self.reference[p.pair_id] for p in pairs]
         width = max(len(p.rejects) for p in pairs)

@@ -258,6 +258,8 @@ class ReferenceLogps:
     """log pi_ref(y | clip, prompt), [1 + K]."""
     swapped: float
     """log pi_ref(chosen | mismatched input, prompt); NaN when the pair has no swap."""
+    irrelevant: float
+    """log pi_ref(chosen | input with only the other modality replaced, prompt); NaN when there is none."""
     text_prior: tuple[float, ...]
     """log pi_ref(y | prompt alone, no media), [1 + K]."""
 

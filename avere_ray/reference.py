@@ -5,93 +5,85 @@ the same responses after the prompt alone (the text prior).
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, MediaFeatures, Policy, Processor, Sample
+from avere_ray.backbones.qwen2_5_omni import Policy, Sample
 from avere_ray.errors import StageError
-from avere_ray.modality import apply_swap
-from avere_ray.records import DecodedClip, PreferencePair, ReferenceLogps
+from avere_ray.media_cache import MediaCache, irrelevant_swap
+from avere_ray.records import ModalitySwap, PreferencePair, ReferenceLogps
 from avere_ray.stages import digest
 
-
-@dataclass
-class MediaCache:
-    """Features and frozen-tower outputs of clips and mismatched inputs, each made once.
-
-    `load` gives a decoded clip by id. Entries are kept by what is shown and heard, not by pair, so in-batch partners
-    and later epochs cost nothing. Exact because the towers are frozen.
-    """
-
-    processor: Processor
-    load: Callable[[str], DecodedClip]
-    features: dict[str, MediaFeatures] = field(default_factory=dict)
-    embeds: dict[str, MediaEmbeds] = field(default_factory=dict)
-    encoder_calls: int = 0
-
-    def key(self, pair: PreferencePair) -> str:
-        """Key of the pair's own clip."""
-        return pair.clip_id
-
-    def swapped_key(self, pair: PreferencePair) -> str:
-        """Key of the pair's mismatched input; it is trimmed to the clip, so it belongs to clip and partner."""
-        swap = pair.swap
-        assert swap is not None
-        return f"{pair.clip_id}|video={swap.video_clip_id}|audio={swap.audio_clip_id}"
-
-    def ensure(self, policy: Policy, pairs: Sequence[PreferencePair]) -> None:
-        """Makes sure that the media of these pairs are encoded."""
-        wanted: dict[str, DecodedClip] = {}
-        for pair in pairs:
-            if self.key(pair) not in self.embeds:
-                wanted[self.key(pair)] = self.load(pair.clip_id)
-            if pair.swap is not None and self.swapped_key(pair) not in self.embeds:
-                wanted[self.swapped_key(pair)] = self._mismatched(pair)
-        if not wanted:
-            return
-        features = {key: self.processor.features(clip) for key, clip in wanted.items()}
-        with torch.no_grad():
-            encoded = policy.encode(list(features.values()))
-        self.encoder_calls += len(encoded)
-        self.features.update(features)
-        self.embeds.update(zip(features, encoded, strict=True))
-
-    def clip(self, policy: Policy, clip_id: str) -> tuple[str, MediaFeatures]:
-        """Key and features of a clip, encoded if it was not yet."""
-        if clip_id not in self.embeds:
-            self.features[clip_id] = self.processor.features(self.load(clip_id))
-            with torch.no_grad():
-                self.embeds[clip_id] = policy.encode([self.features[clip_id]])[0]
-            self.encoder_calls += 1
-        return clip_id, self.features[clip_id]
-
-    def _mismatched(self, pair: PreferencePair) -> DecodedClip:
-        swap = pair.swap
-        assert swap is not None
-        own = self.load(pair.clip_id)
-        audio = self.load(swap.audio_clip_id) if swap.audio_clip_id != pair.clip_id else None
-        video = self.load(swap.video_clip_id) if swap.video_clip_id != pair.clip_id else None
-        return apply_swap(own, swap, audio=audio, video=video)
+T = TypeVar("T")
 
 
-def pair_samples(cache: MediaCache, pair: PreferencePair, *, text_prior: bool) -> list[Sample]:
-    """The branches of one pair: chosen, rejects, chosen under the mismatched input if any, then without media."""
-    processor = cache.processor
-    texts = [pair.chosen, *(r.text for r in pair.rejects)]
-    own = (cache.key(pair), cache.features[cache.key(pair)])
-    samples = [processor.sample(pair.prompt, text, video=own, audio=own) for text in texts]
-    if pair.swap is not None:
-        # An unswapped medium keeps its own key, so that its tokens are shared with the other branches.
-        key = cache.swapped_key(pair)
-        other = (key, cache.features[key])
-        video = own if pair.swap.video_clip_id == pair.clip_id else other
-        audio = own if pair.swap.audio_clip_id == pair.clip_id else other
-        samples.append(processor.sample(pair.prompt, pair.chosen, video=video, audio=audio))
-    if text_prior:
-        samples += [processor.sample(pair.prompt, text) for text in texts]
-    return samples
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """Which branches of a pair are scored, beside the responses under the pair's own clip."""
+
+    relevant: bool = True
+    """The chosen response with the modality that the prompt asks about replaced."""
+    relevant_rejects: bool = False
+    """The rejects under the same input."""
+    irrelevant: bool = False
+    """The chosen response with only the other modality replaced."""
+    irrelevant_rejects: bool = False
+    """The rejects under the same input."""
+    text_prior: bool = False
+    """All responses after the prompt alone, without media."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByBranch(Generic[T]):
+    """One value for each branch of a pair; chosen first in every list, empty where a branch is not there."""
+
+    clean: tuple[T, ...]
+    """Under the pair's own clip, [1 + K]."""
+    relevant: tuple[T, ...] = ()
+    """With the modality that the prompt asks about replaced."""
+    irrelevant: tuple[T, ...] = ()
+    """With only the other modality replaced."""
+    text: tuple[T, ...] = ()
+    """Without media, [1 + K]."""
+
+    def flat(self) -> list[T]:
+        """All values, in the order of the fields."""
+        return [*self.clean, *self.relevant, *self.irrelevant, *self.text]
+
+    def like(self, values: "Iterator[S]") -> "ByBranch[S]":
+        """Other values in the same places."""
+        clean, relevant, irrelevant, text = (
+            tuple(next(values) for _ in part) for part in (self.clean, self.relevant, self.irrelevant, self.text)
+        )
+        return ByBranch(clean=clean, relevant=relevant, irrelevant=irrelevant, text=text)
+
+
+S = TypeVar("S")
+
+
+def pair_samples(cache: MediaCache, pair: PreferencePair, wanted: Wanted) -> ByBranch[Sample]:
+    """The branches of one pair; the cache holds its media."""
+    texts = (pair.chosen, *(r.text for r in pair.rejects))
+
+    def under(swap: ModalitySwap | None, responses: Sequence[str]) -> tuple[Sample, ...]:
+        media = cache.own(pair) if swap is None else cache.mismatched(pair, swap)
+        shown, heard = (media.shown(), media.heard()) if media else (None, None)
+        return tuple(cache.processor.sample(pair.prompt, text, video=shown, audio=heard) for text in responses)
+
+    def replaced(swap: ModalitySwap | None, chosen: bool, rejects: bool) -> tuple[Sample, ...]:
+        if swap is None or not chosen:
+            return ()
+        return under(swap, texts if rejects else texts[:1])
+
+    return ByBranch(
+        clean=under(None, texts),
+        relevant=replaced(pair.swap, wanted.relevant, wanted.relevant_rejects),
+        irrelevant=replaced(irrelevant_swap(pair), wanted.irrelevant, wanted.irrelevant_rejects),
+        text=tuple(cache.processor.sample(pair.prompt, text) for text in texts) if wanted.text_prior else (),
+    )
 
 
 def reference_key(pair: PreferencePair, *, base_digest: str, decode_spec: str, dtype: str) -> str:
@@ -120,18 +112,27 @@ def score_pairs(
     batch: int = 8,
 ) -> Iterator[ReferenceLogps]:
     """Reference log-probs of each pair, in order."""
+    wanted = Wanted(irrelevant=True, text_prior=True)
     for start in range(0, len(pairs), batch):
         part = pairs[start : start + batch]
-        cache.ensure(policy, part)
-        rows = [pair_samples(cache, pair, text_prior=True) for pair in part]
-        scores = iter(policy(rows, cache.embeds).tolist())
-        for pair in part:
-            count = 1 + len(pair.rejects)
-            responses = tuple(next(scores) for _ in range(count))
-            swapped = next(scores) if pair.swap is not None else math.nan
-            prior = tuple(next(scores) for _ in range(count))
+        cache.ensure(policy, part, irrelevant=True)
+        rows = [pair_samples(cache, pair, wanted) for pair in part]
+        scores = iter(policy([row.flat() for row in rows], cache.embeds).tolist())
+        for pair, row in zip(part, rows, strict=True):
             key = reference_key(pair, base_digest=base_digest, decode_spec=decode_spec, dtype=dtype)
-            yield ReferenceLogps(pair_id=pair.pair_id, key=key, responses=responses, swapped=swapped, text_prior=prior)
+            yield reference_record(pair, row.like(scores), key)
+
+
+def reference_record(pair: PreferencePair, scores: ByBranch[float], key: str) -> ReferenceLogps:
+    """The figures of one pair as a record; NaN where a branch does not exist."""
+    return ReferenceLogps(
+        pair_id=pair.pair_id,
+        key=key,
+        responses=scores.clean,
+        swapped=next(iter(scores.relevant), math.nan),
+        irrelevant=next(iter(scores.irrelevant), math.nan),
+        text_prior=scores.text,
+    )
 
 
 def check_complete(pairs: Sequence[PreferencePair], scored: Sequence[ReferenceLogps]) -> None:

@@ -185,7 +185,7 @@ def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
         stage_path(cfg, "reference", round_),
         stage="reference",
         config=cfg.to_yaml(),
-        key=digest("reference", source.output_digest, decoded.output_digest, base, cfg.model.dtype),
+        key=digest("reference", 2, source.output_digest, decoded.output_digest, base, cfg.model.dtype),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"reference of round {round_}", manifest.used, "pairs")

@@ -93,7 +93,9 @@ EXAMPLES: list[Any] = [
     ),
     PAIR,
     dataclasses.replace(PAIR, swap=None, rejects=()),
-    ReferenceLogps(pair_id="p", key="k", responses=(-1.5, -2.0), swapped=-3.25, text_prior=(-9.0, -1e-300)),
+    ReferenceLogps(
+        pair_id="p", key="k", responses=(-1.5, -2.0), swapped=-3.25, irrelevant=-2.5, text_prior=(-9.0, -1e-300)
+    ),
     AdapterManifest(
         version=1,
         path="adapters/1",
@@ -148,7 +150,9 @@ def test_a_record_is_frozen_and_picklable(record: Any) -> None:
 
 
 def test_a_pair_without_a_swap_keeps_nan() -> None:
-    logps = ReferenceLogps(pair_id="p", key="k", responses=(-1.0,), swapped=math.nan, text_prior=(-1.0,))
+    logps = ReferenceLogps(
+        pair_id="p", key="k", responses=(-1.0,), swapped=math.nan, irrelevant=math.nan, text_prior=(-1.0,)
+    )
     back = from_table(ReferenceLogps, to_table(ReferenceLogps, [logps]))[0]
     assert math.isnan(back.swapped)
 
