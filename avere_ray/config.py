@@ -201,10 +201,22 @@ class TrainConfig(Section):
     """LoRA alpha; the update is scaled by alpha / rank."""
     max_response_tokens: Positive = 256
     """Longer responses are dropped with a reason."""
-    reference: Literal["base"] = "base"
-    """Frozen reference policy of every round."""
+    reference: Literal["base", "previous_round"] = "base"
+    """Frozen reference policy: the base in every round, or what the round before made of it."""
+    reference_source: Literal["precomputed", "cached", "adapter_off"] = "precomputed"
+    """Where reference log-probs come from: a stage before training; the learner, each pair once, kept over runs; the
+    learner, every step, with the adapter switched off."""
     deadline_s: Seconds = 3600.0
     """Seconds one round of training may take."""
+
+
+class CacheConfig(Section):
+    """What is kept over rounds and runs, by content: tower outputs and reference log-probs."""
+
+    folder: Path | None = None
+    """Folder of the caches, on a disk that every worker sees; None takes "cache" in the parent folder of run_dir."""
+    features_gb: Annotated[float, Field(ge=0)] = 20.0
+    """Quota of the tower outputs, GiB; the least recently used go first. 0 keeps them in memory alone."""
 
 
 class EvaluationConfig(Section):
@@ -277,6 +289,8 @@ class RunConfig(BaseSettings):
     """Objective."""
     train: TrainConfig = TrainConfig()
     """Learner."""
+    cache: CacheConfig = CacheConfig()
+    """Kept over runs."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Scoring."""
     parity: ParityConfig = ParityConfig()
@@ -325,6 +339,17 @@ class RunConfig(BaseSettings):
             raise ValueError(
                 "on GPU float32 parity is not reached below 1e-3; set parity.max_abs_diff to 1.0e-3 "
                 "or more (bfloat16: 0.5)"
+            )
+        train = self.train
+        if train.reference == "previous_round" and train.reference_source != "precomputed":
+            raise ValueError(
+                "train.reference previous_round needs train.reference_source precomputed, "
+                f"but it is {train.reference_source}: switching the adapter off gives the base, not the round before"
+            )
+        if train.zero_stage == 3 and train.reference_source == "cached":
+            raise ValueError(
+                "train.reference_source cached does not work with train.zero_stage 3: a pair that one worker knows and "
+                "another does not would leave the two waiting for each other. Set precomputed or adapter_off."
             )
         if self.data.clips is None and self.data.benchmark is not None:
             raise ValueError(

@@ -189,8 +189,8 @@ class Learner:
     def _pair_losses(self, engine: Any, pairs: Sequence[PreferencePair]) -> tuple[Any, dict[str, Any]]:
         import torch
 
+        from avere_ray.branches import Wanted, pair_samples
         from avere_ray.losses import PairLogps, avem_dpo_loss, reject_weights
-        from avere_ray.reference import Wanted, pair_samples
 
         loss = self.cfg.loss
         self.cache.ensure(self.policy, pairs)

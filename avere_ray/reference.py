@@ -1,129 +1,119 @@
-"""Frozen-reference log-probs of pairs: what the learner's loss compares with, computed once.
+"""Frozen-reference log-probs of pairs: what the learner's loss compares with. Three sources, one interface.
 
-One pair is one prefix tree: the clip's branches (chosen, rejects), the chosen response under the mismatched input, and
-the same responses after the prompt alone (the text prior).
+    AdapterOff    the policy with its adapter switched off, in the learner itself, every step
+    Cached        the same, but each pair once: kept over steps, rounds and runs by content (`logp_cache.py`)
+    Precomputed   a stage of its own before training; the learner only reads
+
+Each pair is scored as one tree by itself, so its figures depend on nothing but the pair and the weights.
 """
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 
 from avere_ray.backbones.qwen2_5_omni import Policy, Sample
+from avere_ray.branches import ByBranch, Wanted, pair_samples
 from avere_ray.errors import StageError
-from avere_ray.media_cache import MediaCache, irrelevant_swap
-from avere_ray.records import ModalitySwap, PreferencePair, ReferenceLogps
-from avere_ray.stages import digest
+from avere_ray.logp_cache import LogpCache
+from avere_ray.media_cache import MediaCache
+from avere_ray.records import PreferencePair, ReferenceLogps
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """Which branches of a pair are scored, beside the responses under the pair's own clip."""
-
-    relevant: bool = True
-    """The chosen response with the modality that the prompt asks about replaced."""
-    relevant_rejects: bool = False
-    """The rejects under the same input."""
-    irrelevant: bool = False
-    """The chosen response with only the other modality replaced."""
-    irrelevant_rejects: bool = False
-    """The rejects under the same input."""
-    text_prior: bool = False
-    """All responses after the prompt alone, without media."""
+STORED = Wanted(relevant=True, irrelevant=True, text_prior=True)
+"""What a reference table holds for each pair."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ByBranch(Generic[T]):
-    """One value for each branch of a pair; chosen first in every list, empty where a branch is not there."""
+class ReferenceSource(Protocol):
+    """Gives the reference figures of pairs, in order."""
 
-    clean: tuple[T, ...]
-    """Under the pair's own clip, [1 + K]."""
-    relevant: tuple[T, ...] = ()
-    """With the modality that the prompt asks about replaced."""
-    irrelevant: tuple[T, ...] = ()
-    """With only the other modality replaced."""
-    text: tuple[T, ...] = ()
-    """Without media, [1 + K]."""
-
-    def flat(self) -> list[T]:
-        """All values, in the order of the fields."""
-        return [*self.clean, *self.relevant, *self.irrelevant, *self.text]
-
-    def like(self, values: "Iterator[S]") -> "ByBranch[S]":
-        """Other values in the same places."""
-        clean, relevant, irrelevant, text = (
-            tuple(next(values) for _ in part) for part in (self.clean, self.relevant, self.irrelevant, self.text)
-        )
-        return ByBranch(clean=clean, relevant=relevant, irrelevant=irrelevant, text=text)
+    def figures(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[float]]: ...
 
 
-S = TypeVar("S")
+class AdapterOff:
+    """The policy without its adapter; for adapters on a frozen base, where that is the reference."""
+
+    def __init__(self, policy: Policy, media: MediaCache, wanted: Wanted = STORED) -> None:
+        self.policy, self.media, self.wanted = policy, media, wanted
+
+    def figures(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[float]]:
+        """Scores the pairs now."""
+        return [self.score(row) for row in self.rows(pairs)]
+
+    def rows(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[Sample]]:
+        """The branches of pairs, their media encoded."""
+        self.media.ensure(self.policy, pairs, irrelevant=self.wanted.irrelevant)
+        return [pair_samples(self.media, pair, self.wanted) for pair in pairs]
+
+    @torch.no_grad()
+    def score(self, row: ByBranch[Sample]) -> ByBranch[float]:
+        """Scores the branches of one pair."""
+        with self.policy.without_adapter():
+            scores = self.policy([row.flat()], self.media.embeds)
+        return row.like(iter(scores.double().tolist()))
 
 
-def pair_samples(cache: MediaCache, pair: PreferencePair, wanted: Wanted) -> ByBranch[Sample]:
-    """The branches of one pair; the cache holds its media."""
-    texts = (pair.chosen, *(r.text for r in pair.rejects))
+class AsIs(AdapterOff):
+    """The policy as it stands, for a reference that is an adapter itself (the round before)."""
 
-    def under(swap: ModalitySwap | None, responses: Sequence[str]) -> tuple[Sample, ...]:
-        media = cache.own(pair) if swap is None else cache.mismatched(pair, swap)
-        shown, heard = (media.shown(), media.heard()) if media else (None, None)
-        return tuple(cache.processor.sample(pair.prompt, text, video=shown, audio=heard) for text in responses)
-
-    def replaced(swap: ModalitySwap | None, chosen: bool, rejects: bool) -> tuple[Sample, ...]:
-        if swap is None or not chosen:
-            return ()
-        return under(swap, texts if rejects else texts[:1])
-
-    return ByBranch(
-        clean=under(None, texts),
-        relevant=replaced(pair.swap, wanted.relevant, wanted.relevant_rejects),
-        irrelevant=replaced(irrelevant_swap(pair), wanted.irrelevant, wanted.irrelevant_rejects),
-        text=tuple(cache.processor.sample(pair.prompt, text) for text in texts) if wanted.text_prior else (),
-    )
+    @torch.no_grad()
+    def score(self, row: ByBranch[Sample]) -> ByBranch[float]:
+        """Scores the branches of one pair."""
+        return row.like(iter(self.policy([row.flat()], self.media.embeds).double().tolist()))
 
 
-def reference_key(pair: PreferencePair, *, base_digest: str, decode_spec: str, dtype: str) -> str:
-    """Digest of everything that changes a pair's reference figures."""
-    return digest(
-        pair.clip_id,
-        pair.prompt,
-        pair.chosen,
-        [r.text for r in pair.rejects],
-        [pair.swap.audio_clip_id, pair.swap.video_clip_id] if pair.swap else None,
-        base_digest,
-        decode_spec,
-        dtype,
-    )
+class Cached:
+    """Another source, asked once for each pair; `weights` is the digest of everything the source computes with."""
+
+    def __init__(self, source: AdapterOff, cache: LogpCache, *, weights: str, dtype: str) -> None:
+        self.source, self.cache, self.weights, self.dtype = source, cache, weights, dtype
+
+    def figures(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[float]]:
+        """Looks the pairs up, and scores and keeps those that are new."""
+        return [self.keyed(row)[1] for row in self.source.rows(pairs)]
+
+    def keyed(self, row: ByBranch[Sample]) -> tuple[str, ByBranch[float]]:
+        """Key and figures of one pair."""
+        key = pair_key(row, weights=self.weights, dtype=self.dtype)
+        known = self.cache.get(key)
+        if known is not None:
+            return key, row.like(iter(known))
+        scores = self.source.score(row)
+        self.cache.put(key, scores.flat())
+        return key, scores
 
 
-@torch.no_grad()
-def score_pairs(
-    policy: Policy,
-    cache: MediaCache,
-    pairs: Sequence[PreferencePair],
-    *,
-    base_digest: str,
-    decode_spec: str,
-    dtype: str,
-    batch: int = 8,
-) -> Iterator[ReferenceLogps]:
-    """Reference log-probs of each pair, in order."""
-    wanted = Wanted(irrelevant=True, text_prior=True)
-    for start in range(0, len(pairs), batch):
-        part = pairs[start : start + batch]
-        cache.ensure(policy, part, irrelevant=True)
-        rows = [pair_samples(cache, pair, wanted) for pair in part]
-        scores = iter(policy([row.flat() for row in rows], cache.embeds).tolist())
-        for pair, row in zip(part, rows, strict=True):
-            key = reference_key(pair, base_digest=base_digest, decode_spec=decode_spec, dtype=dtype)
-            yield reference_record(pair, row.like(scores), key)
+class Precomputed:
+    """A finished reference table.
+
+    Raises:
+        StageError: figures of some pairs are missing.
+    """
+
+    def __init__(self, pairs: Sequence[PreferencePair], records: Sequence[ReferenceLogps]) -> None:
+        check_complete(pairs, records)
+        self._records: Mapping[str, ReferenceLogps] = {r.pair_id: r for r in records}
+
+    def figures(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[float]]:
+        """Reads the figures."""
+        return [from_record(self._records[p.pair_id]) for p in pairs]
 
 
-def reference_record(pair: PreferencePair, scores: ByBranch[float], key: str) -> ReferenceLogps:
+def pair_key(row: ByBranch[Sample], *, weights: str, dtype: str) -> str:
+    """Digest (hex, 32 bytes) of everything that changes a pair's figures: prompt and response token ids, position ids,
+    the content of what is shown and heard, the weights and their dtype."""
+    sha = hashlib.sha256(f"{weights} {dtype}".encode())
+    for part in (row.clean, row.relevant, row.irrelevant, row.text):
+        sha.update(f"|{len(part)}".encode())
+        for sample in part:
+            sha.update(f" {sample.video_id} {sample.audio_id} {sample.branch.response_start} ".encode())
+            sha.update(sample.token_ids.tobytes())
+            sha.update(sample.branch.positions.tobytes())
+    return sha.hexdigest()
+
+
+def to_record(pair: PreferencePair, scores: ByBranch[float], key: str) -> ReferenceLogps:
     """The figures of one pair as a record; NaN where a branch does not exist."""
     return ReferenceLogps(
         pair_id=pair.pair_id,
@@ -135,16 +125,32 @@ def reference_record(pair: PreferencePair, scores: ByBranch[float], key: str) ->
     )
 
 
+def from_record(record: ReferenceLogps) -> ByBranch[float]:
+    """The inverse of `to_record`."""
+    return ByBranch(
+        clean=record.responses,
+        relevant=() if math.isnan(record.swapped) else (record.swapped,),
+        irrelevant=() if math.isnan(record.irrelevant) else (record.irrelevant,),
+        text=record.text_prior,
+    )
+
+
 def check_complete(pairs: Sequence[PreferencePair], scored: Sequence[ReferenceLogps]) -> None:
-    """Refuses a reference table with gaps.
+    """Refuses a reference table with gaps: pairs without a row, and rows that still hold NaN where a figure belongs.
 
     Raises:
-        StageError: names the pairs without figures.
+        StageError: names the pairs.
     """
-    have = {r.pair_id for r in scored}
-    missing = [p.pair_id for p in pairs if p.pair_id not in have]
+    have = {r.pair_id: r for r in scored}
+    missing = [p.pair_id for p in pairs if p.pair_id not in have or not _whole(p, have[p.pair_id])]
     if missing:
         raise StageError(
             f"{len(missing)} of {len(pairs)} pairs have no reference log-probs, for instance "
             f"{', '.join(missing[:5])}. Delete the reference folder of this round and run again."
         )
+
+
+def _whole(pair: PreferencePair, record: ReferenceLogps) -> bool:
+    width = 1 + len(pair.rejects)
+    figures = [*record.responses, *record.text_prior, *([record.swapped] if pair.swap else [])]
+    return len(record.responses) == width == len(record.text_prior) and not any(math.isnan(f) for f in figures)

@@ -7,6 +7,7 @@ Legend: N = nodes of the row, D = model dimension, R = response tokens.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,11 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.core.lm_head.weight.device
+
+    def without_adapter(self) -> AbstractContextManager[Any]:
+        """Within it the adapter is off and the policy is the base; nothing changes where there is no adapter."""
+        off = getattr(self.thinker, "disable_adapter", None)
+        return off() if off is not None else nullcontext()
 
     def checkpoint_activations(self, on: bool) -> None:
         """Whether the language model computes activations again in the backward pass instead of keeping them."""
