@@ -8,7 +8,8 @@ move that sentence to `test_verdicts.py` and write a new one here.
 
 from test_verdicts import AGREE, CLIPS, DISAGREE, LOOK, OPEN, SOUND, F, H, S, U, W, basic, make_clip, stress
 
-from avere_ray.records import Query, Rollout, Verdict, VerdictLabel
+from avere_ray.fakes import make_rollout
+from avere_ray.records import Query, Verdict, VerdictLabel
 from avere_ray.verdicts import corpus_lexicon, judge_by_rules
 
 ALL_CLIPS = CLIPS | {
@@ -111,9 +112,7 @@ CASES: list[tuple[str, Query, str, VerdictLabel]] = [
 
 
 def judge(clip: str, query: Query, text: str) -> Verdict:
-    rollout = Rollout(rollout_id="q#0", query_id="q", clip_id=clip, index=0, text=text, token_ids=(),
-                      finish_reason="stop", adapter_version=0, seed=0)  # fmt: skip
-    return judge_by_rules(rollout, query, ALL_CLIPS[clip], LEXICON)
+    return judge_by_rules(make_rollout(query, 0, text), query, ALL_CLIPS[clip], LEXICON)
 
 
 def test_agreement_with_a_person_on_new_wordings() -> None:
