@@ -41,6 +41,8 @@ class TrainJob:
     """Folder for the new adapter."""
     spool: Path
     """Folder of the metric spools."""
+    source: str
+    """Key of the stage, noted with its metrics: training it again measures the same points."""
     scratch: Path
     """Folder for Ray Train's own files; nothing in it is needed afterwards."""
     round: int
@@ -166,6 +168,7 @@ class Learner:
                         "timing_s/step": time.monotonic() - began,
                     },
                     step=self.job.first_step + share.step,
+                    source=self.job.source,
                 )
         return self._save(engine, total)
 

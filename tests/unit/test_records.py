@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avere_ray.arrow import arrow_schema, from_row, from_table, to_row, to_table
 from avere_ray.records import (
     RECORDS,
     AdapterManifest,
@@ -29,11 +30,6 @@ from avere_ray.records import (
     Rollout,
     Verdict,
     VerdictLabel,
-    arrow_schema,
-    from_row,
-    from_table,
-    to_row,
-    to_table,
 )
 from avere_ray.stages import read_records, write_records
 
