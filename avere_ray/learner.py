@@ -182,49 +182,48 @@ class Learner:
             engine.backward((loss_P * weights_P).sum() * self.world * len(share.micro))
             engine.step()
             for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + (value * weights_P).sum()
+                known_P = ~value.isnan()
+                part = torch.stack([torch.where(known_P, value, 0.0) * weights_P, known_P * weights_P]).sum(-1)
+                sums[name] = sums.get(name, 0.0) + part
         return self._mean_over_workers(sums)
 
     def _pair_losses(self, engine: Any, pairs: Sequence[PreferencePair]) -> tuple[Any, dict[str, Any]]:
         import torch
 
-        from avere_ray.losses import PairLogps, avem_dpo_loss, reject_weights
+        from avere_ray.losses import PairBatch, PairLogps, make_objective, make_text_prior, reject_weights
         from avere_ray.reference import pair_samples
 
-        loss = self.cfg.loss
+        loss, objective = self.cfg.loss, make_objective(self.cfg.loss)
         self.cache.ensure(self.policy, pairs)
         rows = [pair_samples(self.cache, pair, text_prior=False) for pair in pairs]
         scores = engine(rows, self.cache.embeds).split([len(row) for row in rows])
         figures = [self.reference[p.pair_id] for p in pairs]
-        width = max(len(p.rejects) for p in pairs)
-        policy = PairLogps(
-            chosen_P=torch.stack([s[0] for s in scores]),
-            rejected_PK=torch.stack(
-                [_padded(s[1 : 1 + len(p.rejects)], width) for s, p in zip(scores, pairs, strict=True)]
-            ),
-            swapped_P=torch.stack([s[-1] if p.swap else s[0] for s, p in zip(scores, pairs, strict=True)]),
-        )
+        kinds = tuple(tuple(r.kind.value for r in p.rejects) for p in pairs)
+        weights = reject_weights(kinds, loss.spurious_weight or 0.0)
+        width, counts = 1 + weights.shape[1], [1 + len(p.rejects) for p in pairs]
+        lengths = [[len(s.token_ids) - s.branch.response_start for s in row] for row in rows]
+        modality = tuple(p.modality for p in pairs)
+
+        def table(values: Any) -> Any:
+            return torch.stack([_padded(torch.as_tensor(v)[:n], width) for v, n in zip(values, counts, strict=True)])
+
+        policy = PairLogps(clean_PY=table(scores), relevant_PY=torch.stack([_padded(s[-1:], width) for s in scores]))
         reference = PairLogps(
-            chosen_P=torch.tensor([f.responses[0] for f in figures]),
-            rejected_PK=torch.stack([_padded(torch.tensor(f.responses[1:]), width) for f in figures]),
-            swapped_P=torch.tensor([f.swapped if p.swap else 0.0 for f, p in zip(figures, pairs, strict=True)]),
+            clean_PY=table([f.responses for f in figures]),
+            relevant_PY=torch.stack([_padded(torch.tensor([f.swapped]), width) for f in figures]),
         )
-        prior = torch.stack([_padded(torch.tensor(f.text_prior), width + 1) for f in figures])
-        weights = reject_weights([[r.kind.value for r in p.rejects] for p in pairs], loss.spurious_weight)
-        loss_P, metrics = avem_dpo_loss(
-            policy,
-            reference,
-            prior,
-            weights,
-            torch.tensor([p.swap is not None for p in pairs]),
-            beta=loss.beta,
-            lambda_av=loss.lambda_av,
-            gamma=loss.text_prior_gamma,
-            sign=loss.text_prior_sign,
-            sft_weight=loss.sft_weight,
-            chosen_tokens_P=torch.tensor([len(row[0].token_ids) - row[0].branch.response_start for row in rows]),
+        batch = PairBatch(
+            weights_PK=weights,
+            tokens_PY=table(lengths).clamp(min=1),
+            text_prior_PY=table([f.text_prior for f in figures]),
+            modality=modality,
+            has_relevant_P=torch.tensor([p.swap is not None for p in pairs]),
+            has_irrelevant_P=torch.zeros(len(pairs), dtype=torch.bool),
+            reject_kinds=kinds,
+            gamma_P=make_text_prior(loss).gammas(modality),
+            pair_ids=tuple(p.pair_id for p in pairs),
         )
-        return loss_P, metrics
+        return objective(policy, reference, batch)
 
     def _check_finite(self, loss_P: Any, pairs: Sequence[PreferencePair]) -> None:
         """Stops before the optimizer step when a loss is not finite.
@@ -247,7 +246,7 @@ class Learner:
         values = torch.stack([sums[name].float() for name in names])
         if self.world > 1:
             dist.all_reduce(values)
-        return dict(zip(names, values.tolist(), strict=True))
+        return {name: total / weight for name, (total, weight) in zip(names, values.tolist(), strict=True) if weight}
 
     def _save(self, engine: Any, total: int) -> AdapterManifest | None:
         import deepspeed
