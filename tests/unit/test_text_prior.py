@@ -153,3 +153,18 @@ def test_bad_tags_and_bounds_are_refused():
         adaptive().gammas(["smell"])
     with pytest.raises(ConfigError, match=r"starts at 0\.7, outside its bounds 0\.0 to 0\.5"):
         adaptive(start=0.7)
+
+
+def test_a_model_that_relies_less_on_the_words_the_stronger_the_penalty_ends_at_the_target():
+    strength = adaptive(target=0.4, highest=1.0)
+    for _ in range(400):
+        step(strength, clip=3.0, text=3.0 * (0.9 - strength.gamma["audio"]))
+    assert strength.gamma["audio"] == pytest.approx(0.5, abs=1e-3)
+    assert strength.reliance("audio") == pytest.approx(0.4, abs=1e-3)
+
+
+def test_a_model_that_does_not_react_is_held_by_the_bound():
+    strength = adaptive(target=0.4)
+    for _ in range(100):
+        step(strength, clip=3.0, text=2.7)
+    assert strength.gamma["audio"] == 0.5
