@@ -152,11 +152,8 @@ def tree_attention(
     """
     if layout.kernel == "flex":
         return _compiled_flex(query.is_cuda)(query, key, value, block_mask=layout.mask, scale=scale, enable_gqa=True)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if layout.kernel == "dense":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask, scale=scale)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask, scale=scale, enable_gqa=True)
     return _block_attention(query, key, value, layout, scale)
 
 
@@ -172,6 +169,7 @@ def _block_attention(
             attn_mask=block.mask,
             is_causal=block.mask is None,
             scale=scale,
+            enable_gqa=True,
         )
         for q, block in zip(queries, layout.blocks, strict=True)
     ]

@@ -180,7 +180,7 @@ def measure_pair(policy: Policy, shape: Shape, swap: str, repeats: int) -> dict[
     logps, grads, peaks = {}, {}, {}
     for name in ("baseline", "tree"):
         policy.zero_grad(set_to_none=True)
-        peaks[name], logps[name] = _peak_of(steps[name], policy.device)
+        peaks[name], logps[name] = _peak_of(steps[name], policy)
         grads[name] = [p.grad.clone() for p in trained]
     times: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(repeats):
@@ -218,9 +218,10 @@ def _seconds(step: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def _peak_of(step: Callable[[], torch.Tensor], device: torch.device) -> tuple[int, torch.Tensor]:
-    """Peak bytes of a step, and what it returns."""
-    if device.type == "cuda":
+def _peak_of(step: Callable[[], torch.Tensor], policy: Policy) -> tuple[int, torch.Tensor]:
+    """Peak bytes of a step above the weights, and what it returns."""
+    weights = list(policy.parameters())
+    if policy.device.type == "cuda":
         step()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -230,14 +231,14 @@ def _peak_of(step: Callable[[], torch.Tensor], device: torch.device) -> tuple[in
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         out = step()
-    return sum(kept.values()), out
+    own = {p.untyped_storage().data_ptr() for p in weights}
+    return sum(size for at, size in kept.items() if at not in own), out
 
 
 def measure(shape_name: str, device_name: str, repeats: int) -> dict[str, Any]:

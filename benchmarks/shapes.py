@@ -84,8 +84,10 @@ SHAPES = {
 def make_policy(shape: Shape, *, device: torch.device, dtype: torch.dtype) -> Policy:
     """A Thinker of this shape with random weights."""
     from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+    from transformers.utils import logging
 
     processor = Processor(BASE)
+    logging.set_verbosity(logging.CRITICAL)
     config = Qwen2_5OmniThinkerConfig(**_config(shape, processor.thinker_config))
     config._attn_implementation = "sdpa"
     torch.manual_seed(0)
