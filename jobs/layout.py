@@ -8,6 +8,7 @@ RUN/
   verdicts/round=K/          what the judge said of each
   pairs/round=K/             preference pairs
   reference/round=K/         frozen-reference log-probs
+  checkpoints/round=K/       what training of round K goes on from
   adapters/round=K/          the adapter trained in round K
   evals/before, round=K/     scores and predictions
   metrics/                   everything logged, until MLflow has it
