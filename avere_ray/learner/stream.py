@@ -10,7 +10,9 @@ whose CPUs all belong to workers.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,15 +90,34 @@ def fill_row(table: "pa.Table", *, pairs: Path, decoded: Path) -> "pa.Table":
     return pa.Table.from_pylist([filled], schema=_row_schema())
 
 
-def dealt_rows(shard: Any, *, rank: int, owed: Iterable[StepShare]) -> Iterator[Dealt]:
-    """The rows of a worker's shard, each held against the share it is owed.
+class ShardReader:
+    """A worker's shard, asked for its first row at once, so that it is there when the model is."""
+
+    def __init__(self, shard: Any, *, rank: int) -> None:
+        self._rank = rank
+        self._rest = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
+        self._first = ThreadPoolExecutor(1, "first-share").submit(next, self._rest, None)
+
+    def rows(self, owed: Sequence[StepShare]) -> Iterator[Dealt]:
+        """The rows, each held against the share it is owed.
+
+        Raises:
+            TrainingError: a row is missing, left over, or another worker's.
+        """
+        first = self._first.result()  # Ray Data limits the wait: see `build_stream`
+        if owed:  # else every step was done before the restart, and what is sent has no rows
+            tables = itertools.chain([] if first is None else [first], self._rest)
+            yield from dealt_rows(tables, rank=self._rank, owed=owed)
+
+
+def dealt_rows(tables: Iterator["pa.Table"], *, rank: int, owed: Iterable[StepShare]) -> Iterator[Dealt]:
+    """One-row tables as what they hold, each held against the share it is owed.
 
     Raises:
         TrainingError: a row is missing, left over, or another worker's.
     """
-    batches = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
     for expected in owed:
-        row = next(batches, None)
+        row = next(tables, None)
         got = None if row is None else row["share"][0].as_py()
         if row is None or got != expected.to_json():
             raise TrainingError(
@@ -104,7 +125,7 @@ def dealt_rows(shard: Any, *, rank: int, owed: Iterable[StepShare]) -> Iterator[
                 "the data stream is out of order. Run again; it goes on from the latest checkpoint."
             )
         yield _dealt(row.to_pylist()[0])
-    if next(batches, None) is not None:
+    if next(tables, None) is not None:
         raise TrainingError(f"worker {rank} was sent more shares than it is owed; the data stream is out of order")
 
 

@@ -76,7 +76,7 @@ def train_loop(settings: dict[str, Any]) -> None:
     """What every Ray Train worker runs."""
     import ray.train
 
-    from avere_ray.learner.stream import dealt_rows
+    from avere_ray.learner.stream import ShardReader
     from avere_ray.learner.worker import Learner, set_threads
 
     cfg, job = RunConfig.model_validate(settings["config"]), TrainJob.from_plain(settings["job"])
@@ -85,10 +85,9 @@ def train_loop(settings: dict[str, Any]) -> None:
     if (job.checkpoints / STOPPED).is_file():
         return
     set_threads()
-    shard = ray.train.get_dataset_shard(SHARDS)
+    reader = ShardReader(ray.train.get_dataset_shard(SHARDS), rank=rank)
     try:
-        learner = Learner(cfg, job, rank=rank, world=world)
-        manifest = learner.run(lambda owed: dealt_rows(shard, rank=rank, owed=owed))
+        manifest = Learner(cfg, job, rank=rank, world=world).run(reader.rows)
     except AvereError as error:
         write_json(job.checkpoints / STOPPED, {"error": type(error).__name__, "message": str(error)})
         raise
