@@ -14,18 +14,23 @@ from avere_ray.records import PreferencePair, Query, ReferenceLogps
 from avere_ray.reference import AdapterOff, AsIs, Cached, to_record
 from avere_ray.store import DecodedStore
 
-FEATURES, LOGPS = "features", "logps"
-"""Folders below the cache folder."""
-
 
 class ScorerWorker:
     """Holds the base model as the learner loads it, and a LoRA slot for the adapter under test.
 
-    `cache` is the folder that tower outputs and reference figures are kept in over rounds and runs, up to `quota_gb`.
+    Tower outputs are kept in `features` up to `features_gb` GiB (0: in memory alone), reference figures in `logps`.
     """
 
     def __init__(
-        self, model: ModelConfig, *, lora_rank: int, lora_alpha: float, decoded: Path, cache: Path, quota_gb: float
+        self,
+        model: ModelConfig,
+        *,
+        lora_rank: int,
+        lora_alpha: float,
+        decoded: Path,
+        features: Path,
+        features_gb: float,
+        logps: Path,
     ) -> None:
         from avere_ray.backbones.qwen2_5_omni import add_lora
 
@@ -33,9 +38,9 @@ class ScorerWorker:
         base = load_policy(model)
         self.policy = add_lora(base, rank=lora_rank, alpha=lora_alpha, seed=0)
         self.policy.eval()
-        folder = EmbedFolder(cache / FEATURES, int(quota_gb * 2**30)) if quota_gb else None
+        folder = EmbedFolder(features, int(features_gb * 2**30)) if features_gb else None
         self.media = MediaCache(processor=base.processor, load=lambda clip_id: store[clip_id], folder=folder)
-        self.known = LogpCache(cache / LOGPS)
+        self.known = LogpCache(logps)
 
     def ready(self) -> bool:
         """Answers when the model is loaded."""

@@ -303,12 +303,20 @@ class TrainConfig(Section):
     """CPUs reserved per worker."""
     zero_stage: Annotated[Literal[0, 1, 2, 3], FromText] = 2
     """DeepSpeed ZeRO stage."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in host memory (ZeRO stage 1 to 3)."""
+    tuning: Literal["lora", "full"] = "lora"
+    """"lora": an adapter on the language model; "full": all weights of the language model, saved as a model folder."""
+    projectors: bool = False
+    """Train the projectors between towers and language model too; with train.tuning full only."""
     epochs: Positive = 1
     """Passes over the pairs of a round."""
     pairs_per_step: Positive = 16
     """Pairs per optimizer step over all workers."""
     micro_pairs: Positive = 8
-    """Pairs per forward pass of one worker."""
+    """Most pairs per forward pass of one worker."""
+    tokens_per_micro: Positive | None = None
+    """Most tokens per forward pass of one worker; a longer pair has one to itself. None: by pairs alone."""
     learning_rate: Annotated[float, Field(gt=0)] = 5.0e-7
     """Peak learning rate (paper: 5e-7)."""
     warmup_ratio: Share = 0.1
@@ -322,7 +330,9 @@ class TrainConfig(Section):
     lora_alpha: Annotated[float, Field(gt=0)] = 32.0
     """LoRA alpha; the update is scaled by alpha / rank."""
     max_response_tokens: Positive = 256
-    """Longer responses are dropped with a reason."""
+    """A pair with a longer response is dropped with a reason; nothing is truncated."""
+    max_prompt_tokens: Positive = 8192
+    """A pair with a longer prompt, media included, is dropped with a reason."""
     reference: Literal["base", "previous_round"] = "base"
     """Frozen reference policy: the base in every round, or what the round before made of it."""
     reference_source: Literal["precomputed", "cached", "adapter_off"] = "precomputed"
@@ -330,6 +340,14 @@ class TrainConfig(Section):
     learner, every step, with the adapter switched off."""
     deadline_s: Seconds = 3600.0
     """Seconds one round of training may take."""
+    checkpoint_every: Positive = 20
+    """Optimizer steps between checkpoints; a killed run goes on from the latest."""
+    keep_checkpoints: Annotated[int, Field(ge=0)] = 1
+    """Checkpoints kept besides the latest: the best by train.keep_by."""
+    keep_by: Literal["loss", "rewards/margins", "rewards/accuracies"] = "loss"
+    """What makes a checkpoint good: its last step's loss (low), or margins or accuracies (high)."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often a round may lose a worker and go on from its latest checkpoint."""
 
 
 class CacheConfig(Section):
@@ -452,6 +470,15 @@ class RunConfig(BaseSettings):
                 f"train.pairs_per_step / train.workers ({self.train.pairs_per_step // workers}) must be a multiple "
                 f"of train.micro_pairs ({micro}), so that every forward pass has the same size"
             )
+        if self.train.tuning == "full" and self.rounds > 1:
+            raise ValueError(
+                f"train.tuning 'full' writes a model folder, from which a new run starts; set rounds to 1 (it is "
+                f"{self.rounds}), and model.path of the next run to that folder"
+            )
+        if self.train.projectors and self.train.tuning != "full":
+            raise ValueError("train.projectors needs train.tuning 'full': the engine takes no projectors in an adapter")
+        if self.train.offload_optimizer and self.train.zero_stage == 0:
+            raise ValueError("train.offload_optimizer needs train.zero_stage 1, 2 or 3; it is 0")
         if self.rollout.max_tokens >= self.rollout.max_model_len:
             raise ValueError(
                 f"rollout.max_tokens ({self.rollout.max_tokens}) must be below rollout.max_model_len "

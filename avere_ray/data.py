@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +158,45 @@ def _decode_pipeline(clips: Sequence[Clip], root: Path, spec: DecodeConfig) -> "
         return manifest.map_batches(
             decode_batch, batch_size=block, batch_format="pyarrow", num_cpus=1, fn_kwargs={"spec": spec}
         )
+
+
+def ordered_stream(
+    rows: Sequence[dict[str, Any]], task: "Callable[[pa.Table], pa.Table]", *, at_once: int, stall_s: float
+) -> "ray.data.Dataset":
+    """One block per row, in the order of `rows`, each made by `task` (one-row table in, one-row table out).
+
+    Split equally, with order kept, row i goes to consumer i modulo their number. The tasks reserve no CPU, so they run
+    beside consumers that have taken all of them.
+
+    Args:
+        at_once: tasks that may run at a time.
+        stall_s: seconds without any progress after which the stream fails.
+    """
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_no_progress_timeout_s = stall_s
+    with ray.data.DataContext.current(context):
+        blocks = ray.data.from_items(list(rows), override_num_blocks=len(rows))
+        return blocks.map_batches(
+            task,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0,
+            compute=ray.data.TaskPoolStrategy(size=at_once),
+        )
+
+
+def in_order() -> "ray.data.ExecutionOptions":
+    """Options under which a split stream keeps its order."""
+    import ray.data
+
+    options = ray.data.ExecutionOptions()
+    options.preserve_order = True
+    return options
 
 
 def decode_batch(batch: "pa.Table", spec: DecodeConfig) -> Iterator["pa.Table"]:

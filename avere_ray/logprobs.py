@@ -28,6 +28,25 @@ def _chunk_logps(hidden_RD: torch.Tensor, weight_VD: torch.Tensor, target_R: tor
     return logits_RV.gather(-1, target_R[:, None])[:, 0] - logits_RV.logsumexp(-1)
 
 
+def token_kls(
+    hidden_RD: torch.Tensor, reference_RD: torch.Tensor, weight_VD: torch.Tensor, *, chunk: int = 1024
+) -> torch.Tensor:
+    """KL(pi_ref || pi_theta) over the vocabulary where each response token is predicted (nats, float32), [R].
+
+    Both models share the output layer. Differentiated in `hidden_RD` alone; memory as in `token_logps`.
+    """
+    parts = [
+        checkpoint(_chunk_kls, h, r, weight_VD, use_reentrant=False)
+        for h, r in zip(hidden_RD.split(chunk), reference_RD.detach().split(chunk), strict=True)
+    ]
+    return torch.cat(parts) if parts else hidden_RD.new_zeros(0, dtype=torch.float32)
+
+
+def _chunk_kls(hidden_RD: torch.Tensor, reference_RD: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
+    ours_RV, theirs_RV = (F.linear(h, weight_VD).float().log_softmax(-1) for h in (hidden_RD, reference_RD))
+    return (theirs_RV.exp() * (theirs_RV - ours_RV)).sum(-1)
+
+
 def branch_logps(token_logps_R: torch.Tensor, branch_R: torch.Tensor, num_branches: int) -> torch.Tensor:
     """Summed log-prob of each branch's response, [Y]."""
     return token_logps_R.new_zeros(num_branches).index_add(0, branch_R, token_logps_R)

@@ -259,14 +259,15 @@ class MediaCache:
 
 
 class _Embeds(Mapping[str, MediaEmbeds]):
-    """Entries as `Policy.forward` looks them up; a key holds one medium, given for both names."""
+    """Entries as `Policy.forward` looks them up; a key holds one medium."""
 
     def __init__(self, kept: Mapping[str, Encoded]) -> None:
         self._kept = kept
 
     def __getitem__(self, key: str) -> MediaEmbeds:
-        vectors = self._kept[key].vectors
-        return MediaEmbeds(video=vectors, audio=vectors)
+        entry = self._kept[key]
+        shown = any(entry.grid_thw)
+        return MediaEmbeds(video=entry.vectors if shown else None, audio=None if shown else entry.vectors)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)

@@ -37,8 +37,8 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
     require(cfg, "decoded")
     sample_rollouts(cfg, round_, workers)
     judge_rollouts(cfg, round_, workers)
-    make_pairs(cfg, round_, workers)
-    return score_reference(cfg, round_, workers)
+    made = make_pairs(cfg, round_, workers)
+    return score_reference(cfg, round_, workers) if cfg.train.reference_source == "precomputed" else made
 
 
 def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:

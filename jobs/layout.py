@@ -8,6 +8,7 @@ RUN/
   verdicts/round=K/          what the judge said of each
   pairs/round=K/             preference pairs
   reference/round=K/         frozen-reference log-probs
+  checkpoints/round=K/       what training of round K goes on from
   adapters/round=K/          the adapter trained in round K
   evals/before, round=K/     scores and predictions
   metrics/                   everything logged, until MLflow has it
@@ -28,8 +29,17 @@ def stage_path(cfg: RunConfig, stage: str, round_: int | None = None) -> Path:
     return path / ("before" if round_ < 0 else f"round={round_}")
 
 
-def cache_path(cfg: RunConfig) -> Path:
-    """Folder of what is kept over runs, absolute."""
+def feature_path(cfg: RunConfig) -> Path:
+    """Folder of tower outputs, kept over runs; absolute."""
+    return _cache(cfg) / "features"
+
+
+def logp_path(cfg: RunConfig) -> Path:
+    """Folder of reference figures, kept over runs; absolute."""
+    return _cache(cfg) / "logps"
+
+
+def _cache(cfg: RunConfig) -> Path:
     return (cfg.cache.folder or cfg.run_dir.absolute().parent / "cache").absolute()
 
 

@@ -8,110 +8,165 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
-from avere_ray.metrics import read_events
+from avere_ray.errors import StageError
+from avere_ray.learner import TrainJob, checkpoints, count_steps, preflight, run_training
+from avere_ray.learner.job import FIRST_PAIR, SIZES
+from avere_ray.ledger import Ledger
 from avere_ray.progress import reused, say, stage_progress
 from avere_ray.protocols import ProgressFn
-from avere_ray.stages import StageFolder, StageManifest, digest
+from avere_ray.records import PreferencePair
+from avere_ray.stages import StageFolder, StageManifest, digest, read_records, write_json, write_records
 from jobs.build_preferences import require
 from jobs.command import run_command
-from jobs.layout import finished, next_round, stage_path
+from jobs.layout import feature_path, finished, logp_path, next_round, stage_path
 from jobs.session import ray_session
 
 _LOOK_EVERY_S = 1.0
-_NOT_IN_KEY = {"deadline_s", "cpus_per_worker", "use_gpu"}
+_NOT_IN_KEY = {
+    "deadline_s",
+    "cpus_per_worker",
+    "use_gpu",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_by",
+    "max_failures",
+}
 """Settings that change where and how long a round trains, not what comes out."""
+_SHARING = {"workers", "zero_stage", "offload_optimizer"}
+"""Settings of how the work is shared: another result in the last digits, but the same training."""
 
 
 def run(cfg: RunConfig, round_: int | None = None) -> StageManifest:
-    """Trains a round, or returns the manifest of the time it was done; the next round to do when None is named.
+    """Trains a round, from its latest checkpoint if an earlier run left one; or returns the manifest of the time it was
+    done. The next round to do when None is named.
 
     Raises:
         StageError: the round's pairs or reference figures are missing.
-        TrainingError: see `avere_ray.learner.run_training`.
+        DropBudgetExceeded: more pairs cannot be trained on than data.drop_budget allows.
+        TrainingError, ModelError: see `avere_ray.learner.run_training`.
     """
     if round_ is None:
         with ray_session(cfg.ray):
             return run(cfg, next_round(cfg))
-    pairs, reference = require(cfg, "pairs", round_), require(cfg, "reference", round_)
+    pairs = require(cfg, "pairs", round_)
+    stored = cfg.train.reference_source == "precomputed"
+    reference = require(cfg, "reference", round_).output_digest if stored else model_digest(cfg.model.path)
     before = require(cfg, "adapters", round_ - 1) if round_ else None
+    inputs = (pairs.output_digest, reference, before.output_digest if before else "")
     folder = StageFolder(
-        stage_path(cfg, "adapters", round_),
-        stage="adapters",
-        config=cfg.to_yaml(),
-        key=digest(
-            "adapters",
-            pairs.output_digest,
-            reference.output_digest,
-            before.output_digest if before else "",
-            cfg.loss.model_dump(),
-            cfg.train.model_dump(exclude=_NOT_IN_KEY),
-            cfg.seed,
-        ),
+        stage_path(cfg, "adapters", round_), stage="adapters", config=cfg.to_yaml(), key=_key(cfg, inputs, _NOT_IN_KEY)
     )
     if (manifest := folder.finished()) is not None:
         reused(f"training of round {round_}", manifest.used, "pairs")
         return manifest
     folder.begin()
-    return _train(cfg, round_, folder, pairs, reference)
+    job = _job(cfg, round_, folder, inputs)
+    checkpoint = checkpoints.claim(
+        job.checkpoints,
+        key=job.key,
+        world=cfg.train.workers,
+        zero_stage=cfg.train.zero_stage,
+        base_digest=job.base_digest,
+        spool=job.spool / f"{job.writer}.jsonl",
+    )
+    if checkpoint is not None:
+        say(f"train (round {round_}): goes on from the checkpoint after step {checkpoint.step} in {job.checkpoints}")
+    return _train(cfg, job, folder)
 
 
-def _train(
-    cfg: RunConfig, round_: int, folder: StageFolder, pairs: StageManifest, reference: StageManifest
-) -> StageManifest:
-    from avere_ray.learner import TrainJob, count_steps, run_training
+def _key(cfg: RunConfig, inputs: Sequence[str], left_out: set[str]) -> str:
+    return digest("adapters", *inputs, cfg.loss.model_dump(), cfg.train.model_dump(exclude=left_out), cfg.seed)
+
+
+def _job(cfg: RunConfig, round_: int, folder: StageFolder, inputs: Sequence[str]) -> TrainJob:
     from avere_ray.media import spec_digest
 
-    steps = count_steps(pairs.used, cfg.train.epochs, cfg.train.pairs_per_step)
-    say(
-        f"train (round {round_}): {pairs.used} pairs, {cfg.train.workers} workers, ZeRO-{cfg.train.zero_stage}; "
-        f"{steps} steps"
-    )
-    model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
-    job = TrainJob(
-        pairs=stage_path(cfg, "pairs", round_) / "pairs.parquet",
+    return TrainJob(
         reference=stage_path(cfg, "reference", round_) / "reference.parquet",
         decoded=stage_path(cfg, "decoded"),
         start=stage_path(cfg, "adapters", round_ - 1) if round_ else None,
         out=folder.path,
+        checkpoints=stage_path(cfg, "checkpoints", round_),
         spool=stage_path(cfg, "metrics"),
         source=folder.key,
         scratch=stage_path(cfg, ".ray_train"),
+        mlflow=cfg.run_dir.absolute() / "mlflow.json",
+        features=feature_path(cfg),
+        logps=logp_path(cfg),
         round=round_,
         first_step=steps_before(cfg, round_),
+        key=_key(cfg, inputs, _NOT_IN_KEY | _SHARING),
         base_digest=model_digest(cfg.model.path),
         decode_spec=spec_digest(cfg.data.decode),
-        data_digest=digest(pairs.output_digest, reference.output_digest),
+        data_digest=digest(*inputs[:2]),
     )
-    with _shown_progress(job.spool / f"train-round{round_}.jsonl", round_, steps):
+
+
+def _train(cfg: RunConfig, job: TrainJob, folder: StageFolder) -> StageManifest:
+    ledger = Ledger("adapters")
+    inputs = read_records(stage_path(cfg, "pairs", job.round) / "pairs.parquet", PreferencePair)
+    usable = _usable_pairs(cfg, job, inputs, ledger)
+    steps = count_steps(len(usable), cfg.train.epochs, cfg.train.pairs_per_step)
+    say(
+        f"train (round {job.round}): {len(usable)} pairs, {cfg.train.workers} workers, ZeRO-{cfg.train.zero_stage}; "
+        f"{steps} steps"
+    )
+    model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
+    with _shown_progress(job, steps):
         adapter = run_training(cfg.model_copy(update={"model": model}), job)
-    shutil.rmtree(stage_path(cfg, ".ray_train"), ignore_errors=True)
-    return folder.finish(
-        inputs=pairs.used,
-        used=pairs.used,
+    shutil.rmtree(job.scratch, ignore_errors=True)
+    manifest = folder.finish(
+        inputs=len(inputs),
+        used=len(usable),
+        drops=ledger.drops,
         summary={
             "steps": adapter.step,
             "version": adapter.version,
             "adapter": folder.path.relative_to(cfg.run_dir.absolute()).as_posix(),
         },
     )
+    checkpoints.close(job.checkpoints)
+    return manifest
+
+
+def _usable_pairs(
+    cfg: RunConfig, job: TrainJob, pairs: Sequence[PreferencePair], ledger: Ledger
+) -> list[PreferencePair]:
+    """The pairs that can be trained on, written with their lengths where the workers read them."""
+    from avere_ray.backbones import load_processor
+
+    lengths = preflight.Lengths(load_processor(cfg.model), job.decoded, cfg.data.decode)
+    usable, sizes = preflight.check_pairs(
+        pairs, cfg.train, ledger, response_tokens=lengths.response, prompt_tokens=lengths.prompt
+    )
+    ledger.check_budget(len(pairs), cfg.data.drop_budget)
+    if not usable:
+        raise StageError(f"none of the {len(pairs)} pairs can be trained on: {ledger.counts()}")
+    write_records(job.pairs, PreferencePair, usable)
+    write_json(job.checkpoints / SIZES, sizes)
+    return usable
 
 
 @contextlib.contextmanager
-def _shown_progress(spool: Path, round_: int, steps: int) -> Iterator[None]:
-    """Shows how far training is, as the learner's metrics arrive."""
+def _shown_progress(job: TrainJob, steps: int) -> Iterator[None]:
+    """Shows the first pair, and how far training is, as the learner's metrics arrive."""
     ended = threading.Event()
-    begin = spool.stat().st_size if spool.exists() else 0
+    spool = job.spool / f"{job.writer}.jsonl"
+    first = job.checkpoints / FIRST_PAIR
+    first.unlink(missing_ok=True)
 
     def follow(progress: ProgressFn) -> None:
+        shown = False
         while not ended.wait(_LOOK_EVERY_S):
-            if spool.exists():
-                progress(len(read_events(spool, begin, limit=steps)), steps)
+            if not shown and first.is_file():
+                say(first.read_text(encoding="utf-8"))
+                shown = True
+            progress(max(0, checkpoints.last_logged(job.checkpoints, spool) + 1 - job.first_step), steps)
 
-    with stage_progress(f"train (round {round_})", "steps") as progress:
+    with stage_progress(f"train (round {job.round})", "steps") as progress:
         thread = threading.Thread(target=follow, args=(progress,), name="train-progress", daemon=True)
         thread.start()
         try:

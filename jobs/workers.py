@@ -19,7 +19,7 @@ from avere_ray.prompts import all_queries
 from avere_ray.records import Clip, Query
 from avere_ray.store import DecodedStore
 from avere_ray.verdicts import corpus_lexicon
-from jobs.layout import cache_path, stage_path
+from jobs.layout import feature_path, logp_path, stage_path
 
 if TYPE_CHECKING:
     from actors.pool import RolloutPool
@@ -77,8 +77,9 @@ class Workers:
             lora_rank=cfg.train.lora_rank,
             lora_alpha=cfg.train.lora_alpha,
             decoded=self.decoded,
-            cache=cache_path(cfg),
-            quota_gb=cfg.cache.features_gb,
+            features=feature_path(cfg),
+            features_gb=cfg.cache.features_gb,
+            logps=logp_path(cfg),
         )
 
     @cached_property

@@ -11,10 +11,10 @@ PACKAGES = ("avere_ray", "actors", "jobs")
 
 DOORS: dict[str, tuple[str, ...]] = {
     "vllm": ("avere_ray/engine.py",),
-    "deepspeed": ("avere_ray/learner.py",),
-    "ray.train": ("avere_ray/learner.py",),
+    "deepspeed": ("avere_ray/learner/",),
+    "ray.train": ("avere_ray/learner/",),
     "ray.data": ("avere_ray/data.py",),
-    "ray": ("actors/", "jobs/", "avere_ray/data.py", "avere_ray/learner.py"),
+    "ray": ("actors/", "jobs/", "avere_ray/data.py", "avere_ray/learner/"),
     "transformers": ("avere_ray/backbones/",),
     "peft": ("avere_ray/backbones/",),
     "tokenizers": ("avere_ray/backbones/",),
@@ -70,7 +70,7 @@ def test_every_heavy_library_goes_through_its_door() -> None:
     [
         ("actors/judge.py", "import vllm", "vllm is imported by actors/judge.py; go through avere_ray/engine.py"),
         ("avere_ray/verdicts.py", "def f():\n    from ray import data", "ray.data is imported by"),
-        ("jobs/train.py", "import ray.train.torch", "go through avere_ray/learner.py"),
+        ("jobs/train.py", "import ray.train.torch", "go through avere_ray/learner/"),
         ("jobs/decode.py", "import ray\nray.data.range(3)", "go through avere_ray/data.py"),
         ("jobs/doctor.py", "import importlib\nimportlib.import_module('transformers')", "avere_ray/backbones/"),
         ("avere_ray/engine.py", "import ray", "go through actors/ or jobs/"),

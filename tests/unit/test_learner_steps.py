@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from avere_ray.config import RunConfig, TrainConfig
-from avere_ray.learner import count_steps, rate_factor, step_shares
+from avere_ray.learner import StepShare, count_steps, rate_factor, step_shares
 
 
 def _cfg(**train):
@@ -46,3 +46,23 @@ def test_the_rate_rises_then_falls_to_nearly_zero():
     assert factors[:2] == [0.5, 1.0]
     assert factors[1:] == sorted(factors[1:], reverse=True)
     assert 0.0 < factors[-1] < 0.1
+
+
+def test_a_token_budget_cuts_micro_batches_and_keeps_workers_in_step():
+    sizes = [10, 10, 90, 10, 300, 10, 10, 10, 10]
+    cfg = _cfg(micro_pairs=4, tokens_per_micro=100)
+    shares = [list(step_shares(9, cfg, rank=r, world=2, sizes=sizes)) for r in range(2)]
+    for per_step in zip(*shares, strict=True):
+        assert len({len(share.micro) for share in per_step}) == 1
+        assert sum(w for share in per_step for group in share.weights for w in group) == pytest.approx(1.0)
+        for share in per_step:
+            for indices in share.micro:
+                assert len(indices) == 1 or sum(sizes[i] for i in indices) <= 100
+    trained = [i for share in shares[0] + shares[1] for m, w in zip(share.micro, share.weights, strict=True)
+               for i, x in zip(m, w, strict=True) if x]  # fmt: skip
+    assert sorted(trained) == list(range(9))
+
+
+def test_a_share_survives_its_text_exactly():
+    share = next(iter(step_shares(7, _cfg(), rank=1, world=2)))
+    assert StepShare.from_json(share.to_json()) == share

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,9 +11,9 @@ from avere_ray.branches import ByBranch, Wanted, pair_samples
 from avere_ray.errors import StageError
 from avere_ray.logp_cache import LogpCache
 from avere_ray.media_cache import EmbedFolder, Encoded, MediaCache, irrelevant_swap, tower_digest
-from avere_ray.records import DecodedClip, ModalitySwap, PreferencePair, Reject, RejectKind
 from avere_ray.reference import AdapterOff, AsIs, Cached, Precomputed, check_complete, from_record, pair_key, to_record
 from tests.unit.models import tiny_base
+from tests.unit.pairs import PAIRS, Clips, make_pair
 
 
 @pytest.fixture(scope="module")
@@ -28,59 +27,11 @@ def policy():
     return lora.eval()
 
 
-def _clip(name):
-    random = np.random.default_rng(ord(name))
-    return DecodedClip(
-        clip_id=name,
-        spec="",
-        frames=random.integers(0, 255, (4, 84, 84, 3), dtype=np.uint8),
-        frame_times_s=np.arange(4, dtype=np.float32),
-        waveform=random.standard_normal(32000).astype(np.float32) * 0.1,
-        duration_s=2.0,
-    )
-
-
-class _Clips:
-    """Decoded clips that count how often each is asked for."""
-
-    def __init__(self):
-        self.loads = 0
-
-    def __call__(self, name):
-        self.loads += 1
-        return _clip(name)
-
-
-def _pair(clip="a", modality="audio", partner="b", **changes):
-    swap = ModalitySwap(
-        modality=modality,
-        strategy="other_emotion",
-        audio_clip_id=clip if modality == "video" else partner,
-        video_clip_id=clip if modality == "audio" else partner,
-    )
-    pair = PreferencePair(
-        pair_id=f"{clip}-{modality}",
-        query_id="q",
-        clip_id=clip,
-        modality=modality,
-        prompt="What does the woman feel?",
-        chosen="Her voice is loud.",
-        chosen_source="reference",
-        rejects=(
-            Reject(text="Her shirt is red.", kind=RejectKind.SPURIOUS, source="written"),
-            Reject(text="She cries.", kind=RejectKind.HALLUCINATED, source="written"),
-        ),
-        swap=swap,
-    )
-    return dataclasses.replace(pair, **changes)
-
-
-PAIRS = [_pair(), _pair(modality="video"), _pair("b", "audio_video", "a"), _pair("b", swap=None)]
 WEIGHTS = {"weights": "w", "dtype": "float32"}
 
 
 def _media(policy, clips=None, **options):
-    return MediaCache(processor=policy.processor, load=clips or _Clips(), **options)
+    return MediaCache(processor=policy.processor, load=clips or Clips(), **options)
 
 
 # Media ----------------------------------------------------------------------------------------------------------
@@ -95,7 +46,7 @@ def test_each_distinct_medium_is_encoded_once(policy):
 
 
 def test_from_the_second_time_on_no_clip_is_loaded(policy):
-    clips = _Clips()
+    clips = Clips()
     media = _media(policy, clips)
     media.ensure(policy, PAIRS)
     before = clips.loads
@@ -110,7 +61,9 @@ def test_a_later_run_reads_tower_outputs_from_disk(policy, tmp_path):
     later.ensure(policy, PAIRS)
     assert later.encoder_calls == 0
     for key, value in first.embeds.items():
-        assert torch.equal(value.video, later.embeds[key].video)
+        again = later.embeds[key]
+        assert (value.video is None) == (again.video is None)
+        assert torch.equal(*(e.audio if e.video is None else e.video for e in (value, again)))
 
 
 def test_other_tower_weights_are_a_miss(policy, tmp_path):
@@ -127,7 +80,7 @@ def test_other_tower_weights_are_a_miss(policy, tmp_path):
 def test_memory_is_bounded_and_what_was_let_go_comes_back_from_disk(policy, tmp_path):
     media = _media(policy, folder=EmbedFolder(tmp_path, 1 << 30), memory_bytes=1)
     media.ensure(policy, PAIRS[:1])
-    media.ensure(policy, [_pair("c", partner="d")])
+    media.ensure(policy, [make_pair("c", partner="d")])
     assert len(media.embeds) == 3  # the pair's own video and sound, and the other sound
     calls = media.encoder_calls
     media.ensure(policy, PAIRS[:1])
@@ -159,11 +112,11 @@ def test_the_folder_keeps_to_its_quota_and_drops_the_oldest(tmp_path):
 
 
 def test_the_irrelevant_swap_replaces_the_other_modality_by_the_same_partner():
-    swap = irrelevant_swap(_pair(modality="audio"))
+    swap = irrelevant_swap(make_pair(modality="audio"))
     assert (swap.audio_clip_id, swap.video_clip_id) == ("a", "b")
-    swap = irrelevant_swap(_pair(modality="video"))
+    swap = irrelevant_swap(make_pair(modality="video"))
     assert (swap.audio_clip_id, swap.video_clip_id) == ("b", "a")
-    assert irrelevant_swap(_pair(modality="audio_video")) is None
+    assert irrelevant_swap(make_pair(modality="audio_video")) is None
 
 
 # Figures --------------------------------------------------------------------------------------------------------
@@ -201,24 +154,24 @@ def test_a_pass_that_was_cut_off_goes_on_where_it_was(policy, tmp_path):
 @pytest.mark.parametrize(
     "changed",
     [
-        _pair(prompt="What does the man feel?"),
-        _pair(chosen="His voice is loud."),
-        _pair(rejects=PAIRS[0].rejects[:1]),
-        _pair(clip="c"),
-        _pair(partner="d"),
-        _pair(modality="video"),
+        make_pair(prompt="What does the man feel?"),
+        make_pair(chosen="His voice is loud."),
+        make_pair(rejects=PAIRS[0].rejects[:1]),
+        make_pair(clip="c"),
+        make_pair(partner="d"),
+        make_pair(modality="video"),
     ],
     ids=["prompt", "chosen", "rejects", "clip", "partner", "modality"],
 )
 def test_any_change_of_a_pair_is_a_miss(policy, changed):
     source = AdapterOff(policy, _media(policy))
-    same, row, other = source.rows([_pair(), _pair(), changed])
+    same, row, other = source.rows([make_pair(), make_pair(), changed])
     assert pair_key(same, **WEIGHTS) == pair_key(row, **WEIGHTS)
     assert pair_key(row, **WEIGHTS) != pair_key(other, **WEIGHTS)
 
 
 def test_a_change_of_weights_or_dtype_is_a_miss(policy):
-    row = AdapterOff(policy, _media(policy)).rows([_pair()])[0]
+    row = AdapterOff(policy, _media(policy)).rows([make_pair()])[0]
     keys = {pair_key(row, weights=w, dtype=d) for w in ("w", "v") for d in ("float32", "bfloat16")}
     assert len(keys) == 4
 
@@ -228,11 +181,11 @@ def test_figures_survive_the_record():
         ByBranch(clean=(-1.0, -2.0), relevant=(-3.0,), irrelevant=(-4.0,), text=(-5.0, -6.0)),
         ByBranch(clean=(-1.0, -2.0), text=(-5.0, -6.0)),
     ):
-        assert from_record(to_record(_pair(), scores, "k")) == scores
+        assert from_record(to_record(make_pair(), scores, "k")) == scores
 
 
 def test_a_table_with_a_gap_or_a_sentinel_left_in_it_is_refused():
-    pair = _pair()
+    pair = make_pair()
     whole = ByBranch(clean=(-1.0,) * 3, relevant=(-1.0,), text=(-1.0,) * 3)
     check_complete([pair], [to_record(pair, whole, "k")])
     for broken in (
@@ -259,7 +212,7 @@ def test_branches_are_made_as_wanted(policy):
 
 def test_a_pair_without_a_clip_is_words_alone(policy):
     media = _media(policy)
-    pair = _pair(clip="", swap=None)
+    pair = make_pair(clip="", swap=None)
     media.ensure(policy, [pair])
     sample = pair_samples(media, pair, Wanted()).clean[0]
     assert not sample.kind.any()

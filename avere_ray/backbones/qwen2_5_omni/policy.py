@@ -27,7 +27,7 @@ from avere_ray.backbones.qwen2_5_omni.processor import (
     VideoFeatures,
 )
 from avere_ray.errors import ModelError
-from avere_ray.logprobs import branch_logps, token_logps
+from avere_ray.logprobs import branch_logps, token_kls, token_logps
 from avere_ray.tree import Predictions, TreeRow, join_rows, pack_branches, response_predictions
 
 ATTENTION = "avere_tree"
@@ -36,11 +36,11 @@ ATTENTION = "avere_tree"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MediaEmbeds:
-    """Tower outputs of one clip, in the language model's dimension D."""
+    """Tower outputs, in the language model's dimension D; None where a key stands for the other medium alone."""
 
-    video: torch.Tensor
+    video: torch.Tensor | None
     """[video tokens, D]."""
-    audio: torch.Tensor
+    audio: torch.Tensor | None
     """[audio tokens, D]."""
 
 
@@ -152,6 +152,7 @@ class Policy(nn.Module):
         media: Mapping[str, MediaEmbeds],
         *,
         per_token: bool = False,
+        against: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Summed response log-prob (nats, float32) of every sample of every row, in order; [number of samples].
 
@@ -159,12 +160,24 @@ class Policy(nn.Module):
             rows: samples that are packed into one tree each, or what `pack` made of them.
             media: tower outputs by medium key.
             per_token: give each response token's log-prob instead, in order; [R].
+            against: `predictors` of the reference for the same row. Gives [2, number of samples]: the log-probs, and
+                for each sample the sum over its response tokens of KL(pi_ref || pi_theta).
         """
         packed = rows if isinstance(rows, PackedRow) else self.pack(rows)
-        where = packed.predictions
-        hidden_ND = self._hidden(packed, media)
-        logps = token_logps(hidden_ND[where.node], self.core.lm_head.weight, where.target)
-        return logps if per_token else branch_logps(logps, where.branch, where.num_branches)
+        where, head_VD = packed.predictions, self.core.lm_head.weight
+        hidden_RD = self.predictors(packed, media)
+        logps = token_logps(hidden_RD, head_VD, where.target)
+        if per_token:
+            return logps
+        summed = branch_logps(logps, where.branch, where.num_branches)
+        if against is None:
+            return summed
+        kls = branch_logps(token_kls(hidden_RD, against, head_VD), where.branch, where.num_branches)
+        return torch.stack([summed, kls])
+
+    def predictors(self, packed: PackedRow, media: Mapping[str, MediaEmbeds]) -> torch.Tensor:
+        """Last hidden states at the nodes that predict response tokens, [R, D]."""
+        return self._hidden(packed, media)[packed.predictions.node]
 
     def _hidden(self, packed: PackedRow, media: Mapping[str, MediaEmbeds]) -> torch.Tensor:
         """Last hidden states [N, D]."""

@@ -1,0 +1,185 @@
+"""Pairs to losses: trees, log-probs of policy and reference, and the objective of the config.
+
+Branches whose log-probs the objective does not differentiate (the swapped inputs of MoD-DPO, the policy's own text
+prior) run apart, without gradient.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from avere_ray.backbones.qwen2_5_omni import PackedRow, Policy, Sample
+from avere_ray.branches import ByBranch, Wanted, pair_samples
+from avere_ray.config import LossConfig
+from avere_ray.losses import PairBatch, PairLogps, gain_sums, make_objective, make_text_prior
+from avere_ray.media_cache import MediaCache
+from avere_ray.pair_batch import loss_inputs
+from avere_ray.records import PreferencePair
+from avere_ray.reference import ReferenceSource
+
+Forward = Callable[..., torch.Tensor]
+"""A row of trees and media to log-probs, as `Policy.forward`; with gradient, through the training engine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """One micro-batch after its forward pass."""
+
+    loss_P: torch.Tensor
+    """Loss of each pair, with gradient."""
+    metrics: dict[str, torch.Tensor]
+    """Per pair [P], detached; NaN where a metric does not apply to a pair."""
+    start_loss_P: torch.Tensor
+    """Loss of each pair without text prior, [P]; what the identities of step 0 are about."""
+    expected_start_P: torch.Tensor
+    """What it is when the policy equals its reference."""
+    clip_gain_P: torch.Tensor
+    """The chosen response's log-prob under the clip, policy minus reference, detached."""
+    text_gain_P: torch.Tensor | None
+    """The same after the prompt alone; None when nobody asks for it."""
+    tokens: int
+    """Tokens of all branches, each counted as if it were run alone."""
+
+
+class PairObjective:
+    """The loss of a run over pairs, with what it needs besides the policy's forward pass."""
+
+    def __init__(self, cfg: LossConfig, policy: Policy, media: MediaCache, reference: ReferenceSource) -> None:
+        self.cfg, self.policy, self.media, self.reference = cfg, policy, media, reference
+        self.loss, self.text_prior = make_objective(cfg), make_text_prior(cfg)
+        needs = self.loss.needs
+        swaps = {n: getattr(needs, n) for n in ("relevant", "relevant_rejects", "irrelevant", "irrelevant_rejects")}
+        nothing = dict.fromkeys(swaps, False)
+        own_text = self.text_prior.measures or (needs.text_prior and cfg.text_prior_source == "policy")
+        self.graded = Wanted(**(swaps if needs.swap_gradient else nothing))
+        self.quiet = Wanted(**(nothing if needs.swap_gradient else swaps), text_prior=own_text)
+
+    def rows(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[Sample]]:
+        """The branches that are differentiated; the media of all branches are encoded."""
+        needs = self.loss.needs
+        self.media.ensure(self.policy, pairs, irrelevant=needs.irrelevant or needs.irrelevant_rejects)
+        return [pair_samples(self.media, pair, self.graded) for pair in pairs]
+
+    def score(self, forward: Forward, pairs: Sequence[PreferencePair], rows: Sequence[ByBranch[Sample]]) -> Scored:
+        """Loss of each pair of a micro-batch.
+
+        Args:
+            forward: the training engine's forward pass.
+            pairs: the micro-batch, [P].
+            rows: what `rows` made of it.
+        """
+        packed = self.policy.pack([row.flat() for row in rows])
+        scores, kls = self._graded(forward, packed, rows)
+        quiet = self._quiet(pairs)
+        if self._apart:
+            scores = [dataclasses.replace(q, clean=s.clean) for s, q in zip(scores, quiet, strict=True)]
+        reference = self.reference.figures(pairs)
+        batch = loss_inputs(
+            pairs,
+            rows,
+            scores,
+            [self._text(r, q) for r, q in zip(reference, quiet, strict=True)],
+            self.text_prior.gammas(tuple(p.modality for p in pairs)),
+            self.cfg,
+        )
+        return self._loss(batch, kls, reference, quiet, sum(len(s.token_ids) for row in rows for s in row.flat()))
+
+    @property
+    def _apart(self) -> bool:
+        """Whether swapped inputs run apart, without gradient."""
+        return self.quiet.relevant or self.quiet.irrelevant
+
+    def _graded(
+        self, forward: Forward, packed: PackedRow, rows: Sequence[ByBranch[Sample]]
+    ) -> tuple[list[ByBranch[torch.Tensor]], list[ByBranch[torch.Tensor]] | None]:
+        """Log-probs of the policy with gradient, and the sequence KLs where the objective wants them."""
+        if not self.loss.needs.token_kl:
+            values = iter(forward(packed, self.media.embeds))
+            return [row.like(values) for row in rows], None
+        with torch.no_grad(), self.policy.without_adapter():
+            frozen = self.policy.predictors(packed, self.media.embeds)
+        logps, kls = (iter(x) for x in forward(packed, self.media.embeds, against=frozen))
+        return [row.like(logps) for row in rows], [row.like(kls) for row in rows]
+
+    @torch.no_grad()
+    def _quiet(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[torch.Tensor]]:
+        """Log-probs of the branches that are not differentiated; empty places where there are none."""
+        if not (self._apart or self.quiet.text_prior):
+            return [ByBranch(clean=()) for _ in pairs]
+        samples = [dataclasses.replace(pair_samples(self.media, p, self.quiet), clean=()) for p in pairs]
+        trees = [flat for s in samples if (flat := s.flat())]
+        values = iter(self.policy(trees, self.media.embeds) if trees else ())
+        return [s.like(values) for s in samples]
+
+    def _text(self, reference: ByBranch[float], quiet: ByBranch[torch.Tensor]) -> ByBranch[float]:
+        """The reference's figures with the text prior from where the config says."""
+        if self.cfg.text_prior_source != "policy" or not quiet.text:
+            return reference
+        return dataclasses.replace(reference, text=tuple(float(t) for t in quiet.text))
+
+    def _loss(
+        self,
+        batch: tuple[PairLogps, PairLogps, PairBatch],
+        kls: Sequence[ByBranch[torch.Tensor]] | None,
+        reference: Sequence[ByBranch[float]],
+        quiet: Sequence[ByBranch[torch.Tensor]],
+        tokens: int,
+    ) -> Scored:
+        own, frozen, known = batch
+        if kls is not None:
+            width = own.clean_PY.shape[1]
+            own = dataclasses.replace(own, kl_PY=torch.stack([_padded(torch.stack(k.clean), width) for k in kls]))
+        loss_P, metrics = self.loss(own, frozen, known)
+        with torch.no_grad():
+            plain = dataclasses.replace(known, gamma_P=torch.zeros_like(known.gamma_P))
+            still = dataclasses.replace(frozen, kl_PY=None if kls is None else torch.zeros_like(own.clean_PY))
+            start_P, _ = self.loss(own, frozen, plain)
+            expected_P, _ = self.loss(self._filled(still, own), frozen, plain)
+        text_P = None
+        if self.text_prior.measures:
+            gains = [float(q.text[0]) - r.text[0] for q, r in zip(quiet, reference, strict=True)]
+            text_P = torch.tensor(gains, dtype=torch.float64)
+        return Scored(
+            loss_P=loss_P,
+            metrics=metrics,
+            start_loss_P=start_P,
+            expected_start_P=expected_P,
+            clip_gain_P=(own.clean_PY[:, 0] - frozen.clean_PY[:, 0]).detach(),
+            text_gain_P=text_P,
+            tokens=tokens,
+        )
+
+    @staticmethod
+    def _filled(reference: PairLogps, policy: PairLogps) -> PairLogps:
+        """The reference as a policy: where it has no figures of an input, the policy's stand in."""
+        return dataclasses.replace(
+            reference,
+            relevant_PY=_known(reference.relevant_PY, policy.relevant_PY),
+            irrelevant_PY=_known(reference.irrelevant_PY, policy.irrelevant_PY),
+        )
+
+    def gains(self, pairs: Sequence[PreferencePair], scored: Scored, weights_P: torch.Tensor) -> torch.Tensor | None:
+        """What the text prior's controller wants of a micro-batch, to be added up over micro-batches and workers."""
+        if scored.text_gain_P is None:
+            return None
+        tags = tuple(p.modality for p in pairs)
+        return gain_sums(tags, scored.clip_gain_P.cpu(), scored.text_gain_P, weights_P.cpu())
+
+    def adapt(self, gains: Sequence[torch.Tensor | None]) -> None:
+        """Moves the text prior's strength by what all workers saw in a step."""
+        known = [g for g in gains if g is not None]
+        if known:
+            self.text_prior.update(torch.stack(known).sum(0))
+
+
+def _known(reference_PY: torch.Tensor | None, policy_PY: torch.Tensor | None) -> torch.Tensor | None:
+    """The reference's figures; beyond the chosen response it has none, so the policy's are taken."""
+    if reference_PY is None or policy_PY is None:
+        return policy_PY
+    return torch.cat([reference_PY[:, :1], policy_PY[:, 1:].detach()], dim=1)
+
+
+def _padded(values: torch.Tensor, width: int) -> torch.Tensor:
+    return torch.cat([values, values.new_zeros(width - len(values))])

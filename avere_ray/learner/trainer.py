@@ -1,0 +1,130 @@
+"""Ray Train around the worker: starts a round's workers, starts them again after a loss, and reads what they wrote.
+
+A worker that dies takes the round back to its latest checkpoint, `train.max_failures` times. An error that would come
+again (a loss that is not finite, a model that does not fit) is noted in the checkpoint folder, so that it is not tried
+again, and raised here in its own words.
+"""
+
+import functools
+import json
+import time
+from typing import Any
+
+from avere_ray import errors
+from avere_ray.config import RunConfig
+from avere_ray.errors import AvereError, ModelError, TrainingError
+from avere_ray.learner.job import ADAPTER_MANIFEST, STOPPED, TrainJob
+from avere_ray.records import AdapterManifest
+from avere_ray.stages import write_json
+
+SHARDS = "shares"
+
+
+def run_training(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
+    """Trains one round with Ray Train, from its latest checkpoint if it has one; returns the adapter's manifest.
+
+    Raises:
+        TrainingError: a worker failed more often than train.max_failures allows, or stopped for a reason that would
+            come again; the message carries its last words. Checkpoints of another world size: see `checkpoints.claim`.
+        ModelError: the adapter to go on from belongs to another base.
+    """
+    check_start(job)
+    (job.checkpoints / STOPPED).unlink(missing_ok=True)
+    try:
+        _trainer(cfg, job).fit()
+    except Exception as error:  # Ray Train wraps what a worker raised in classes of its own
+        raise _stopped(job) or TrainingError(
+            f"training of round {job.round} failed: {_last_words(error)}. "
+            "Run again to go on from the latest checkpoint."
+        ) from error
+    stopped = _stopped(job)
+    if stopped is not None:
+        raise stopped
+    path = job.out / ADAPTER_MANIFEST
+    if not path.is_file():
+        raise TrainingError(f"training of round {job.round} ended without an adapter in {job.out}")
+    return AdapterManifest(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _trainer(cfg: RunConfig, job: TrainJob) -> Any:
+    from ray.train import DataConfig, FailureConfig, ScalingConfig
+    from ray.train import RunConfig as TrainRunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from avere_ray.data import in_order
+    from avere_ray.learner.stream import build_stream
+
+    train = cfg.train
+    settings = {"config": cfg.model_dump(mode="json"), "job": job.to_plain()}
+    resources = {"CPU": train.cpus_per_worker, **({"GPU": 1.0} if train.use_gpu else {})}
+    return TorchTrainer(
+        train_loop,
+        train_loop_config=settings,
+        torch_config=TorchConfig(backend="nccl" if train.use_gpu else "gloo", timeout_s=int(train.deadline_s)),
+        scaling_config=ScalingConfig(num_workers=train.workers, use_gpu=train.use_gpu, resources_per_worker=resources),
+        datasets={SHARDS: functools.partial(build_stream, settings["config"], settings["job"])},
+        dataset_config=DataConfig(execution_options=in_order(), enable_shard_locality=False),
+        run_config=TrainRunConfig(
+            name=f"round-{job.round}-{time.time_ns()}",
+            storage_path=str(job.scratch.resolve()),
+            failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=train.max_failures),
+        ),
+    )
+
+
+def train_loop(settings: dict[str, Any]) -> None:
+    """What every Ray Train worker runs."""
+    import ray.train
+
+    from avere_ray.learner.stream import ShardReader
+    from avere_ray.learner.worker import Learner, set_threads
+
+    cfg, job = RunConfig.model_validate(settings["config"]), TrainJob.from_plain(settings["job"])
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    if (job.checkpoints / STOPPED).is_file():
+        return
+    set_threads()
+    reader = ShardReader(ray.train.get_dataset_shard(SHARDS), rank=rank)
+    try:
+        manifest = Learner(cfg, job, rank=rank, world=world).run(reader.rows)
+    except AvereError as error:
+        write_json(job.checkpoints / STOPPED, {"error": type(error).__name__, "message": str(error)})
+        raise
+    ray.train.report({"steps": manifest.step if manifest else 0})
+
+
+def check_start(job: TrainJob) -> None:
+    """Refuses to go on from an adapter of another base.
+
+    Raises:
+        ModelError: the adapter's manifest is missing, or names another base.
+    """
+    if job.start is None:
+        return
+    path = job.start / ADAPTER_MANIFEST
+    try:
+        base = json.loads(path.read_text(encoding="utf-8"))["base_digest"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} cannot be read: {error}. Train the round before again.") from error
+    if base != job.base_digest:
+        raise ModelError(
+            f"adapter {job.start} was trained on another base (digest {base}) than model.path (digest "
+            f"{job.base_digest}). Set model.path to its base, or train the round before again."
+        )
+
+
+def _stopped(job: TrainJob) -> AvereError | None:
+    """What a worker noted as the reason not to go on."""
+    try:
+        note = json.loads((job.checkpoints / STOPPED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    kind = getattr(errors, note["error"], TrainingError)
+    return TrainingError(note["message"]) if kind is errors.ClipDecodeError else kind(note["message"])
+
+
+def _last_words(error: BaseException) -> str:
+    """The innermost cause's message."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,394 @@
+"""What every worker of a round does, from its first share to the saved adapter.
+
+share of a step -> micro-batches: encode, forward, loss, backward
+                -> one exchange with the other workers: is everything finite, and what are the metrics
+                -> optimizer step -> metrics (rank 0) -> now and then a checkpoint
+"""
+
+import dataclasses
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from avere_ray.config import RunConfig
+from avere_ray.errors import TrainingError
+from avere_ray.learner import checkpoints, guard, zero
+from avere_ray.learner.checkpoints import Checkpoint
+from avere_ray.learner.explain import explain_pair
+from avere_ray.learner.job import ADAPTER_MANIFEST, FIRST_PAIR, MODEL_FOLDER, TrainJob
+from avere_ray.learner.order import StepShare, count_steps, most_passes, rate_factor, step_shares
+from avere_ray.learner.stream import Dealt, read_pairs
+from avere_ray.records import AdapterManifest, DecodedClip, PreferencePair, ReferenceLogps
+from avere_ray.stages import file_digest, read_records, write_json, write_text
+
+if TYPE_CHECKING:
+    from avere_ray.learner.objective import Scored
+
+STAGES = ("data_wait", "encode", "forward", "backward", "optimizer")
+"""What a step's time is divided into; metrics `timing_s/<stage>`, mean over workers."""
+
+
+class Learner:
+    """One data-parallel worker of the learner."""
+
+    def __init__(self, cfg: RunConfig, job: TrainJob, *, rank: int, world: int) -> None:
+        from avere_ray.backbones.tuning import set_towers_apart
+        from avere_ray.learner.objective import PairObjective
+        from avere_ray.media_cache import EmbedFolder, MediaCache
+        from avere_ray.store import DecodedStore
+
+        self.cfg, self.job, self.rank, self.world = cfg, job, rank, world
+        pairs = read_pairs(job.pairs)
+        self.owed = list(step_shares(len(pairs), cfg, rank=rank, world=world, sizes=job.sizes()))
+        self.passes = most_passes(len(pairs), cfg, world=world, sizes=job.sizes())
+        self.total = count_steps(len(pairs), cfg.train.epochs, cfg.train.pairs_per_step)
+        self.num_pairs = len(pairs)
+        self.policy, self.module = open_policy(cfg, job)
+        set_towers_apart(self.policy)
+        self._store = DecodedStore(job.decoded)
+        self._sent: dict[str, DecodedClip] = {}
+        quota = int(cfg.cache.features_gb * 2**30)
+        folder = EmbedFolder(job.features, quota) if quota else None
+        self.cache = MediaCache(processor=self.policy.processor, load=self._clip, folder=folder)
+        self.objective = PairObjective(cfg.loss, self.policy, self.cache, self._reference(pairs))
+        self.clock = Clock(cuda=cfg.train.use_gpu)
+
+    def run(self, stream: Callable[[list[StepShare]], Iterator[Dealt]]) -> AdapterManifest | None:
+        """Trains from the latest checkpoint to the end; rank 0 writes and returns the adapter's manifest.
+
+        Args:
+            stream: gives what belongs to the shares that are left, in their order.
+
+        Raises:
+            TrainingError: see `learner.guard`; the deadline has passed; or the stream is out of order.
+        """
+        engine, optimizer, first = self._begin()
+        began = time.monotonic()
+        owed = self.owed[first:]
+        dealt = stream(owed)
+        for share in owed:
+            with self.clock("data_wait"):
+                row = next(dealt)
+            rate = self._set_rate(optimizer, share.step)
+            metrics = self._step(engine, row, deadline=began + self.cfg.train.deadline_s)
+            self._log(share, {**metrics, "learning_rate": rate, "grad_norm": _grad_norm(engine)})
+            if (share.step + 1) % self.cfg.train.checkpoint_every == 0:
+                self._checkpoint(engine, share, metrics)
+        if next(dealt, None) is not None:
+            raise TrainingError(f"worker {self.rank} was sent more shares than it is owed")
+        return self._save()
+
+    def _begin(self) -> tuple[Any, Any, int]:
+        """Engine and optimizer as the latest checkpoint left them, and the next step."""
+        from avere_ray.backbones.tuning import place_towers
+
+        cfg, job = self.cfg, self.job
+        self.module.train()
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        self.watch = guard.Watch(trained)
+        engine, optimizer = zero.start_engine(self.module, cfg, self.passes)
+        place_towers(self.policy, engine.device)
+        found = checkpoints.latest(job.checkpoints)
+        self.fresh = job.start is None and found is None
+        if found is not None:
+            zero.load_state(engine, checkpoints.step_folder(job.checkpoints, found.step), self.rank)
+            self.objective.text_prior.load_state_dict(found.controller)
+        first = found.step if found else 0
+        self.spool = None
+        if self.rank == 0:
+            self.spool = checkpoints.ReplaySafeSpool(job.spool, job.writer, job.checkpoints, job.source)
+        if len({answer["first"] for answer in guard.agree({"first": first})}) > 1:
+            raise TrainingError(
+                f"the workers do not see the same checkpoints in {job.checkpoints}; is it shared by all?"
+            )
+        return engine, optimizer, first
+
+    def _reference(self, pairs: Sequence[PreferencePair]) -> Any:
+        """Where reference figures come from; see `train.reference_source`."""
+        from avere_ray.logp_cache import LogpCache
+        from avere_ray.reference import STORED, AdapterOff, Cached, Precomputed
+
+        cfg, job = self.cfg, self.job
+        if cfg.train.reference_source == "precomputed":
+            return Precomputed(pairs, read_records(job.reference, ReferenceLogps))
+        source = AdapterOff(self.policy, self.cache, STORED)
+        if cfg.train.reference_source == "adapter_off":
+            return source
+        return Cached(source, LogpCache(job.logps), weights=job.base_digest, dtype=cfg.model.dtype)
+
+    def _step(self, engine: Any, row: Dealt, deadline: float) -> dict[str, float]:
+        """One optimizer step; returns the metrics of all workers' pairs."""
+        began, calls = time.monotonic(), self.cache.encoder_calls
+        self.watch.bad.clear()
+        self._sent = row.clips
+        sums = Sums()
+        passes = list(zip(row.share.micro, row.share.weights, strict=True))
+        for number, (indices, weights) in enumerate(passes, start=1):
+            pairs = [row.pairs[i] for i in indices]
+            with self.watch.micro_batch(pairs):
+                scored = self._forward(engine, pairs, first=row.share.step == 0 and number == 1)
+                self._check(scored, pairs, row.share.step)
+                weights_P = scored.loss_P.new_tensor(weights)
+                with self.clock("backward"):
+                    loss = (scored.loss_P * weights_P).sum() * self.world
+                    zero.accumulate(engine, loss, last=number == len(passes))
+            sums.add(scored.metrics, weights_P)
+            sums.gain(self.objective.gains(pairs, scored, weights_P))
+            sums.count("tokens", scored.tokens)
+            sums.count("pairs", sum(w > 0 for w in weights))
+        sums.count("encoder_calls", self.cache.encoder_calls - calls)
+        everyone = guard.agree(
+            {"bad": self.watch.bad, "sums": sums, "peak": _peak_bytes(), "late": time.monotonic() > deadline}
+        )
+        self._refuse(everyone, row.share.step)
+        with self.clock("optimizer"):
+            engine.step()
+        self.objective.adapt([answer["sums"].gains for answer in everyone])
+        return self._metrics(everyone, time.monotonic() - began)
+
+    def _forward(self, engine: Any, pairs: list[PreferencePair], *, first: bool) -> "Scored":
+        with self.clock("encode"):
+            rows = self.objective.rows(pairs)
+        with self.clock("forward"):
+            if first and self.rank == 0:
+                text = explain_pair(self.policy.processor, pairs[0], rows[0].flat())
+                write_text(self.job.checkpoints / FIRST_PAIR, text)
+                print(text, flush=True)
+            return self.objective.score(engine, pairs, rows)
+
+    def _check(self, scored: "Scored", pairs: list[PreferencePair], step: int) -> None:
+        self.watch.losses(scored.loss_P, pairs)
+        if step == 0 and self.fresh:
+            self.watch.identity(scored.start_loss_P, scored.expected_start_P, pairs, self.cfg.model.dtype)
+
+    def _refuse(self, everyone: list[dict[str, Any]], step: int) -> None:
+        guard.refuse({pair: why for answer in everyone for pair, why in answer["bad"].items()}, step)
+        if any(answer["late"] for answer in everyone):
+            raise TrainingError(
+                f"training took longer than train.deadline_s = {self.cfg.train.deadline_s:g} s and was stopped at step "
+                f"{step}. Raise the limit and run again; it goes on from the latest checkpoint."
+            )
+
+    def _metrics(self, everyone: list[dict[str, Any]], seconds: float) -> dict[str, float]:
+        total = Sums()
+        for answer in everyone:
+            total.merge(answer["sums"])
+        pairs = max(1, total.counts["pairs"])
+        times = self.clock.take()
+        return {
+            **total.means(),
+            **self.objective.text_prior.metrics(),
+            **{f"timing_s/{name}": times.get(name, 0.0) for name in STAGES},
+            "timing_s/step": seconds + times.get("data_wait", 0.0),
+            "num_tokens": float(total.counts["tokens"]),
+            "perf/tokens_per_second": total.counts["tokens"] / seconds,
+            "perf/peak_memory_gb": max(answer["peak"] for answer in everyone) / 2**30,
+            "encoder/calls_per_pair": total.counts["encoder_calls"] / pairs,
+        }
+
+    def _log(self, share: StepShare, metrics: dict[str, float]) -> None:
+        if self.spool is not None:
+            self.spool.log(
+                {**metrics, "epoch": share.epoch, "round": float(self.job.round)},
+                step=self.job.first_step + share.step,
+            )
+
+    def _set_rate(self, optimizer: Any, step: int) -> float:
+        train = self.cfg.train
+        rate = train.learning_rate * rate_factor(step, self.total, train.warmup_ratio)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _clip(self, clip_id: str) -> DecodedClip:
+        """A decoded clip as it came with the share, else from the store."""
+        return self._sent[clip_id] if clip_id in self._sent else self._store[clip_id]
+
+    def _checkpoint(self, engine: Any, share: StepShare, metrics: dict[str, float]) -> None:
+        """Writes a checkpoint, manifest last; all workers take part."""
+        cfg, job, done = self.cfg, self.job, share.step + 1
+        folder = checkpoints.step_folder(job.checkpoints, done)
+        if self.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        guard.agree({})
+        zero.save_state(engine, folder, self.rank)
+        if cfg.train.tuning == "lora":
+            self._save_adapter(folder / checkpoints.ADAPTER)
+        guard.agree({})
+        if self.rank == 0:
+            made = Checkpoint(
+                step=done,
+                cursor=share.cursor,
+                epoch=share.cursor / self.num_pairs,
+                key=job.key,
+                world=self.world,
+                zero_stage=cfg.train.zero_stage,
+                dtype=cfg.model.dtype,
+                base_digest=job.base_digest,
+                mlflow_run_id=_mlflow_run(job),
+                controller=self.objective.text_prior.state_dict(),
+                metrics=metrics,
+            )
+            checkpoints.finish(folder, made)
+            checkpoints.prune(job.checkpoints, cfg.train.keep_checkpoints, cfg.train.keep_by)
+        guard.agree({})
+
+    def _save_adapter(self, folder: Any) -> None:
+        from avere_ray.backbones.qwen2_5_omni import save_adapter
+
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        with zero.gathered(trained, zero_stage=self.cfg.train.zero_stage):
+            if self.rank == 0:
+                save_adapter(self.policy, folder)
+
+    def _save_model(self, folder: Any) -> None:
+        """The whole model after full fine-tuning, gathered one weight at a time."""
+        from avere_ray.backbones.tuning import save_model, trained_names
+
+        whole = {}
+        for name, parameter in trained_names(self.policy, self.module).items():
+            with zero.gathered([parameter], zero_stage=self.cfg.train.zero_stage):
+                if self.rank == 0:
+                    whole[name] = parameter.detach().cpu().clone()
+        if self.rank == 0:
+            save_model(whole, self.cfg.model.path, folder)
+
+    def _save(self) -> AdapterManifest | None:
+        """Writes what was trained, and its manifest last."""
+        from avere_ray.backbones import model_digest
+
+        cfg, job, lora = self.cfg, self.job, self.cfg.train.tuning == "lora"
+        self._save_adapter(job.out) if lora else self._save_model(job.out / MODEL_FOLDER)
+        if self.rank != 0:
+            return None
+        manifest = AdapterManifest(
+            version=job.round + 1,
+            path="." if lora else MODEL_FOLDER,
+            base_digest=job.base_digest,
+            backbone=cfg.model.backbone,
+            round=job.round,
+            step=self.total,
+            rank=cfg.train.lora_rank if lora else 0,
+            alpha=cfg.train.lora_alpha if lora else 0.0,
+            data_digest=job.data_digest,
+            decode_spec=job.decode_spec,
+            weights_sha256=file_digest(job.out / "adapter_model.safetensors")
+            if lora
+            else model_digest(job.out / MODEL_FOLDER),
+        )
+        write_json(job.out / ADAPTER_MANIFEST, dataclasses.asdict(manifest))
+        return manifest
+
+
+class Clock:
+    """Seconds spent in each stage since last asked; on GPU it waits for the device."""
+
+    def __init__(self, *, cuda: bool) -> None:
+        self._cuda = cuda
+        self._spent: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        if self._cuda:
+            import torch
+
+            torch.cuda.synchronize()
+        self._spent[stage] = self._spent.get(stage, 0.0) + time.monotonic() - began
+
+    def take(self) -> dict[str, float]:
+        """What was spent, and starts again."""
+        spent, self._spent = self._spent, {}
+        return spent
+
+
+class Sums:
+    """Weighted sums of per-pair metrics, and plain counts; a metric that does not apply to a pair is NaN there."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[float, float]] = {}
+        self.counts: dict[str, int] = {}
+        self.gains: Any = None
+        """What the text prior's controller wants of this step; None when it wants nothing."""
+
+    def add(self, metrics: dict[str, Any], weights_P: Any) -> None:
+        """Adds a micro-batch."""
+        for name, values_P in metrics.items():
+            applies_P = values_P.isfinite() & (weights_P > 0)
+            weighted = (values_P.double().where(applies_P, 0.0) * weights_P.double()).sum().item()
+            self._add(name, weighted, weights_P.double().where(applies_P, 0.0).sum().item())
+
+    def gain(self, gains: Any) -> None:
+        """Adds what the text prior's controller wants of a micro-batch."""
+        if gains is not None:
+            self.gains = gains if self.gains is None else self.gains + gains
+
+    def count(self, name: str, value: int) -> None:
+        """Adds to a count."""
+        self.counts[name] = self.counts.get(name, 0) + value
+
+    def merge(self, other: "Sums") -> None:
+        """Adds another worker's."""
+        for name, (total, weight) in other.sums.items():
+            self._add(name, total, weight)
+        for name, value in other.counts.items():
+            self.count(name, value)
+
+    def means(self) -> dict[str, float]:
+        """Mean of each metric over the pairs it applies to."""
+        return {name: total / weight for name, (total, weight) in sorted(self.sums.items()) if weight > 0}
+
+    def _add(self, name: str, total: float, weight: float) -> None:
+        before = self.sums.get(name, (0.0, 0.0))
+        self.sums[name] = (before[0] + total, before[1] + weight)
+
+
+def open_policy(cfg: RunConfig, job: TrainJob) -> tuple[Any, Any]:
+    """The policy as the round begins with it, and the module that is trained."""
+    from avere_ray.backbones import load_policy
+    from avere_ray.backbones.qwen2_5_omni import add_lora, load_adapter
+    from avere_ray.backbones.tuning import unfreeze_language_model
+
+    base = load_policy(cfg.model)
+    if cfg.train.tuning == "full":
+        return base, unfreeze_language_model(base, projectors=cfg.train.projectors)
+    policy = add_lora(base, rank=cfg.train.lora_rank, alpha=cfg.train.lora_alpha, seed=cfg.seed)
+    if job.start is not None:
+        load_adapter(policy, job.start)
+    return policy, policy
+
+
+def _grad_norm(engine: Any) -> float:
+    return float(engine.get_global_grad_norm() or 0.0)
+
+
+def _peak_bytes() -> int:
+    """Most memory this process has had: of the GPU's allocator, else of the process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _mlflow_run(job: TrainJob) -> str | None:
+    """Id of the run's MLflow run, once the server has made it."""
+    import json
+
+    try:
+        return json.loads(job.mlflow.read_text(encoding="utf-8")).get("run_id")
+    except (OSError, ValueError):
+        return None
+
+
+def set_threads() -> None:
+    """As many threads as Ray gave this worker, one at least."""
+    import torch
+
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))

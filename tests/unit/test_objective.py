@@ -1,0 +1,113 @@
+"""Every loss over real trees: step 0 gives the identities, and training lowers the loss."""
+
+import math
+
+import pytest
+import torch
+
+from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
+from avere_ray.config import LossConfig
+from avere_ray.learner.objective import PairObjective
+from avere_ray.media_cache import MediaCache
+from avere_ray.reference import AdapterOff
+from tests.unit.models import tiny_base
+from tests.unit.pairs import PAIRS, Clips, make_pair
+
+LOG_2 = math.log(2.0)
+KINDS = {
+    "dpo": {"kind": "dpo"},
+    "avem_dpo": {"kind": "avem_dpo"},
+    "vista_dpo": {"kind": "vista_dpo"},
+    "mdpo": {"kind": "mdpo"},
+    "mod_dpo": {"kind": "mod_dpo"},
+    "mod_dpo_pp": {"kind": "mod_dpo_pp"},
+    "own text prior": {"kind": "avem_dpo", "text_prior_source": "policy"},
+    "adaptive": {"kind": "avem_dpo", "text_prior": "adaptive"},
+}
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_policy(tiny_base(), "float32")
+
+
+@pytest.fixture
+def make(base):
+    """Makes the objective of some settings over a fresh adapter."""
+    made = []
+
+    def of(**settings):
+        policy = add_lora(base, rank=8, alpha=32.0, seed=0).train()
+        made.append(policy)
+        media = MediaCache(processor=policy.processor, load=Clips())
+        return PairObjective(LossConfig(**settings), policy, media, AdapterOff(policy, media))
+
+    yield of
+    for policy in made:
+        policy.thinker.unload()
+
+
+def _score(objective, pairs=PAIRS):
+    return objective.score(objective.policy, pairs, objective.rows(pairs))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_at_step_0_the_loss_is_what_a_policy_equal_to_its_reference_has(make, name):
+    scored = _score(make(**KINDS[name]))
+    torch.testing.assert_close(scored.start_loss_P, scored.expected_start_P, atol=1e-5, rtol=0)
+    assert scored.loss_P.requires_grad
+
+
+def test_the_identities_of_avem_dpo_and_mdpo_are_the_papers(make):
+    swapped = torch.tensor([p.swap is not None for p in PAIRS]).float()
+    avem = _score(make(kind="avem_dpo", lambda_av=2.0))
+    torch.testing.assert_close(avem.expected_start_P, LOG_2 * (1 + 2.0 * swapped))
+    mdpo = _score(make(kind="mdpo"))
+    torch.testing.assert_close(mdpo.expected_start_P, LOG_2 * (2 + swapped))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_few_steps_lower_the_loss(make, name):
+    objective = make(**KINDS[name])
+    trained = [p for p in objective.policy.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=3e-3)
+    losses = []
+    for _ in range(4):
+        scored = _score(objective)
+        losses.append(scored.loss_P.mean().item())
+        scored.loss_P.mean().backward()
+        objective.adapt([objective.gains(PAIRS, scored, torch.ones(len(PAIRS)))])
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+
+
+def test_the_adaptive_strength_moves_once_training_has_begun(make):
+    objective = make(**KINDS["adaptive"], text_prior_target=0.0, text_prior_rate=0.1)
+    trained = [p for p in objective.policy.parameters() if p.requires_grad]
+    before = objective.text_prior.state_dict()["gamma"]
+    with torch.no_grad():
+        for p in trained:
+            p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    scored = _score(objective)
+    objective.adapt([objective.gains(PAIRS, scored, torch.ones(len(PAIRS)))])
+    assert (scored.clip_gain_P > 1e-3).any()
+    assert objective.text_prior.state_dict()["gamma"] != before
+
+
+def test_a_fixed_strength_asks_for_no_gains(make):
+    objective = make(kind="avem_dpo")
+    assert objective.gains(PAIRS, _score(objective), torch.ones(len(PAIRS))) is None
+
+
+def test_losses_do_not_depend_on_what_is_scored_beside_a_pair(make):
+    objective = make(kind="avem_dpo")
+    together = _score(objective).loss_P
+    alone = torch.cat([_score(objective, [pair]).loss_P for pair in PAIRS])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_a_pair_of_words_alone_stands_beside_one_with_media(make):
+    objective = make(kind="avem_dpo")
+    pairs = [make_pair(clip="", modality="", swap=None), PAIRS[0]]
+    assert _score(objective, pairs).loss_P.isfinite().all()
