@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "tiny-base": "trains the tiny base model from nothing",
     "doctor": "checks this machine and this config before a run, and says what to do",
     "track": "sends to MLflow what a run could not send itself",
+    "score": "figures of predictions on disk, without a model or media",
     "ledger": "what each stage of a run used and dropped, and why",
 }
 
