@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "doctor": "checks this machine and this config before a run, and says what to do",
     "track": "sends to MLflow what a run could not send itself",
     "score": "figures of predictions on disk, without a model or media",
+    "compare": "runs side by side: figures with intervals, paired tests, questions that flipped",
     "ledger": "what each stage of a run used and dropped, and why",
 }
 

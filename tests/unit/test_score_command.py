@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from test_light_imports import heavy_after
 
 from jobs.main import main
-from tests.unit.test_light_imports import heavy_after
 
 
 @pytest.fixture
