@@ -65,7 +65,7 @@ def find_run(uri: str, experiment: str, selector: str) -> TrackedRun:
         InputError: there is none, or several have the name.
         StageError: MLflow does not answer.
     """
-    with _mlflow(uri) as client:
+    with mlflow_client(uri) as client:
         if re.fullmatch(r"[0-9a-f]{32}", selector):
             return _by_id(client, uri, selector)
         found = _search(client, experiment, f"attributes.run_name = '{_quoted(selector)}'")
@@ -86,7 +86,7 @@ def search_runs(uri: str, experiment: str, filter_string: str) -> list[TrackedRu
         InputError: the filter is malformed, or finds nothing or too much.
         StageError: MLflow does not answer.
     """
-    with _mlflow(uri) as client:
+    with mlflow_client(uri) as client:
         found = _search(client, experiment, filter_string)
     if not found:
         raise InputError(f"the filter {filter_string!r} finds no run in experiment {experiment!r} of {uri}")
@@ -97,7 +97,7 @@ def search_runs(uri: str, experiment: str, filter_string: str) -> list[TrackedRu
 
 def metric_history(uri: str, run_id: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
     """Points (step, value) of metrics in order of steps; a metric the run does not have is left out."""
-    with _mlflow(uri) as client:
+    with mlflow_client(uri) as client:
         histories = {name: client.get_metric_history(run_id, name) for name in names}
     return {name: sorted((point.step, point.value) for point in points) for name, points in histories.items() if points}
 
@@ -108,7 +108,7 @@ def log_file(uri: str, run_id: str, path: Path, folder: str) -> None:
     Raises:
         StageError: MLflow does not take it.
     """
-    with _mlflow(uri) as client:
+    with mlflow_client(uri) as client:
         client.log_artifact(run_id, str(path), folder)
 
 
@@ -130,8 +130,8 @@ def run_folder(run: TrackedRun, uri: str) -> Path | None:
 
 
 @contextmanager
-def _mlflow(uri: str) -> Iterator[Any]:
-    """A client; what MLflow or the network raises becomes a StageError."""
+def mlflow_client(uri: str) -> Iterator[Any]:
+    """An MLflow client; what MLflow or the network raises inside the block becomes a StageError."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_TIMEOUT_S))

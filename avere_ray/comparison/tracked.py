@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from avere_ray.comparison.leaderboard import LeaderboardRun
 from avere_ray.comparison.results import BEFORE, CURVES, Evaluation, RunResult, evaluation_stages, read_run_folder
 from avere_ray.errors import InputError
 from avere_ray.tracking_read import (
@@ -39,6 +40,19 @@ def from_mlflow(uri: str | None, experiment: str, filter_string: str) -> list[Ru
     if not runs:
         raise InputError(f"none of the runs that {filter_string!r} finds was evaluated")
     return [_result(uri, run) for run in runs]
+
+
+def leaderboard_runs(uri: str | None, experiment: str, filter_string: str) -> list[LeaderboardRun]:
+    """Runs a filter finds that have an evaluation, for the leaderboard.
+
+    Raises:
+        InputError: none has.
+        StageError: MLflow does not answer.
+    """
+    uri = default_uri(uri)
+    runs = [run for run in search_runs(uri, experiment, filter_string) if _evaluated(run)]
+    return [LeaderboardRun(result=_result(uri, run), start_ms=run.start_ms, commit=run.tags.get("git.commit", ""))
+            for run in runs]  # fmt: skip
 
 
 def _evaluated(run: TrackedRun) -> bool:

@@ -18,7 +18,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "transformers": ("avere_ray/backbones/",),
     "peft": ("avere_ray/backbones/",),
     "tokenizers": ("avere_ray/backbones/",),
-    "mlflow": ("avere_ray/tracking.py", "avere_ray/tracking_read.py"),
+    "mlflow": ("avere_ray/tracking.py", "avere_ray/tracking_read.py", "avere_ray/tracking_registry.py"),
     "av": ("avere_ray/media.py", "avere_ray/synthetic/"),
 }
 
