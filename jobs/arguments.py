@@ -5,11 +5,13 @@ line on stderr with its exit code, an unknown or missing argument with what is a
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from avere_ray.errors import AvereError, ConfigError
+from jobs.command import TRACEBACK_VARIABLE
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,6 +38,8 @@ def run_with(parser: Parser, run: Callable[[argparse.Namespace], int], argv: Seq
     try:
         return run(parser.parse_args(list(argv)))
     except AvereError as error:
+        if os.environ.get(TRACEBACK_VARIABLE) == "1":
+            sys.excepthook(type(error), error, error.__traceback__)
         print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

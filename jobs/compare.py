@@ -58,18 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
 def find_runs(args: argparse.Namespace) -> "list[tuple[RunResult, str | None]]":
     """The runs named, each with its stage or None for the last, then those the filter finds."""
-    from avere_ray.comparison.results import read_run_folder
-    from avere_ray.comparison.tracked import from_mlflow, from_selector
+    from avere_ray.comparison.tracked import find_result, from_mlflow
 
     found = []
     for selector in args.runs:
         name, _, stage = selector.partition("@")
-        folder = Path(name)
-        if (folder / "evals").is_dir() or folder.is_absolute():
-            result = read_run_folder(folder.resolve())
-        else:
-            result = from_selector(args.tracking_uri, args.tracking_experiment, name)
-        found.append((result, stage or None))
+        found.append((find_result(name, args.tracking_uri, args.tracking_experiment), stage or None))
     if args.filter:
         known = {result.run_id for result, _ in found}
         tracked = from_mlflow(args.tracking_uri, args.tracking_experiment, args.filter)

@@ -9,7 +9,6 @@ both are here to be tested. If it passes, the alias "champion" moves. Exit code 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avere_ray.errors import InputError
@@ -56,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
 
 def gate(pair: "Pair") -> list[str]:
     """Why the second of a corrected pair may not replace the first; empty when it may."""
-    from avere_ray.comparison.differences import AVERAGE
     from avere_ray.comparison.report import verdict
 
     if not pair.tasks:
@@ -64,19 +62,14 @@ def gate(pair: "Pair") -> list[str]:
     return [
         f"{t.task} is significantly worse: {t.first:.1f} to {t.second:.1f} percent, p (Holm) {t.p_holm:.4f}"
         for t in pair.tasks
-        if t.task != AVERAGE and verdict(t) == "worse"
+        if t.kind == "task" and verdict(t) == "worse"
     ]
 
 
 def _tracked(args: argparse.Namespace) -> "RunResult":
-    from avere_ray.comparison.results import read_run_folder
-    from avere_ray.comparison.tracked import from_selector
+    from avere_ray.comparison.tracked import find_result
 
-    folder = Path(args.run)
-    if (folder / "evals").is_dir() or folder.is_absolute():
-        result = read_run_folder(folder.resolve())
-    else:
-        result = from_selector(args.tracking_uri, args.tracking_experiment, args.run)
+    result = find_result(args.run, args.tracking_uri, args.tracking_experiment)
     if not result.run_id:
         raise InputError(f"{args.run} is not in MLflow; `avere-ray track {args.run}` sends it")
     return result

@@ -5,8 +5,9 @@ clips differ (two seeds of a drawn world, say) nothing is paired, and only the i
 independent figures is given, with a p-value from its spread.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,8 @@ from avere_ray.evaluation.statistics import (
 from avere_ray.evaluation.tables import Outcome
 
 AVERAGE = "average"
+UNPAIRED = "unpaired_normal"
+"""Name of the test where nothing is paired."""
 OWN_PARAMS = ("seed", "name", "run_dir")
 """Settings in which runs of the same kind differ."""
 
@@ -52,8 +55,10 @@ class TaskDifference:
     broke: int
     """Right before, wrong after."""
     test: PairedTest
+    kind: str = "task"
+    """"task", "subtype" (over all tasks) or "average"."""
     p_holm: float = math.nan
-    """Corrected over the tasks of every pair of evaluations shown; NaN for the average, which is not in the family."""
+    """Corrected over the tasks of every pair of evaluations shown, or over their sub-types; NaN for the average."""
 
     @property
     def difference(self) -> float:
@@ -89,7 +94,7 @@ class Pair:
     """Label of the baseline."""
     second: str
     tasks: tuple[TaskDifference, ...]
-    """Every task, then the average."""
+    """Every task, every labelled sub-type over all tasks, then the average."""
     flips: tuple[Flip, ...]
     shared: int
     """Questions that are the same in both."""
@@ -125,11 +130,11 @@ def compare(first: Evaluation, second: Evaluation, labels: tuple[str, str]) -> P
 
 
 def correct(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs with Holm's correction over all their tasks together."""
-    import dataclasses
-
-    family = {f"{i}/{t.task}": t.test.p for i, pair in enumerate(pairs) for t in pair.tasks if t.task != AVERAGE}
-    adjusted = holm(family)
+    """The pairs with Holm's correction over all their tasks together, and over all their sub-types together."""
+    adjusted: dict[str, float] = {}
+    for kind in ("task", "subtype"):
+        rows = [(i, t) for i, pair in enumerate(pairs) for t in pair.tasks if t.kind == kind]
+        adjusted |= holm({f"{i}/{t.task}": t.test.p for i, t in rows})
     return [
         dataclasses.replace(
             pair,
@@ -180,10 +185,18 @@ def _outcomes(evaluation: Evaluation, names: set[str]) -> list[Outcome]:
     return sorted((o for o in evaluation.outcomes() if o.sample_id in names), key=lambda o: o.sample_id)
 
 
-def _by_task(outcomes: Sequence[Outcome]) -> dict[str, np.ndarray]:
-    """Positions of each task's questions."""
-    tasks = np.array([outcome.task for outcome in outcomes])
-    return {task: np.flatnonzero(tasks == task) for task in sorted(set(tasks.tolist()))}
+def _positions(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> dict[str, np.ndarray]:
+    """Positions of the questions of each task, or of each sub-type that is labelled."""
+    names = np.array([key(outcome) for outcome in outcomes])
+    return {name: np.flatnonzero(names == name) for name in sorted(set(names.tolist()) - {""})}
+
+
+def _task_of(outcome: Outcome) -> str:
+    return outcome.task
+
+
+def _subtype_of(outcome: Outcome) -> str:
+    return outcome.subtype
 
 
 def _right(outcomes: Sequence[Outcome]) -> np.ndarray:
@@ -194,26 +207,42 @@ def _paired(left: Sequence[Outcome], right: Sequence[Outcome]) -> list[TaskDiffe
     a, b = _right(left), _right(right)
     clips = [outcome.clip_id for outcome in left]
     weights = clip_weights(len(set(clips)))
-    found, drawn, shares = [], [], np.zeros(len(a))
-    tasks = _by_task(left)
-    for task, at in tasks.items():
+
+    def draws(at: np.ndarray) -> np.ndarray:
         masked = np.zeros(len(a))
         masked[at] = 1.0
-        shares[at] = 1.0 / (len(at) * len(tasks))
         with np.errstate(invalid="ignore", divide="ignore"):
-            replicates = 100 * (weights @ by_clip((b - a) * masked, clips)) / (weights @ by_clip(masked, clips))
-        drawn.append(replicates)
-        test = paired_test(a[at], b[at], [clips[i] for i in at])
-        found.append(_task(task, a[at], b[at], _interval(replicates, len({clips[i] for i in at})), test))
-    average = _interval(np.mean(drawn, axis=0), len(set(clips)))
+            return 100 * (weights @ by_clip((b - a) * masked, clips)) / (weights @ by_clip(masked, clips))
+
+    def row(name: str, at: np.ndarray, kind: str) -> TaskDifference:
+        own = [clips[i] for i in at]
+        test = paired_test(a[at], b[at], own)
+        return _row(name, a[at], b[at], _interval(draws(at), len(set(own))), test, kind)
+
+    tasks = _positions(left, _task_of)
+    found = [row(task, at, "task") for task, at in tasks.items()]
+    subtypes = [row(name, at, "subtype") for name, at in _positions(left, _subtype_of).items()]
+    shares = np.zeros(len(a))
+    for at in tasks.values():
+        shares[at] = 1.0 / (len(at) * len(tasks))
+    interval = _interval(np.mean([draws(at) for at in tasks.values()], axis=0), len(set(clips)))
     test = sign_flip(by_clip((b - a) * shares, clips))
-    return [*found, _average(found, average, test, paired=True)]
+    return [*found, *subtypes, _average(found, interval, test, paired=True)]
 
 
-def _task(task: str, a: np.ndarray, b: np.ndarray, interval: Interval, test: PairedTest) -> TaskDifference:
-    return TaskDifference(task=task, first=100 * float(a.mean()), second=100 * float(b.mean()), interval=interval,
-                          n=len(a), paired=True, fixed=int(np.sum(b > a)), broke=int(np.sum(b < a)),
-                          test=test)  # fmt: skip
+def _row(name: str, a: np.ndarray, b: np.ndarray, interval: Interval, test: PairedTest, kind: str) -> TaskDifference:
+    return TaskDifference(
+        task=name,
+        first=100 * float(a.mean()),
+        second=100 * float(b.mean()),
+        interval=interval,
+        n=len(a),
+        paired=True,
+        fixed=int(np.sum(b > a)),
+        broke=int(np.sum(b < a)),
+        test=test,
+        kind=kind,
+    )
 
 
 def _average(tasks: Sequence[TaskDifference], interval: Interval, test: PairedTest, *, paired: bool) -> TaskDifference:
@@ -227,46 +256,58 @@ def _average(tasks: Sequence[TaskDifference], interval: Interval, test: PairedTe
         fixed=sum(t.fixed for t in tasks),
         broke=sum(t.broke for t in tasks),
         test=test,
+        kind="average",
     )
 
 
 def _unpaired(left: Sequence[Outcome], right: Sequence[Outcome]) -> list[TaskDifference]:
     if not left or not right:
         return []
-    first, second = _task_replicates(left, seed=0), _task_replicates(right, seed=1)
+    tasks, draws = _unpaired_rows(left, right, _task_of, "task")
+    subtypes, _ = _unpaired_rows(left, right, _subtype_of, "subtype")
+    if not tasks:
+        return []
+    replicates = np.mean(draws, axis=0)
+    clips = min(len({outcome.clip_id for outcome in side}) for side in (left, right))
+    test = PairedTest(name=UNPAIRED, p=normal_p(float(np.mean([t.difference for t in tasks])), replicates))
+    return [*tasks, *subtypes, _average(tasks, _interval(replicates, clips), test, paired=False)]
+
+
+def _unpaired_rows(
+    left: Sequence[Outcome], right: Sequence[Outcome], key: Callable[[Outcome], str], kind: str
+) -> tuple[list[TaskDifference], list[np.ndarray]]:
+    first, second = _replicates(left, key, seed=0), _replicates(right, key, seed=1)
     found, drawn = [], []
-    for task in (task for task in first if task in second):
-        (a, n_a, draws_a, clips_a), (b, n_b, draws_b, clips_b) = first[task], second[task]
-        replicates = draws_b - draws_a
-        drawn.append(replicates)
-        test = PairedTest(name="unpaired_normal", p=normal_p(b - a, replicates))
+    for name in (name for name in first if name in second):
+        (a, n_a, draws_a, clips_a), (b, n_b, draws_b, clips_b) = first[name], second[name]
+        drawn.append(draws_b - draws_a)
+        test = PairedTest(name=UNPAIRED, p=normal_p(b - a, drawn[-1]))
+        interval = _interval(drawn[-1], min(clips_a, clips_b))
         found.append(
             TaskDifference(
-                task=task,
+                task=name,
                 first=a,
                 second=b,
-                interval=_interval(replicates, min(clips_a, clips_b)),
+                interval=interval,
                 n=n_a + n_b,
                 paired=False,
                 fixed=0,
                 broke=0,
                 test=test,
+                kind=kind,
             )
         )
-    if not found:
-        return []
-    draws = np.mean(drawn, axis=0)
-    difference = float(np.mean([t.difference for t in found]))
-    test = PairedTest(name="unpaired_normal", p=normal_p(difference, draws))
-    return [*found, _average(found, _interval(draws, 100), test, paired=False)]
+    return found, drawn
 
 
-def _task_replicates(outcomes: Sequence[Outcome], *, seed: int) -> dict[str, tuple[float, int, np.ndarray, int]]:
-    """Accuracy in percent, n, bootstrap replicates and clips of each task."""
+def _replicates(
+    outcomes: Sequence[Outcome], key: Callable[[Outcome], str], *, seed: int
+) -> dict[str, tuple[float, int, np.ndarray, int]]:
+    """Accuracy in percent, n, bootstrap replicates and number of clips of each task or sub-type."""
     right, clips = _right(outcomes), [outcome.clip_id for outcome in outcomes]
     weights = clip_weights(len(set(clips)), seed=seed)
     found = {}
-    for task, at in _by_task(outcomes).items():
+    for task, at in _positions(outcomes, key).items():
         masked = np.zeros(len(right))
         masked[at] = 1.0
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -7,6 +7,7 @@ from avere_ray.comparison.wording import (
     SEED_HEAD,
     figure_rows,
     markdown_table,
+    other_rows,
     pair_rows,
     param_rows,
     seed_rows,
@@ -22,6 +23,9 @@ def to_markdown(report: Report) -> str:
     parts.append("## Accuracy, percent\n\n" + markdown_table(["task", *(c.label for c in report.columns)],
                                                              figure_rows(report)))  # fmt: skip
     parts += [_pair(pair) for pair in report.pairs]
+    if report.other:
+        head = ["figure", *(column.label for column in report.columns)]
+        parts.append("## Other figures, percent\n\n" + markdown_table(head, other_rows(report)))
     for group in report.seeds:
         title = f"## {group.label} over the seeds {', '.join(group.seeds)} (mean ± standard deviation)"
         parts.append(f"{title}\n\n" + markdown_table(SEED_HEAD, seed_rows(group)))

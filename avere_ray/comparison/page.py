@@ -16,6 +16,7 @@ from avere_ray.comparison.wording import (
     PAIR_HEAD,
     SEED_HEAD,
     figure_rows,
+    other_rows,
     pair_rows,
     param_rows,
     seed_rows,
@@ -63,6 +64,7 @@ def to_html(report: Report, *, picture: Callable[[Path], str | None] = thumbnail
                    + "<p>Mean ± standard deviation over seeds; Student's t-interval of the change.</p>")
           for group in report.seeds),
         _section("Tasks", _radar(report)),
+        _other_figures(report),
         _curves(report),
         _calibration(report),
         _settings(report),
@@ -108,6 +110,14 @@ def _class(cell: str) -> str:
 
 def _accuracy_table(report: Report) -> str:
     return _table(["task", *(column.label for column in report.columns)], figure_rows(report))
+
+
+def _other_figures(report: Report) -> str:
+    if not report.other:
+        return ""
+    table = _table(["figure", *(column.label for column in report.columns)], other_rows(report))
+    title = "Recalls, F1 both ways, share of Yes and sub-types, percent"
+    return _section("Other figures", f"<details><summary>{title}</summary>{table}</details>")
 
 
 def _intervals(report: Report) -> str:

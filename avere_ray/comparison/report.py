@@ -19,6 +19,8 @@ from avere_ray.comparison.results import BEFORE, Evaluation, Points, RunResult
 from avere_ray.errors import InputError
 from avere_ray.evaluation.calibration import Calibration, calibration
 from avere_ray.evaluation.scorer import Scores
+from avere_ray.evaluation.statistics import RESAMPLES
+from avere_ray.evaluation.tables import Figure
 
 ALPHA = 0.05
 
@@ -42,6 +44,10 @@ class Column:
         value = accuracies(self.evaluation.metrics).get(task, math.nan)
         return value, math.nan, math.nan, round(self.evaluation.metrics.get(f"{task}_n", 0))
 
+    def figure(self, name: str) -> Figure | None:
+        """Another figure with its interval; None where the answers are not here."""
+        return self.scores.figures.get(name) if self.scores is not None else None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
@@ -50,6 +56,8 @@ class Report:
     columns: tuple[Column, ...]
     tasks: tuple[str, ...]
     """Tasks any column has, then "average"."""
+    other: tuple[str, ...]
+    """Names of the figures besides those accuracies."""
     params: Mapping[str, Sequence[str]]
     """Settings that differ, a value per run."""
     runs: tuple[RunResult, ...]
@@ -68,6 +76,7 @@ class Report:
                      for label, run in zip(self.run_labels, self.runs, strict=True)],
             "params": {name: list(values) for name, values in self.params.items()},
             "figures": {column.label: {task: _figure(column, task) for task in self.tasks} for column in self.columns},
+            "other_figures": {c.label: {name: _other(c, name) for name in self.other} for c in self.columns},
             "pairs": [_pair(pair) for pair in self.pairs],
             "seeds": [_seed_group(group) for group in self.seeds],
             "calibration": {label: {"n": c.n, "error": c.error, "brier": c.brier}
@@ -98,6 +107,7 @@ def make_report(runs: Sequence[tuple[RunResult, str | None]]) -> Report:
     return Report(
         columns=columns,
         tasks=(*tasks, "average"),
+        other=_other_figures(columns),
         params=differing_params(own),
         runs=tuple(own),
         run_labels=tuple(labels),
@@ -151,6 +161,11 @@ def _column(run: RunResult, stage: str, label: str) -> Column:
     return Column(label=label, run=run, evaluation=evaluation, scores=evaluation.scores())
 
 
+def _other_figures(columns: Sequence[Column]) -> tuple[str, ...]:
+    names = dict.fromkeys(name for column in columns if column.scores is not None for name in column.scores.figures)
+    return tuple(name for name in names if not name.endswith("_overall_accuracy") and name != "average_accuracy")
+
+
 def _said(stage: str) -> str:
     return "before" if stage == BEFORE else f"round {stage.partition('=')[2]}"
 
@@ -183,14 +198,24 @@ def _notes(columns: Sequence[Column], pairs: Sequence[Pair]) -> tuple[str, ...]:
     tests = {t.test.name for pair in pairs for t in pair.tasks}
     if "sign_flip_by_clip" in tests:
         notes.append("sign_flip_by_clip: permutation of clips, since some clips have several questions")
-    notes.append("p (Holm) is corrected over all tasks and pairs shown, without the averages; intervals are 95 %, "
-                 "from 2,000 resamples of whole clips")  # fmt: skip
+    notes.append(
+        "p (Holm) is corrected over the tasks of all pairs shown, and over their sub-types; intervals are 95 %, from "
+        f"{RESAMPLES} resamples of whole clips"
+    )
     return tuple(notes)
 
 
 def _figure(column: Column, task: str) -> dict[str, Any]:
     value, low, high, n = column.accuracy(task)
     return {"accuracy": _plain(value), "low": _plain(low), "high": _plain(high), "n": n}
+
+
+def _other(column: Column, name: str) -> dict[str, Any] | None:
+    figure = column.figure(name)
+    if figure is None:
+        return None
+    low, high = figure.interval.low, figure.interval.high
+    return {"value": _plain(figure.value), "low": _plain(low), "high": _plain(high), "n": figure.n}
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
@@ -213,6 +238,7 @@ def _task(t: TaskDifference) -> dict[str, Any]:
         "low": _plain(t.interval.low),
         "high": _plain(t.interval.high),
         "n": t.n,
+        "kind": t.kind,
         "paired": t.paired,
         "fixed": t.fixed,
         "broke": t.broke,

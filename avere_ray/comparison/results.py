@@ -96,6 +96,8 @@ def read_run_folder(folder: Path) -> RunResult:
         InputError: there is no finished evaluation in it.
         StageError: a file in it cannot be read.
     """
+    if not folder.is_dir():
+        raise InputError(f"there is no run folder {folder}")
     stages = evaluation_stages(folder)
     if not stages:
         raise InputError(f"{folder} holds no finished evaluation; `avere-ray evaluate` or `pipeline` makes one")

@@ -1,6 +1,7 @@
 """Runs as MLflow knows them, with the answers of their folder where that is on this machine."""
 
 import dataclasses
+from pathlib import Path
 
 from avere_ray.comparison.leaderboard import LeaderboardRun
 from avere_ray.comparison.results import BEFORE, CURVES, Evaluation, RunResult, evaluation_stages, read_run_folder
@@ -15,6 +16,21 @@ from avere_ray.tracking_read import (
 )
 
 _PREFIX = "eval/"
+
+
+def find_result(selector: str, uri: str | None, experiment: str) -> RunResult:
+    """The run a user means: a run folder, else an MLflow run id or name.
+
+    What holds evaluations, is absolute or has a slash is taken as a folder.
+
+    Raises:
+        InputError: there is no such run, several have the name, or it has no evaluation.
+        StageError: MLflow does not answer.
+    """
+    folder = Path(selector)
+    if (folder / "evals").is_dir() or "/" in selector:
+        return read_run_folder(folder.resolve())
+    return from_selector(uri, experiment, selector)
 
 
 def from_selector(uri: str | None, experiment: str, selector: str) -> RunResult:

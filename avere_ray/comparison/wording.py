@@ -17,6 +17,11 @@ def figure_rows(report: Report) -> list[list[str]]:
     return [[task, *(_accuracy(column, task) for column in report.columns)] for task in report.tasks]
 
 
+def other_rows(report: Report) -> list[list[str]]:
+    """Recalls, F1 both ways, share of Yes and sub-types: name, then each column's figure with interval and n."""
+    return [[name, *(_other(column, name) for column in report.columns)] for name in report.other]
+
+
 def pair_rows(pair: Pair) -> list[list[str]]:
     """One row per task, in the order of `PAIR_HEAD`."""
     return [
@@ -62,8 +67,16 @@ def p_value(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
+def _other(column: Column, name: str) -> str:
+    figure = column.figure(name)
+    return "-" if figure is None else _figure(figure.value, figure.interval.low, figure.interval.high, figure.n)
+
+
 def _accuracy(column: Column, task: str) -> str:
-    value, low, high, n = column.accuracy(task)
+    return _figure(*column.accuracy(task))
+
+
+def _figure(value: float, low: float, high: float, n: int) -> str:
     if math.isnan(value):
         return "-"
     spread = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else ""

@@ -23,7 +23,7 @@ from typing import Any
 from avere_ray.errors import InputError
 from avere_ray.evaluation.benchmark import Answers, Benchmark
 from avere_ray.evaluation.choices import flat_metrics, score_choices, score_choices_released
-from avere_ray.evaluation.scorer import Annotations, Item, ReadOptions, Scorer, unique
+from avere_ray.evaluation.scorer import Annotations, Item, ReadOptions, Scorer, Scores, unique
 from avere_ray.prompts import TASKS
 from avere_ray.records import Clip, Drop, Modality, Query
 from avere_ray.responses import is_yes_no, split_choice
@@ -69,11 +69,13 @@ def load(path: Path, clips: Sequence[Clip]) -> tuple[list[Query], list[Drop]]:
 
 def score(queries: Sequence[Query], answers: Answers) -> dict[str, float]:
     """Metrics of responses by query id, without intervals; see the module docstring."""
-    items = [
-        Item(sample_id=q.query_id, gold=q.answer, clip_id=q.clip_id, task=q.task, subtype=q.subtype, choices=q.choices)
-        for q in queries
-    ]
+    items = _items(queries)
     return flat_metrics(items, answers, score_choices("emorealm", items, answers, intervals=False))
+
+
+def details(queries: Sequence[Query], answers: Answers) -> Scores:
+    """Figures of responses by query id, each with n and a 95 % interval over clips."""
+    return score_choices("emorealm", _items(queries), answers)
 
 
 def read(path: Path, options: ReadOptions) -> Annotations:
@@ -85,13 +87,20 @@ def read(path: Path, options: ReadOptions) -> Annotations:
     return Annotations(items=unique([_item(item, f"{path}, item {i}") for i, item in enumerate(_read(path))], path))
 
 
-EMOREALM = Benchmark(name="emorealm", load=load, score=score)
+EMOREALM = Benchmark(name="emorealm", load=load, score=score, details=details)
 EMOREALM_SCORER = Scorer(
     name="emorealm",
     read=read,
     score=partial(score_choices, "emorealm"),
     legacy=partial(score_choices_released, "emorealm", TASKS[2:]),
 )
+
+
+def _items(queries: Sequence[Query]) -> list[Item]:
+    return [
+        Item(sample_id=q.query_id, gold=q.answer, clip_id=q.clip_id, task=q.task, subtype=q.subtype, choices=q.choices)
+        for q in queries
+    ]
 
 
 def _item(item: Any, where: str) -> Item:

@@ -60,8 +60,11 @@ def test_one_run_is_compared_with_itself_before_training(demo: Path) -> None:
     assert tasks["modality_agreement"].test.name == "none"
     assert [verdict(tasks[name]) for name in ("reasoning_stress_audio", "modality_agreement")] == [
         "better", "no evidence"]  # fmt: skip
-    assert tasks["average"].difference == pytest.approx(np.mean([t.difference for t in pair.tasks[:-1]]))
+    assert tasks["average"].difference == pytest.approx(np.mean([t.difference for t in pair.tasks if t.kind == "task"]))
     assert math.isnan(tasks["average"].p_holm)
+    spurious = tasks["spurious"]
+    assert (spurious.kind, spurious.n, spurious.test.name) == ("subtype", 60, "sign_flip_by_clip")
+    assert spurious.p_holm == spurious.test.p  # a family of its own
 
 
 def test_flips_name_the_question_and_both_answers(demo: Path) -> None:
@@ -89,7 +92,7 @@ def test_only_the_questions_both_have_are_paired(tmp_path: Path, demo: Path) -> 
     first, second = read_run_folder(demo).last(), read_run_folder(longer).last()
     pair = compare(first, second, ("a", "b"))
     assert (pair.shared, pair.apart) == (90, 9)
-    assert all(task.n == 30 for task in pair.tasks[:-1])
+    assert all(task.n == 30 for task in pair.tasks if task.kind == "task")
 
 
 def test_several_questions_of_a_clip_are_tested_by_clip(tmp_path: Path) -> None:
@@ -119,8 +122,8 @@ def test_holm_is_over_all_pairs(tmp_path: Path, demo: Path) -> None:
     evaluations = [run.last() for run in runs]
     pairs = [compare(evaluations[0], e, ("x", "y")) for e in evaluations[1:]]
     corrected = correct(pairs)
-    smallest = min(t.test.p for pair in pairs for t in pair.tasks[:-1])
-    assert min(t.p_holm for pair in corrected for t in pair.tasks[:-1]) == pytest.approx(6 * smallest)
+    smallest = min(t.test.p for pair in pairs for t in pair.tasks if t.kind == "task")
+    assert min(t.p_holm for pair in corrected for t in pair.tasks if t.kind == "task") == pytest.approx(6 * smallest)
 
 
 def test_seeds_of_one_setting_are_summed_up(tmp_path: Path) -> None:
@@ -170,7 +173,7 @@ def test_the_page_needs_nothing_and_escapes_everything(tmp_path: Path) -> None:
     assert "<script" not in page and "&lt;script&gt;" in page and "Is &lt;b&gt;" in page
     assert not any(word in page for word in ("http://", "https://", "//cdn", "@import", "url(", 'src="/', "<link"))
     assert "prefers-color-scheme: dark" in page
-    for part in ("Accuracy by task", "as a radar", "<figcaption>loss", "questions fixed", "p (Holm)"):
+    for part in ("Accuracy by task", "as a radar", "<figcaption>loss", "questions fixed", "p (Holm)", "standard_f1"):
         assert part in page
 
 
@@ -243,7 +246,8 @@ def test_a_stage_is_named_behind_an_at(demo: Path, tmp_path: Path, capsys: pytes
         ([], "name a run folder"),
         (["{demo}@round=7", "{demo}"], "no evaluation 'round=7'; it has before, round=1"),
         (["{demo}@before"], "cannot be compared with itself"),
-        (["{tmp}/nothing"], "holds no finished evaluation"),
+        (["{tmp}/nothing"], "there is no run folder"),
+        (["{tmp}/"], "holds no finished evaluation"),
         (["nobody"], "no MLflow database at"),
         (["{demo}", "--color"], "unrecognized arguments: --color"),
     ],
