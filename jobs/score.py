@@ -6,7 +6,8 @@ every figure has n and a 95 % interval from resampled clips; --legacy applies th
 
   emorealm   --annotations emorealm_v1.json
   dfew       --annotations set_1.csv, or the folder of the five with --fold K
-  ravdess    --annotations FOLDER of clips, or a file of their names; --channel speech (default), song or both
+  ravdess    --annotations FOLDER of clips, or a file of their names; --channel speech, song or both
+             (default speech; with --legacy both)
   mer2023    --annotations test3-label.csv
   emer       --annotations track3_train_ovmerd.csv; the predictions are a judge's replies, <name>.json (also: ovmerd)
   avhbench   --annotations QA.json, or a folder of such files
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     from avere_ray.evaluation.scorer import ReadOptions, check_options, score_files
 
     scorer = SCORERS[args.benchmark]
-    options = ReadOptions(fold=args.fold, channel=args.channel)
+    both = "both" if args.legacy and "channel" in scorer.options else None  # the released scorer reads what is there
+    options = ReadOptions(fold=args.fold, channel=args.channel or both)
     check_options(scorer, options)
     if args.legacy and scorer.legacy is None:
         raise ConfigError(f"no released scorer of {scorer.name} is known; leave --legacy out")

@@ -59,7 +59,8 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]], title: str) -> str
         _line(left, 8, left, height - bottom, "grid"),
         _line(left, height - bottom, width - 8, height - bottom, "grid"),
     ]
-    parts += [_text(left - 4, 14, _short(y1), "end"), _text(left - 4, height - bottom, _short(y0), "end")]
+    ends = [0.0 if abs(y) < 1e-3 * span_y else y for y in (y1, y0)]
+    parts += [_text(left - 4, 14, _short(ends[0]), "end"), _text(left - 4, height - bottom, _short(ends[1]), "end")]
     parts += [_text(left, height - 6, str(x0), "start"), _text(width - 8, height - 6, str(x1), "end")]
     for i, line in enumerate(series.values()):
         path = " ".join(at(x, y) for x, y in line if math.isfinite(y))

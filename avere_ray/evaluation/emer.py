@@ -90,12 +90,12 @@ def score(items: Sequence[Item], responses: Responses) -> Scores:
 
 
 def score_released(items: Sequence[Item], responses: Responses) -> Scores:
-    """Means over the replies that can be read.
+    """Means over the replies that are JSON, whatever numbers they hold.
 
     Raises:
-        InputError: none can, where the released scorer fails.
+        InputError: none is, or one lacks a score, where the released scorer fails.
     """
-    judged = {name: parse_judgement(responses[name]) for name in _there(items, responses)}
+    judged = {name: _released_judgement(name, responses[name]) for name in _there(items, responses)}
     known = [row for row in judged.values() if row is not None]
     if not known:
         raise InputError("emer: no judgement can be read, which the released scorer cannot average either")
@@ -109,6 +109,16 @@ def score_released(items: Sequence[Item], responses: Responses) -> Scores:
         unparsable=tuple(name for name, row in judged.items() if row is None),
         figures={name: Figure(value, NO_INTERVAL, len(known)) for name, value in means.items()},
     )
+
+
+def _released_judgement(name: str, reply: str) -> Mapping[str, float] | None:
+    try:
+        found = json.loads(reply.lstrip("`json").rstrip("`").strip())
+    except ValueError:
+        return None
+    if not isinstance(found, Mapping) or not all(isinstance(found.get(key), int | float) for key in CRITERIA):
+        raise InputError(f"emer: the judgement of {name} lacks a score, where the released scorer fails as well")
+    return {key: found[key] for key in CRITERIA}
 
 
 def _there(items: Sequence[Item], responses: Responses) -> list[str]:

@@ -118,7 +118,7 @@ def _item(item: Any, where: str) -> Item:
 
 def _read(path: Path) -> list[Any]:
     if not path.is_file():
-        raise InputError(f"benchmark file {path} does not exist; set data.benchmark to an EmoReAlM-format JSON file")
+        raise InputError(f"benchmark file {path} does not exist; an EmoReAlM-format JSON file is needed")
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:

@@ -6,7 +6,8 @@ Data: Livingstone & Russo, PLoS ONE 13(5), 2018; 24 actors. Split: all full audi
 05 anger, 06 fear, 07 disgust, 08 surprise), intensity, statement, repetition, actor. Calm is left out, as the paper
 (arXiv 2602.07054) does. Prompt: `PROMPT` of `emotion_scores`. Metrics: WAR, UAR, macro-F1, confusion.
 Annotations are the names themselves: a folder of media, or a file with one name a line. A prediction is called
-`<name without ending>.txt`. The released scorer reads the channels that lie in the folder; so does `--channel both`.
+`<name without ending>.txt`. The released scorer reads whatever channels are there; so does
+`--legacy` by default.
 """
 
 import re

@@ -137,6 +137,12 @@ def test_emer_means_of_four_criteria(tmp_path: Path) -> None:
     assert (found.scored, found.missing, found.unparsable) == (3, ("s4",), ("s3",))
     released = scored("ovmerd", table, folder, legacy=True)
     assert values(released, "avg_cue_overlap", "avg_hallucinated_cues") == [5.0, 5.5]
+    written(folder / "s4.json", judged(11, 5, 5, 5))  # out of range: unreadable here, counted there
+    assert scored("emer", table, folder).unparsable == ("s3", "s4")
+    assert values(scored("emer", table, folder, legacy=True), "avg_cue_overlap") == [7.0]
+    written(folder / "s4.json", '{"cue_overlap": 3}')
+    with pytest.raises(InputError, match="s4 lacks a score"):
+        scored("emer", table, folder, legacy=True)
 
 
 def test_emer_reads_a_batch_services_replies(tmp_path: Path) -> None:
