@@ -15,7 +15,7 @@ from avere_ray.evaluation import BENCHMARKS
 from avere_ray.evaluation.benchmark import evaluate
 from avere_ray.progress import reused, stage_progress
 from avere_ray.records import EvalResult, Rollout
-from avere_ray.stages import StageFolder, StageManifest, digest, file_digest
+from avere_ray.stages import StageFolder, StageManifest, digest, file_digest, write_json
 from jobs.build_preferences import require
 from jobs.command import run_command
 from jobs.layout import newest_adapter, stage_path
@@ -78,6 +78,8 @@ def _score(cfg: RunConfig, round_: int, workers: Workers, folder: StageFolder, w
                 adapter_version=round_ + 1,
                 round_=round_,
             )
+        scores = benchmark.details(queries, {answer.query_id: answer.text for answer in answers})
+        write_json(folder.path / f"{name}_scores.json", scores.to_json())
         results.append(result)
         predictions += answers
     folder.write("results", EvalResult, results)

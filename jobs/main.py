@@ -19,6 +19,10 @@ VERBS: dict[str, str] = {
     "tiny-base": "trains the tiny base model from nothing",
     "doctor": "checks this machine and this config before a run, and says what to do",
     "track": "sends to MLflow what a run could not send itself",
+    "score": "figures of predictions on disk, without a model or media",
+    "compare": "runs side by side: figures with intervals, paired tests, questions that flipped",
+    "leaderboard": "what was measured, from MLflow, and what others published",
+    "promote": "makes a run's adapter the champion in MLflow's registry, if no task got worse",
     "ledger": "what each stage of a run used and dropped, and why",
 }
 

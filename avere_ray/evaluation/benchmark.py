@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avere_ray.errors import StageError
+from avere_ray.evaluation.scorer import Scores
 from avere_ray.protocols import GenerateFn
 from avere_ray.records import Clip, Drop, EvalResult, Query, Rollout
 
@@ -22,6 +23,8 @@ class Benchmark:
     """Questions of a file about the given clips, and those left out because their clip is missing."""
     score: Callable[[Sequence[Query], Answers], dict[str, float]]
     """Metrics of answers to questions; accuracies in percent."""
+    details: Callable[[Sequence[Query], Answers], Scores]
+    """The same figures with n, 95 % intervals and confusion tables."""
 
 
 def evaluate(

@@ -8,20 +8,22 @@ reasoning_stress_video (Yes or No). File: a JSON list of {"id", "video", "task",
 here optionally "subtype" ("spurious", "hallucination", "no_hallucination"), "about_cue" and "modality".
 
 Prompt: the question, a space, the choices joined by spaces (`evaluate_emorealm.py`). Metrics: `<task>_<metric>` (see
-`metrics`), `<task>_<subtype>_accuracy`, the pooled `<subtype>_accuracy`, and `average_accuracy`, the unweighted mean
+`choices`), `<task>_<subtype>_accuracy`, the pooled `<subtype>_accuracy`, and `average_accuracy`, the unweighted mean
 of the tasks' accuracies, which is the leaderboard's figure. Unlike the released scorer, missing answers count as wrong
-and a question whose clip is missing is reported.
+and a question whose clip is missing is reported. A prediction is called `<id>.txt`. Released rules: see `released`.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avere_ray.errors import InputError
 from avere_ray.evaluation.benchmark import Answers, Benchmark
-from avere_ray.evaluation.metrics import Graded, accuracy, choice_metrics, grade
+from avere_ray.evaluation.choices import flat_metrics, score_choices, score_choices_released
+from avere_ray.evaluation.scorer import Annotations, Item, ReadOptions, Scorer, Scores, unique
 from avere_ray.prompts import TASKS
 from avere_ray.records import Clip, Drop, Modality, Query
 from avere_ray.responses import is_yes_no, split_choice
@@ -66,36 +68,57 @@ def load(path: Path, clips: Sequence[Clip]) -> tuple[list[Query], list[Drop]]:
 
 
 def score(queries: Sequence[Query], answers: Answers) -> dict[str, float]:
-    """Metrics of responses by query id; see the module docstring."""
-    graded = grade(queries, answers)
-    tasks = _groups(graded, lambda g: g.query.task)
-    metrics: dict[str, float] = {}
-    for task, group in tasks.items():
-        metrics |= {f"{task}_{name}": value for name, value in choice_metrics(group).items()}
-        for subtype, part in _groups(group, lambda g: g.query.subtype).items():
-            metrics |= {f"{task}_{subtype}_accuracy": accuracy(part)} if subtype else {}
-    for subtype, part in _groups(graded, lambda g: g.query.subtype).items():
-        metrics |= {f"{subtype}_accuracy": accuracy(part)} if subtype else {}
-    if tasks:
-        metrics["average_accuracy"] = sum(accuracy(group) for group in tasks.values()) / len(tasks)
-    metrics["missing"] = float(sum(g.missing for g in graded))
-    metrics["unparsable"] = float(sum(g.letter is None and not g.missing for g in graded))
-    return metrics
+    """Metrics of responses by query id, without intervals; see the module docstring."""
+    items = _items(queries)
+    return flat_metrics(items, answers, score_choices("emorealm", items, answers, intervals=False))
 
 
-EMOREALM = Benchmark(name="emorealm", load=load, score=score)
+def details(queries: Sequence[Query], answers: Answers) -> Scores:
+    """Figures of responses by query id, each with n and a 95 % interval over clips."""
+    return score_choices("emorealm", _items(queries), answers)
 
 
-def _groups(graded: Sequence[Graded], key: Any) -> dict[str, list[Graded]]:
-    groups: dict[str, list[Graded]] = defaultdict(list)
-    for item in graded:
-        groups[key(item)].append(item)
-    return dict(sorted(groups.items()))
+def read(path: Path, options: ReadOptions) -> Annotations:
+    """Questions of an EmoReAlM file, whatever clips are there.
+
+    Raises:
+        InputError: see `load`.
+    """
+    return Annotations(items=unique([_item(item, f"{path}, item {i}") for i, item in enumerate(_read(path))], path))
+
+
+EMOREALM = Benchmark(name="emorealm", load=load, score=score, details=details)
+EMOREALM_SCORER = Scorer(
+    name="emorealm",
+    read=read,
+    score=partial(score_choices, "emorealm"),
+    legacy=partial(score_choices_released, "emorealm", TASKS[2:]),
+)
+
+
+def _items(queries: Sequence[Query]) -> list[Item]:
+    return [
+        Item(sample_id=q.query_id, gold=q.answer, clip_id=q.clip_id, task=q.task, subtype=q.subtype, choices=q.choices)
+        for q in queries
+    ]
+
+
+def _item(item: Any, where: str) -> Item:
+    _check(item, where)
+    query = _query(item, str(item["video"]))
+    return Item(
+        sample_id=query.query_id,
+        gold=query.answer,
+        clip_id=query.clip_id,
+        task=query.task,
+        subtype=query.subtype,
+        choices=query.choices,
+    )
 
 
 def _read(path: Path) -> list[Any]:
     if not path.is_file():
-        raise InputError(f"benchmark file {path} does not exist; set data.benchmark to an EmoReAlM-format JSON file")
+        raise InputError(f"benchmark file {path} does not exist; an EmoReAlM-format JSON file is needed")
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:

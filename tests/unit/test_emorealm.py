@@ -1,5 +1,6 @@
 """EmoReAlM: the file format, and scores against values computed by hand (the released scorer's definitions)."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from avere_ray.errors import InputError, StageError
 from avere_ray.evaluation import BENCHMARKS, evaluate
-from avere_ray.evaluation.emorealm import EMOREALM, load, score
+from avere_ray.evaluation.emorealm import EMOREALM, details, load, score
 from avere_ray.fakes import FakeGenerate, always_right, scripted
 from avere_ray.records import Clip, Query
 
@@ -167,6 +168,17 @@ def test_subtypes_per_task_and_pooled() -> None:
     assert metrics["spurious_accuracy"] == pytest.approx(100 / 3)
     assert metrics["hallucination_accuracy"] == metrics["no_hallucination_accuracy"] == 100.0
     assert f"{audio}_hallucination_accuracy" not in metrics
+
+
+def test_details_are_the_same_figures_with_intervals() -> None:
+    queries = [question(str(i), "modality_agreement", "AB"[i % 2]) for i in range(20)]
+    queries = [dataclasses.replace(query, clip_id=f"c{i}") for i, query in enumerate(queries)]
+    answers: dict[str, str | None] = {str(i): "(A)" if i < 15 else None for i in range(20)}
+    found, plain = details(queries, answers), score(queries, answers)
+    assert all(plain[name] == pytest.approx(figure.value) for name, figure in found.figures.items())
+    accuracy = found.figures["modality_agreement_overall_accuracy"]
+    assert accuracy.n == 20 and accuracy.interval.low < accuracy.value < accuracy.interval.high
+    assert len(found.missing) == 5
 
 
 # evaluate -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,219 @@
+"""What past runs left behind: settings, evaluations with every answer, and training curves.
+
+A run is read from its folder where that is there, and from MLflow else; then there are figures, but no answers, and so
+no paired tests. Optional beside an evaluation's predictions: `option_logps.jsonl`, lines of {"query_id", "logps":
+{"A": nats, ...}}, from which calibration is computed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from avere_ray.errors import InputError
+from avere_ray.evaluation.choices import choice_outcomes, score_choices
+from avere_ray.evaluation.emorealm import EMOREALM_SCORER
+from avere_ray.evaluation.scorer import Item, ReadOptions, Scores
+from avere_ray.evaluation.tables import Outcome
+from avere_ray.metrics import FOLDER, read_events, spool_paths
+from avere_ray.records import Clip, Rollout
+from avere_ray.stages import file_digest, read_manifest, read_records
+
+BEFORE = "before"
+CURVES = ("loss", "rewards/margins", "rewards/accuracies", "modality/margin", "text_prior/gap", "logps/chosen",
+          "logps/rejected", "learning_rate", "grad_norm")  # fmt: skip
+"""Training metrics that are drawn."""
+LIKELIHOODS = "option_logps.jsonl"
+
+Points = list[tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A question as asked, with what tells it apart from one of the same id elsewhere."""
+
+    item: Item
+    text: str
+    identity: tuple[str, ...]
+    """Id, words, right answer and digest of the clip."""
+    media: Path | None
+    """The clip's file, where it is there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """One evaluation of a run."""
+
+    stage: str
+    """"before" or "round=K"."""
+    metrics: Mapping[str, float]
+    """As the run computed them."""
+    questions: Mapping[str, Question] = field(default_factory=dict)
+    """By id; empty when the answers are not here."""
+    responses: Mapping[str, str] = field(default_factory=dict)
+    """Responses by question id."""
+    option_logps: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Log-likelihood of each option's letter, nats, by question id."""
+
+    def outcomes(self) -> list[Outcome]:
+        """What every response says; empty when the answers are not here."""
+        return choice_outcomes([question.item for question in self.questions.values()], self.responses)
+
+    def scores(self) -> Scores | None:
+        """Figures with intervals, from the answers."""
+        items = [question.item for question in self.questions.values()]
+        return score_choices("emorealm", items, self.responses) if items else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """One run."""
+
+    name: str
+    run_id: str
+    """MLflow's; empty when the run was not tracked."""
+    params: Mapping[str, str]
+    """Settings, flattened."""
+    evaluations: Mapping[str, Evaluation]
+    """By stage, in the order they were made."""
+    curves: Mapping[str, Points]
+    """Training metrics by name."""
+    folder: Path | None
+    tracking_uri: str = ""
+
+    def last(self) -> Evaluation:
+        """The newest evaluation."""
+        return list(self.evaluations.values())[-1]
+
+
+def read_run_folder(folder: Path) -> RunResult:
+    """A run from its folder.
+
+    Raises:
+        InputError: there is no finished evaluation in it.
+        StageError: a file in it cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no run folder {folder}")
+    stages = evaluation_stages(folder)
+    if not stages:
+        raise InputError(f"{folder} holds no finished evaluation; `avere-ray evaluate` or `pipeline` makes one")
+    config = _yaml(folder / "evals" / stages[-1] / "config.yaml")
+    questions = _questions(folder, config)
+    state = _json(folder / "mlflow.json")
+    return RunResult(
+        name=str(config.get("name", folder.name)) if config.get("name") != "run" else folder.name,
+        run_id=str(state.get("run_id") or ""),
+        tracking_uri=str(state.get("tracking_uri") or ""),
+        params=_flat(config),
+        evaluations={stage: _evaluation(folder, stage, questions) for stage in stages},
+        curves=_curves(folder / FOLDER),
+        folder=folder,
+    )
+
+
+def evaluation_stages(folder: Path) -> list[str]:
+    """Finished evaluations of a run folder in the order they were made."""
+    found = [path.parent.name for path in (folder / "evals").glob("*/manifest.json")]
+    return sorted(found, key=lambda name: -1 if name == BEFORE else int(name.partition("=")[2] or 0))
+
+
+def _evaluation(folder: Path, stage: str, questions: Mapping[str, Question]) -> Evaluation:
+    place = folder / "evals" / stage
+    manifest = read_manifest(place)
+    rollouts = read_records(place / "predictions.parquet", Rollout)
+    return Evaluation(
+        stage=stage,
+        metrics=dict(manifest.summary.get("metrics", {})) if manifest is not None else {},
+        questions=questions,
+        responses={rollout.query_id: rollout.text for rollout in rollouts},
+        option_logps=_likelihoods(place / LIKELIHOODS),
+    )
+
+
+def _questions(folder: Path, config: Mapping[str, Any]) -> dict[str, Question]:
+    """Held-out questions of a run; none when their file is not here any more."""
+    data = config.get("data") or {}
+    clips = Path(data["clips"]) if data.get("clips") else folder / "clips"
+    file = Path(data["benchmark"]) if data.get("benchmark") else clips / "emorealm.json"
+    if not file.is_file():
+        return {}
+    items = EMOREALM_SCORER.read(file, ReadOptions()).items
+    texts = {str(row["id"]): str(row["question"]) for row in json.loads(file.read_text(encoding="utf-8"))}
+    digests = _clip_digests(clips, items, folder)
+    return {item.sample_id: _question(item, texts[item.sample_id], clips, digests[item.clip_id]) for item in items}
+
+
+def _question(item: Item, text: str, clips: Path, digest: str) -> Question:
+    media = clips / item.clip_id
+    return Question(
+        item=item,
+        text=text,
+        identity=(item.sample_id, text, *item.choices, item.gold, digest),
+        media=media if media.is_file() else None,
+    )
+
+
+def _clip_digests(clips: Path, items: Sequence[Item], folder: Path) -> dict[str, str]:
+    """SHA-256 by clip path: from the clip table, else of the file, else the digest of everything decoded."""
+    table = clips / "clips.parquet"
+    known = {clip.uri: clip.sha256 for clip in read_records(table, Clip)} if table.is_file() else {}
+    decoded = read_manifest(folder / "decoded")
+    found = {}
+    for name in {item.clip_id for item in items}:
+        if known.get(name):
+            found[name] = known[name]
+        elif (clips / name).is_file():
+            found[name] = file_digest(clips / name)
+        else:
+            found[name] = decoded.output_digest if decoded is not None else str(folder)
+    return found
+
+
+def _likelihoods(path: Path) -> dict[str, dict[str, float]]:
+    if not path.is_file():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return {str(row["query_id"]): {name: float(value) for name, value in row["logps"].items()} for row in rows}
+
+
+def _curves(folder: Path) -> dict[str, Points]:
+    points: dict[str, Points] = {}
+    for path in spool_paths(folder) if folder.is_dir() else []:
+        offset = 0
+        while events := read_events(path, offset):
+            offset = events[-1].end
+            for event in events:
+                for name in CURVES if event.kind == "metrics" else ():
+                    if name in event.metrics:
+                        points.setdefault(name, []).append((int(event.body["step"]), event.metrics[name]))
+    return {name: sorted(points[name]) for name in CURVES if name in points}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    params: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            params |= _flat(value, f"{prefix}{name}.")
+        else:
+            params[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return params
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,108 @@
+"""Runs as MLflow knows them, with the answers of their folder where that is on this machine."""
+
+import dataclasses
+from pathlib import Path
+
+from avere_ray.comparison.leaderboard import LeaderboardRun
+from avere_ray.comparison.results import BEFORE, CURVES, Evaluation, RunResult, evaluation_stages, read_run_folder
+from avere_ray.errors import InputError
+from avere_ray.tracking.past import (
+    TrackedRun,
+    default_uri,
+    find_run,
+    metric_history,
+    run_folder,
+    search_runs,
+)
+
+_PREFIX = "eval/"
+
+
+def find_result(selector: str, uri: str | None, experiment: str) -> RunResult:
+    """The run a user means: a run folder, else an MLflow run id or name.
+
+    What holds evaluations, is absolute or has a slash is taken as a folder.
+
+    Raises:
+        InputError: there is no such run, several have the name, or it has no evaluation.
+        StageError: MLflow does not answer.
+    """
+    folder = Path(selector)
+    if (folder / "evals").is_dir() or "/" in selector:
+        return read_run_folder(folder.resolve())
+    return from_selector(uri, experiment, selector)
+
+
+def from_selector(uri: str | None, experiment: str, selector: str) -> RunResult:
+    """The run with this MLflow id or name.
+
+    Raises:
+        InputError: there is none, several have the name, or it has no evaluation.
+        StageError: MLflow does not answer.
+    """
+    uri = default_uri(uri)
+    return _result(uri, find_run(uri, experiment, selector))
+
+
+def from_mlflow(uri: str | None, experiment: str, filter_string: str) -> list[RunResult]:
+    """Runs a filter finds that have an evaluation.
+
+    Raises:
+        InputError: none has.
+        StageError: MLflow does not answer.
+    """
+    uri = default_uri(uri)
+    runs = [run for run in search_runs(uri, experiment, filter_string) if _evaluated(run)]
+    if not runs:
+        raise InputError(f"none of the runs that {filter_string!r} finds was evaluated")
+    return [_result(uri, run) for run in runs]
+
+
+def leaderboard_runs(uri: str | None, experiment: str, filter_string: str) -> list[LeaderboardRun]:
+    """Runs a filter finds that have an evaluation, for the leaderboard.
+
+    Raises:
+        InputError: none has.
+        StageError: MLflow does not answer.
+    """
+    uri = default_uri(uri)
+    runs = [run for run in search_runs(uri, experiment, filter_string) if _evaluated(run)]
+    return [LeaderboardRun(result=_result(uri, run), start_ms=run.start_ms, commit=run.tags.get("git.commit", ""))
+            for run in runs]  # fmt: skip
+
+
+def _evaluated(run: TrackedRun) -> bool:
+    return any(name.startswith(_PREFIX) for name in run.metrics)
+
+
+def _result(uri: str, run: TrackedRun) -> RunResult:
+    folder = run_folder(run, uri)
+    if folder is not None and evaluation_stages(folder):
+        return dataclasses.replace(
+            read_run_folder(folder), name=run.name, run_id=run.run_id, params=run.params, tracking_uri=uri
+        )
+    if not _evaluated(run):
+        raise InputError(f"run {run.name} ({run.run_id}) was never evaluated, so there is nothing to compare")
+    return RunResult(
+        name=run.name,
+        run_id=run.run_id,
+        params=run.params,
+        evaluations=_evaluations(uri, run),
+        curves=metric_history(uri, run.run_id, [name for name in CURVES if name in run.metrics]),
+        folder=None,
+        tracking_uri=uri,
+    )
+
+
+def _evaluations(uri: str, run: TrackedRun) -> dict[str, Evaluation]:
+    """Figures by the step they were logged at: the first is before training, where there are two or more."""
+    names = [name for name in run.metrics if name.startswith(_PREFIX)]
+    history = metric_history(uri, run.run_id, names)
+    steps = sorted({step for points in history.values() for step, _ in points})
+    found = {}
+    for number, step in enumerate(steps):
+        stage = BEFORE if number == 0 and len(steps) > 1 else f"round={max(number - 1, 0)}"
+        metrics = {name.removeprefix(_PREFIX): dict(points)[step]
+                   for name, points in history.items() if step in dict(points)}  # fmt: skip
+        found[stage] = Evaluation(stage=stage, metrics=metrics)
+    return found

@@ -1,0 +1,109 @@
+"""The rows of a comparison's tables as text, the same in the terminal, in Markdown and on the page."""
+
+import math
+from collections.abc import Sequence
+
+from avere_ray.comparison.differences import Pair, SeedGroup
+from avere_ray.comparison.report import Column, Report, verdict
+from avere_ray.evaluation.statistics import SeedSummary
+
+PAIR_HEAD = ("task", "n", "first", "second", "change", "95 % interval", "fixed", "broke", "test", "p", "p (Holm)",
+             "effect h", "verdict")  # fmt: skip
+SEED_HEAD = ("task", "before", "after", "change", "95 % interval of the change")
+
+
+def figure_rows(report: Report) -> list[list[str]]:
+    """Task, then each column's accuracy with interval and n."""
+    return [[task, *(_accuracy(column, task) for column in report.columns)] for task in report.tasks]
+
+
+def other_rows(report: Report) -> list[list[str]]:
+    """Recalls, F1 both ways, share of Yes and sub-types: name, then each column's figure with interval and n."""
+    return [[name, *(_other(column, name) for column in report.columns)] for name in report.other]
+
+
+def pair_rows(pair: Pair) -> list[list[str]]:
+    """One row per task, in the order of `PAIR_HEAD`."""
+    return [
+        [
+            t.task,
+            str(t.n),
+            f"{t.first:.1f}",
+            f"{t.second:.1f}",
+            f"{t.difference:+.1f}",
+            _range(t.interval.low, t.interval.high),
+            str(t.fixed) if t.paired else "-",
+            str(t.broke) if t.paired else "-",
+            t.test.name,
+            p_value(t.test.p),
+            p_value(t.p_holm),
+            f"{t.effect:+.2f}",
+            verdict(t),
+        ]
+        for t in pair.tasks
+    ]
+
+
+def seed_rows(group: SeedGroup) -> list[list[str]]:
+    """One row per task, in the order of `SEED_HEAD`."""
+    rows = []
+    for task, after in group.after.items():
+        change = group.change.get(task)
+        change_text = f"{change.mean:+.1f}" if change is not None else "-"
+        spread = _range(change.interval.low, change.interval.high) if change is not None else "-"
+        rows.append([task, _mean(group.before.get(task)), _mean(after), change_text, spread])
+    return rows
+
+
+def param_rows(report: Report) -> list[list[str]]:
+    """Setting, then each run's value."""
+    return [[name, *(_cut(value) for value in values)] for name, values in report.params.items()]
+
+
+def p_value(p: float) -> str:
+    """ "0.052", "< 0.0001", or "-"."""
+    if math.isnan(p):
+        return "-"
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def _other(column: Column, name: str) -> str:
+    figure = column.figure(name)
+    return "-" if figure is None else _figure(figure.value, figure.interval.low, figure.interval.high, figure.n)
+
+
+def _accuracy(column: Column, task: str) -> str:
+    return _figure(*column.accuracy(task))
+
+
+def _figure(value: float, low: float, high: float, n: int) -> str:
+    if math.isnan(value):
+        return "-"
+    spread = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else ""
+    return f"{value:.1f}{spread}" + (f" n={n}" if n else "")
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:+.1f} to {high:+.1f}" if math.isfinite(low) else "-"
+
+
+def _mean(summary: SeedSummary | None) -> str:
+    if summary is None:
+        return "-"
+    return f"{summary.mean:.1f} ± {summary.sd:.1f}" if math.isfinite(summary.sd) else f"{summary.mean:.1f}"
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= 60 else value[:57] + "..."
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are figures."""
+    lines = ["| " + " | ".join(_cell(cell) for cell in head) + " |"]
+    lines.append("|" + "|".join(["---", *["---:"] * (len(head) - 1)]) + "|")
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
