@@ -148,8 +148,11 @@ class PreferenceConfig(Section):
     """Chosen response: a faithful rollout, else the reference answer; or always the reference answer."""
     written_rejects: bool = True
     """Where no rollout shows a kind of failure, write one by a minimal edit of the chosen response."""
-    swap: Literal["other_emotion", "random_clip"] = "other_emotion"
-    """How the partner of a modality swap is chosen."""
+    swap: Literal["other_emotion", "random_clip", "noise", "blank", "crop", "diffusion"] = "other_emotion"
+    """What replaces the modality asked about: another clip's ("other_emotion", "random_clip"), or the clip's own made
+    useless ("noise"; "blank": silence or black frames; "crop": mDPO's; "diffusion": noised by swap_level)."""
+    swap_level: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Noise level of swap "diffusion", as share of its schedule of 1,000 steps."""
 
 
 class LossConfig(Section):

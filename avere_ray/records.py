@@ -83,6 +83,18 @@ class Clip:
     """What the voice alone tells; empty when unknown."""
     cues: tuple[Cue, ...] = ()
     """Cue inventory, present and plausibly absent ones; empty when not annotated."""
+    source: str = ""
+    """Corpus it comes from, for instance "ravdess"; empty when unknown."""
+    source_video: str = ""
+    """The longer video it was cut from, so that two cuts of one scene are never swap partners; empty when unknown."""
+    audio_uri: str = ""
+    """Separate audio file, like `uri`; empty when the sound is in the media file itself."""
+    caption: str = ""
+    """Description of what is seen and heard; empty when not annotated."""
+    video_caption: str = ""
+    """Description of what is seen alone; empty when not annotated."""
+    audio_caption: str = ""
+    """Description of what is heard alone; empty when not annotated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +139,8 @@ class Query:
     """Name of the cue the question is about, if it is about one; a key of the clip's inventory."""
     reference: str = ""
     """A faithful answer in words; empty when none is known."""
+    modality_confidence: float = 1.0
+    """How sure `modality` is: 1 when a template or the data says it, less when rules read it from the words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,6 +231,11 @@ class ModalitySwap:
     """Clip whose waveform is shown; the pair's own clip when audio is not swapped."""
     video_clip_id: str
     """Clip whose frames are shown; the pair's own clip when video is not swapped."""
+    seed: int = 0
+    """Seed of a medium that is made from the clip's own, for instance noise; 0 when it comes from a partner clip.
+    A made medium has an id of its own instead of a clip's, so that nothing takes it for the clip's medium."""
+    level: float = 0.0
+    """Strength of strategy "diffusion": share of the noise schedule, above 0 to 1; 0 for the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -367,7 +386,7 @@ def from_table(record: type[_R], table: "pa.Table") -> list[_R]:
     """Records of an Arrow table written by `to_table`.
 
     Raises:
-        KeyError: a column of the record is missing from the table.
+        KeyError: a column that has no default is missing from the table.
     """
     return [from_row(record, row) for row in table.to_pylist()]
 
@@ -386,15 +405,26 @@ def to_row(record: Any) -> dict[str, Any]:
 
 
 def from_row(record: type[_R], row: dict[str, Any]) -> _R:
-    """The inverse of `to_row`. Arrays are read-only views of the stored bytes."""
+    """The inverse of `to_row`. Arrays are read-only views of the stored bytes; a missing column takes its default.
+
+    Raises:
+        KeyError: a column without a default is missing.
+    """
     hints = typing.get_type_hints(record)
     values: dict[str, Any] = {}
     for name in _field_names(record):
+        if name not in row and _has_default(record, name):
+            continue
         if hints[name] is np.ndarray:
             values[name] = np.frombuffer(row[name], dtype=row[f"{name}_dtype"]).reshape(row[f"{name}_shape"])
         else:
             values[name] = _typed(hints[name], row[name])
     return record(**values)
+
+
+def _has_default(record: type, name: str) -> bool:
+    field_ = record.__dataclass_fields__[name]  # type: ignore[attr-defined]
+    return field_.default is not dataclasses.MISSING or field_.default_factory is not dataclasses.MISSING
 
 
 def _field_names(record: type) -> list[str]:
