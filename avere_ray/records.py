@@ -216,7 +216,8 @@ class Reject:
     text: str
     """The response."""
     source: str
-    """"rollout" when sampled from the policy, "written" when made by editing the chosen response."""
+    """"rollout" when sampled from the policy, "written" when made by editing the chosen response, "data" when read from
+    a data set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,7 +256,7 @@ class PreferencePair:
     chosen: str
     """The preferred response."""
     chosen_source: str
-    """"rollout" or "reference"."""
+    """"rollout", "reference", or "data" when read from a data set."""
     rejects: tuple[Reject, ...]
     """One or more rejected responses."""
     swap: ModalitySwap | None
