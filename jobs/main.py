@@ -20,6 +20,9 @@ VERBS: dict[str, str] = {
     "doctor": "checks this machine and this config before a run, and says what to do",
     "track": "sends to MLflow what a run could not send itself",
     "ledger": "what each stage of a run used and dropped, and why",
+    "validate": "reads a whole data set without training, and says what cannot be used",
+    "convert": "preference data from one format to another",
+    "inspect": "one pair of preference data: prompt, responses, media as a picture",
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from avere_ray.errors import InputError, RowError
 from avere_ray.formats import avere, native, swift, trl, verl_omni
 from avere_ray.formats.data import PreferenceData, ReadOptions, from_examples, to_examples
-from avere_ray.formats.example import Example, Media, absolute, join_branches
+from avere_ray.formats.example import Example, Media, absolute, join_branches, row_name
 from avere_ray.ledger import Ledger
 from avere_ray.rows import Row, read_rows, write_rows
 
@@ -133,7 +133,7 @@ def _examples(path: Path, form: Format, options: ReadOptions, ledger: Ledger) ->
         try:
             yield form.read_row(present, place, ignore_system=options.ignore_system)
         except RowError as error:
-            ledger.drop(place, error.reason, error.message)
+            ledger.drop(row_name(place), error.reason, error.message)
 
 
 def _resolved(example: Example, root: Path) -> Example:

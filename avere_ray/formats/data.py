@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from avere_ray.asked import SURE_ENOUGH, asked_modality
 from avere_ray.errors import RowError
-from avere_ray.formats.example import Example, Media, absolute, check_prompt
+from avere_ray.formats.example import Example, Media, absolute, check_prompt, row_name
 from avere_ray.ledger import Ledger
 from avere_ray.modality import is_made
 from avere_ray.records import Clip, Modality, ModalitySwap, PreferencePair, Query, Reject, RejectKind, from_row, to_row
@@ -134,7 +134,7 @@ def from_examples(examples: Iterable[Example], options: ReadOptions, ledger: Led
         try:
             pair, query, how = _records(example, clips, options)
         except RowError as error:
-            ledger.drop(example.place, error.reason, error.message)
+            ledger.drop(row_name(example.place), error.reason, error.message)
             continue
         pair = replace(pair, pair_id=_fresh(pair.pair_id, data.places))
         data.pairs.append(pair)

@@ -283,3 +283,8 @@ def _bad(place: str, name: str, value: Any, what: str) -> RowError:
 def absolute(path: str, root: Path) -> str:
     """A path as read, relative to `root`, made absolute; remote addresses stay."""
     return path if "://" in path else str((root / path).absolute())
+
+
+def row_name(place: str) -> str:
+    """The row of a place without its file, "line 3": how the ledger names a row."""
+    return " ".join(place.rsplit(" ", 2)[-2:])

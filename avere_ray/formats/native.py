@@ -14,7 +14,7 @@ import yaml
 
 from avere_ray.errors import InputError
 from avere_ray.formats.data import PreferenceData
-from avere_ray.formats.example import absolute
+from avere_ray.formats.example import absolute, row_name
 from avere_ray.ledger import Ledger
 from avere_ray.modality import is_made
 from avere_ray.records import Clip, PreferencePair, Query
@@ -54,7 +54,9 @@ def read(path: Path, media: Path | None, ledger: Ledger) -> PreferenceData:
         place = f"{folder / PAIRS} row {number}"
         missing = _missing_clip(pair, data)
         if missing:
-            ledger.drop(place, "unknown_clip", f"{place}: field {missing}: no such clip in {table}. Add it there.")
+            ledger.drop(
+                row_name(place), "unknown_clip", f"{place}: field {missing}: no such clip in {table}. Add it there."
+            )
         else:
             data.pairs.append(pair)
             data.places[pair.pair_id] = place
