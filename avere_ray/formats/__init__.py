@@ -5,6 +5,7 @@ field; what foreign rows do not say (which modality a prompt asks about, which k
 in `ReadOptions` and counted.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from avere_ray.errors import InputError, RowError
 from avere_ray.formats import avere, native, swift, trl, verl_omni
 from avere_ray.formats.data import PreferenceData, ReadOptions, from_examples, to_examples
-from avere_ray.formats.example import Example, Media, absolute, join_branches, row_name
+from avere_ray.formats.example import OWN, Example, Media, absolute, join_branches, row_name
 from avere_ray.ledger import Ledger
 from avere_ray.rows import Row, read_rows, write_rows
 
@@ -123,6 +124,8 @@ def write_data(path: Path, data: PreferenceData, form: str, *, relative_to: Path
     if path.suffix.lower() not in FORMATS[form].suffixes:
         raise InputError(f"{path}: format {form} is written to {' or '.join(FORMATS[form].suffixes)} files. Rename it.")
     rows = [row for e in to_examples(data) for row in FORMATS[form].write_rows(_moved(e, lambda p: _below(p, root)))]
+    if path.suffix.lower() == ".parquet":
+        rows = [{**row, OWN: json.dumps(row[OWN], ensure_ascii=False)} if OWN in row else row for row in rows]
     write_rows(path, rows)
     return len(rows)
 

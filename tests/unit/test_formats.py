@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from avere_ray.errors import InputError
-from avere_ray.formats import FORMATS, NATIVE, PreferenceData, ReadOptions, find_format, read_data, write_data
+from avere_ray.formats import NATIVE, PreferenceData, ReadOptions, find_format, read_data, write_data
 from avere_ray.ledger import Ledger
 from avere_ray.modality import made_swap
 from avere_ray.records import Clip, ModalitySwap, PreferencePair, Query, Reject, RejectKind
+from avere_ray.stages import write_records
 
 SUFFIX = {"swift": ".jsonl", "avere": ".json", "verl_omni": ".parquet", "trl": ".jsonl"}
+FILES = [*SUFFIX.items(), ("trl", ".parquet"), (NATIVE, "")]
 ASKED = "How does the facial expression show anger?"
 SPURIOUS, HALLUCINATED = RejectKind.SPURIOUS, RejectKind.HALLUCINATED
 
@@ -99,17 +101,17 @@ def shows_itself(pair: PreferencePair, clips_: dict[str, Clip]) -> bool:
     return (seen.uri, heard.audio_uri or heard.uri) == (own.uri, own.audio_uri or own.uri)
 
 
-@pytest.mark.parametrize("form", [*FORMATS, NATIVE])
+@pytest.mark.parametrize(("form", "suffix"), FILES)
 @settings(deadline=None, max_examples=12, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=data_sets())
-def test_records_come_back_as_they_left(tmp_path: Path, form: str, data: PreferenceData) -> None:
+def test_records_come_back_as_they_left(tmp_path: Path, form: str, suffix: str, data: PreferenceData) -> None:
     if form != NATIVE:
         data.pairs = [p for p in data.pairs if not shows_itself(p, data.clips)] or [
             PreferencePair(pair_id="p", query_id="q", clip_id=next(iter(data.clips)), modality="audio", prompt="?",
                            chosen="x", chosen_source="rollout",
                            rejects=(Reject(kind=SPURIOUS, text="y", source="rollout"),), swap=None)
         ]  # fmt: skip
-    path = tmp_path / f"data{SUFFIX.get(form, '')}"
+    path = tmp_path / f"data{suffix}"
     write_data(path, data, form)
     assert find_format(path) == form
     back, ledger = read(path)
@@ -133,6 +135,23 @@ def test_annotations_stay_in_our_own_format(tmp_path: Path) -> None:
     back, _ = read(tmp_path / "there")
     assert back.clips["c"].emotion == "anger" and back.clips["c"].caption == "A man shouts."
     assert back.media("c") == data.media("c")
+
+
+def test_the_pairs_of_a_run_find_their_clips_queries_and_media(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pair = PreferencePair(pair_id="p", query_id="q", clip_id="c", modality="video", prompt="?", chosen="x",
+                          chosen_source="rollout", swap=made_swap("video", "noise", "c", seed=3, level=0.0),
+                          rejects=(Reject(kind=SPURIOUS, text="y", source="rollout"),))  # fmt: skip
+    write_records(run / "decoded/clips.parquet", Clip, [Clip(clip_id="c", uri="sub/a.mp4")])
+    write_records(run / "pairs/round=1/pairs.parquet", PreferencePair, [pair])
+    query = Query(query_id="q", clip_id="c", modality="video", task="t", prompt="?", answer="B")
+    write_records(run / "rollouts/round=1/queries.parquet", Query, [query])
+    for config, root in (("data: {clips: null}", run / "clips"), (f"data: {{clips: {tmp_path}}}", tmp_path)):
+        (run / "config.yaml").write_text(config)
+        back, ledger = read(run / "pairs/round=1")
+        assert (back.pairs, back.queries, ledger.drops) == ([pair], {"q": query}, [])
+        assert back.media("c").video == str(root / "sub/a.mp4")
+    assert read(run / "pairs/round=1/pairs.parquet", media=Path("/m"))[0].media("c").video == "/m/sub/a.mp4"
 
 
 # Foreign rows -----------------------------------------------------------------------------------------------------
