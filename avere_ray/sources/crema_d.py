@@ -2,7 +2,7 @@
 
 Layout, as published:
 
-    VideoFlash/1001_DFA_ANG_XX.flv             actor, sentence, emotion, level; other containers are read too
+    VideoFlash/1001_DFA_ANG_XX.flv             actor, sentence, emotion, level; else VideoMP4/ or Video/
     processedResults/summaryTable.csv          optional: FileName, VoiceVote, FaceVote, MultiModalVote
 
 Annotated: the actor as identity, and what raters perceived in voice alone, face alone and both, where one emotion has
@@ -17,7 +17,7 @@ from avere_ray.config import SourceConfig
 from avere_ray.errors import RowError
 from avere_ray.records import Clip
 from avere_ray.rows import read_rows, require_columns
-from avere_ray.sources.source import Found, MediaIndex, Source, require_folders
+from avere_ray.sources.source import Found, MediaIndex, Source, require_folder
 
 EMOTIONS = {
     "ANG": "anger",
@@ -27,7 +27,7 @@ EMOTIONS = {
     "NEU": "neutral",
     "SAD": "sadness",
 }
-VIDEO_FOLDERS = ("VideoFlash", "VideoMP4", "Video*")
+VIDEO_FOLDERS = ("VideoFlash", "VideoMP4", "Video")
 VOTES = "processedResults/summaryTable.csv"
 _LETTERS = {code[0]: word for code, word in EMOTIONS.items()}
 _FIELDS = {"multimodalvote": "emotion", "facevote": "face_emotion", "voicevote": "voice_emotion"}
@@ -39,9 +39,9 @@ def read(root: Path, cfg: SourceConfig) -> Found:
     Raises:
         InputError: there is no video folder, or the table of votes has other columns.
     """
-    folders = require_folders(root, VIDEO_FOLDERS, "CREMA-D", "video folder")
+    folder = require_folder(root, VIDEO_FOLDERS, "CREMA-D", "video folder")
     votes = _votes(root / VOTES)
-    files = sorted(MediaIndex(root, folders).names())
+    files = MediaIndex(root, folder).files()
     return Found().collect((stem, partial(_clip, stem, uri, votes, cfg)) for stem, uri in files)
 
 

@@ -19,7 +19,15 @@ from avere_ray.config import SourceConfig
 from avere_ray.errors import RowError
 from avere_ray.records import Clip
 from avere_ray.rows import Row, cell, read_rows, require_columns
-from avere_ray.sources.source import AUDIO_SUFFIXES, Found, MediaIndex, Source, existing, require_file, require_folders
+from avere_ray.sources.source import (
+    AUDIO_SUFFIXES,
+    Found,
+    MediaIndex,
+    Source,
+    find_folder,
+    require_file,
+    require_folder,
+)
 
 EMOTIONS = {
     "1": "happiness",
@@ -48,8 +56,8 @@ def read(root: Path, cfg: SourceConfig) -> Found:
     Raises:
         InputError: lists or media folders are missing.
     """
-    videos = MediaIndex(root, require_folders(root, VIDEO_FOLDERS, "DFEW", "folder of the original clips"))
-    sounds = MediaIndex(root, existing(root, AUDIO_FOLDERS), AUDIO_SUFFIXES)
+    videos = MediaIndex(root, require_folder(root, VIDEO_FOLDERS, "DFEW", "folder of the original clips"))
+    sounds = MediaIndex(root, find_folder(root, AUDIO_FOLDERS), AUDIO_SUFFIXES)
     found = Found()
     for split in ("train", "test"):
         rows = labels(root, split, cfg.fold)

@@ -19,7 +19,7 @@ from avere_ray.errors import RowError
 from avere_ray.records import Clip
 from avere_ray.rows import read_rows, require_columns
 from avere_ray.sources import dfew
-from avere_ray.sources.source import Found, Source, require_file, require_folders
+from avere_ray.sources.source import Found, Source, require_file, require_folder
 
 QUESTIONS = ("EmoReAlM/emorealm_v1.json", "emorealm_v1.json")
 _FOLDS = range(1, 6)
@@ -32,7 +32,7 @@ def read(root: Path, cfg: SourceConfig) -> Found:
         InputError: the questions or the clip folder are missing.
     """
     path = require_file(root, QUESTIONS, "EmoReAlM", "file of questions")
-    folder = require_folders(root, dfew.VIDEO_FOLDERS, "EmoReAlM", "folder of DFEW's clips")[0]
+    folder = require_folder(root, dfew.VIDEO_FOLDERS, "EmoReAlM", "folder of DFEW's clips")
     places: dict[str, str] = {}
     for place, row in read_rows(path):
         require_columns(row, ("video",), place)
@@ -56,7 +56,7 @@ def _emotions(root: Path) -> dict[str, str]:
 
 def _clip(video: str, place: str, root: Path, folder: Path, emotions: dict[str, str], cfg: SourceConfig) -> Clip:
     path = folder / PurePosixPath(video)
-    if not path.is_file():
+    if PurePosixPath(video).is_absolute() or ".." in path.parts or not path.is_file():
         raise RowError("missing_media", f"{place}: video {video} is not below {folder}. Put it there.")
     sound = Path(str(folder).replace("_24fps", "_16khz")) / PurePosixPath(video).with_suffix(".wav")
     clip_id = dfew.clip_id(path.stem)

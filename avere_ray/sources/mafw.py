@@ -24,9 +24,9 @@ from avere_ray.sources.source import (
     MediaIndex,
     Source,
     emotion_of,
-    existing,
+    find_folder,
     require_file,
-    require_folders,
+    require_folder,
 )
 
 EMOTIONS = frozenset(
@@ -55,8 +55,8 @@ def read(root: Path, cfg: SourceConfig) -> Found:
     Raises:
         InputError: lists or media folders are missing.
     """
-    videos = MediaIndex(root, require_folders(root, VIDEO_FOLDERS, "MAFW", "folder of clips"))
-    sounds = MediaIndex(root, existing(root, AUDIO_FOLDERS), AUDIO_SUFFIXES)
+    videos = MediaIndex(root, require_folder(root, VIDEO_FOLDERS, "MAFW", "folder of clips"))
+    sounds = MediaIndex(root, find_folder(root, AUDIO_FOLDERS), AUDIO_SUFFIXES)
     captions = {name: text for split in ("train", "test") for name, text in _captions(root, split, cfg.fold)}
     found = Found()
     for split in ("train", "test"):

@@ -24,7 +24,7 @@ from avere_ray.config import SourceConfig
 from avere_ray.errors import InputError
 from avere_ray.records import Clip
 from avere_ray.rows import Row, cell, read_rows, require_columns
-from avere_ray.sources.source import Found, MediaIndex, Source, emotion_of, existing, require_folders
+from avere_ray.sources.source import Found, MediaIndex, Source, emotion_of, find_folder, require_folder
 
 EMOTIONS = frozenset(["neutral", "anger", "happiness", "sadness", "worry", "surprise"])
 PARTS = ("train", "test1", "test2", "test3")
@@ -43,7 +43,7 @@ def read_2023(root: Path, cfg: SourceConfig) -> Found:
         for path in (root / f"{part}-label.csv", root / "test_labels" / f"{part}-label.csv"):
             if path.is_file():
                 lists += 1
-                videos = MediaIndex(root, existing(root, (part, f"{part}/video", f"video/{part}")))
+                videos = MediaIndex(root, find_folder(root, (part, f"{part}/video", f"video/{part}")))
                 rows = _rows(path, "discrete")
                 found.collect(
                     (str(row["name"] or at), partial(_clip_2023, row, at, part, videos, cfg)) for at, row in rows
@@ -63,7 +63,7 @@ def read_2025(root: Path, cfg: SourceConfig) -> Found:
     Raises:
         InputError: there is no video folder, or no list.
     """
-    videos = MediaIndex(root, require_folders(root, ("video", "clips_24fps"), "MER2025", "video folder"))
+    videos = MediaIndex(root, require_folder(root, ("video", "clips_24fps"), "MER2025", "video folder"))
     emotions: dict[str, tuple[str, str]] = {}
     captions: dict[str, tuple[str, str]] = {}
     for name, column, table in (

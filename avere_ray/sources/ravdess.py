@@ -11,6 +11,7 @@ Only 01 files are read: 02 and 03 are the same performances without sound or pic
 Annotated: the acted emotion, which is that of face and voice alike; the actor as identity. There is no official split.
 """
 
+from functools import partial
 from pathlib import Path
 
 from avere_ray.config import SourceConfig
@@ -37,13 +38,13 @@ def read(root: Path, cfg: SourceConfig) -> Found:
     Raises:
         InputError: there is none.
     """
-    files = [(stem, uri) for stem, uri in MediaIndex(root, [root]).names() if not stem.startswith(("02-", "03-"))]
+    files = [(stem, uri) for stem, uri in MediaIndex(root, root).files() if not stem.startswith(("02-", "03-"))]
     if not any(stem.startswith("01-") for stem, _ in files):
         raise InputError(
             f"{root} is not laid out as RAVDESS: no video is named like 01-01-05-02-01-01-01.mp4. Set data.clips to "
             "the folder with the actors' folders."
         )
-    return Found().collect((stem, lambda s=stem, u=uri: _clip(s, u, cfg)) for stem, uri in files)  # type: ignore[misc]
+    return Found().collect((stem, partial(_clip, stem, uri, cfg)) for stem, uri in files)
 
 
 def _clip(stem: str, uri: str, cfg: SourceConfig) -> Clip:

@@ -1,8 +1,8 @@
 """What every reader gives and shares: clips, drops, and the ways to find media and read labels."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from avere_ray.config import SourceConfig
 from avere_ray.emotions import canonical_emotion
@@ -23,6 +23,7 @@ class Found:
     """The clips, uris relative to the corpus folder."""
     ledger: Ledger = field(default_factory=lambda: Ledger(STAGE))
     """What was listed and cannot be used, with reasons."""
+    _uris: dict[str, str] = field(default_factory=dict)
 
     @property
     def drops(self) -> list[Drop]:
@@ -30,12 +31,20 @@ class Found:
         return self.ledger.drops
 
     def collect(self, entries: Iterable[tuple[str, Callable[[], Clip]]]) -> "Found":
-        """Adds one clip or one drop for each entry, (sample id, how to make its clip)."""
+        """Adds one clip or one drop for each entry, (sample id, how to make its clip); each clip id once."""
         for sample_id, make in entries:
             try:
-                self.clips.append(make())
+                clip = make()
             except RowError as error:
                 self.ledger.drop(sample_id, error.reason, error.message)
+                continue
+            if clip.clip_id not in self._uris:
+                self._uris[clip.clip_id] = clip.uri
+                self.clips.append(clip)
+            else:
+                first = self._uris[clip.clip_id]
+                message = f"{clip.uri}: clip {clip.clip_id} is listed twice, first as {first}. Remove one."
+                self.ledger.drop(sample_id, "duplicate_id", message)
         return self
 
 
@@ -50,39 +59,39 @@ class Source:
 
 
 class MediaIndex:
-    """Media files of a corpus by the name that its tables use."""
+    """Media files below a folder by the name that the corpus's tables use."""
 
-    def __init__(self, root: Path, folders: Iterable[Path], suffixes: Sequence[str] = VIDEO_SUFFIXES) -> None:
-        self.root = root
-        self._paths: dict[str, Path] = {}
-        for folder in folders:
-            for path in sorted(folder.rglob("*")):
-                if path.suffix.lower() in suffixes and path.is_file():
-                    self._paths.setdefault(_name(path.stem), path)
+    def __init__(self, root: Path, folder: Path | None, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> None:
+        """`folder` is below `root`, the corpus folder; None is an index without files."""
+        self._uris: dict[str, list[str]] = {}
+        for path in sorted(folder.rglob("*")) if folder else ():
+            if path.suffix.lower() in suffixes and path.is_file():
+                self._uris.setdefault(_name(path.stem), []).append(path.relative_to(root).as_posix())
 
     def find(self, name: str) -> str:
-        """Path of a name, relative to the corpus folder; "" when there is none. Leading zeros do not matter."""
-        path = self._paths.get(_name(name))
-        return path.relative_to(self.root).as_posix() if path else ""
+        """Path of a name, relative to the corpus folder; "" when there is none, or no single one.
+
+        Leading zeros of numbers do not matter.
+        """
+        found = self._uris.get(_name(name), [])
+        return found[0] if len(found) == 1 else ""
 
     def require(self, name: str, place: str) -> str:
         """`find`.
 
         Raises:
-            RowError: there is no such file ("missing_media").
+            RowError: there is no such file ("missing_media"), or several ("ambiguous_media").
         """
-        found = self.find(name)
+        found = self._uris.get(_name(name), [])
         if not found:
             raise RowError("missing_media", f"{place}: no media file is named {name}. Put it there or remove the line.")
-        return found
+        if len(found) > 1:
+            raise RowError("ambiguous_media", f"{place}: {name} is both {found[0]} and {found[1]}. Remove one.")
+        return found[0]
 
-    def names(self) -> Iterator[tuple[str, str]]:
-        """(stem, path relative to the corpus folder) of every file."""
-        for path in self._paths.values():
-            yield path.stem, path.relative_to(self.root).as_posix()
-
-    def __len__(self) -> int:
-        return len(self._paths)
+    def files(self) -> list[tuple[str, str]]:
+        """(stem, path relative to the corpus folder) of every file, in order of the paths."""
+        return sorted(((PurePosixPath(u).stem, u) for us in self._uris.values() for u in us), key=lambda f: f[1])
 
 
 def emotion_of(label: str, cfg: SourceConfig, place: str, known: Iterable[str] | None = None) -> str:
@@ -104,22 +113,22 @@ def emotion_of(label: str, cfg: SourceConfig, place: str, known: Iterable[str] |
     return word
 
 
-def existing(root: Path, candidates: Iterable[str]) -> list[Path]:
-    """The candidates (patterns relative to the corpus folder) that are folders there."""
-    return [path for pattern in candidates for path in sorted(root.glob(pattern)) if path.is_dir()]
+def find_folder(root: Path, candidates: Iterable[str]) -> Path | None:
+    """The first candidate (relative to the corpus folder) that is a folder."""
+    return next((root / name for name in candidates if (root / name).is_dir()), None)
 
 
-def require_folders(root: Path, candidates: Sequence[str], corpus: str, what: str) -> list[Path]:
-    """`existing`, at least one.
+def require_folder(root: Path, candidates: Sequence[str], corpus: str, what: str) -> Path:
+    """`find_folder`.
 
     Raises:
         InputError: none is there; names what was looked for.
     """
-    found = existing(root, candidates)
-    if not found:
+    found = find_folder(root, candidates)
+    if found is None:
         raise InputError(
             f"{root} is not laid out as {corpus}: no {what}; looked for {', '.join(candidates)}. Set data.clips to the "
-            "folder that holds them."
+            "folder that holds it."
         )
     return found
 

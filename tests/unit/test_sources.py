@@ -78,6 +78,8 @@ def test_ravdess(tmp_path: Path, put: Put) -> None:
     assert len(found.clips) == 2
     assert reasons(found) == [("01-01-09-01-01-01-03", "bad_name")]
     assert {c.split for c in read(tmp_path, "ravdess", split="test").clips} == {"test"}
+    put("copies/01-01-05-02-01-01-03.mp4")
+    assert ("01-01-05-02-01-01-03", "duplicate_id") in reasons(read(tmp_path, "ravdess"))
 
 
 def dfew_tree(root: Path, put: Put, folder: str) -> None:
@@ -86,7 +88,7 @@ def dfew_tree(root: Path, put: Put, folder: str) -> None:
     lists = folder.split("/dfew_original")[0] if "/" in folder else "."
     labels = f"{lists}/dfew_annotation" if "dfew" in folder else "EmoLabel_DataSplit"
     text(root, f"{labels}/train(single-labeled)/set_2.csv", "video_name,label", "00001,4", "3,1", ",2")
-    text(root, f"{labels}/test(single-labeled)/set_2.csv", "video_name,label", "2,8", "2,7")
+    text(root, f"{labels}/test(single-labeled)/set_2.csv", "video_name,label", "2,8", "2,7", "2,7")
 
 
 @pytest.mark.parametrize("folder", ["Clip/original", "dfew/dfew_original_clips_24fps"])
@@ -98,8 +100,21 @@ def test_dfew(tmp_path: Path, put: Put, folder: str) -> None:
         ("dfew-00001", f"{folder}/part_1/1.mp4", "train", "anger", ""),
         ("dfew-00002", f"{folder}/part_1/2.mp4", "test", "fear", ""),
     ]
-    assert reasons(found) == [("3", "missing_media"), (f"{lists} line 4", "bad_row"), ("2", "unknown_label")]
+    assert reasons(found) == [
+        ("3", "missing_media"),
+        (f"{lists} line 4", "bad_row"),
+        ("2", "unknown_label"),
+        ("2", "duplicate_id"),
+    ]
     assert "set_2.csv line 3" in found.drops[0].message and "set_2.csv line 2" in found.drops[2].message
+
+
+def test_a_name_with_two_files_is_dropped(tmp_path: Path, put: Put) -> None:
+    dfew_tree(tmp_path, put, "Clip/original")
+    put("Clip/original/part_9/00001.mp4")
+    found = read(tmp_path, "dfew", fold=2)
+    assert ("00001", "ambiguous_media") in reasons(found)
+    assert "is both Clip/original/part_1/1.mp4 and Clip/original/part_9/00001.mp4" in found.drops[0].message
 
 
 def test_dfew_of_another_fold_names_what_is_missing(tmp_path: Path, put: Put) -> None:
@@ -176,7 +191,7 @@ def test_crema_d(tmp_path: Path, put: Put, votes: bool) -> None:
 def test_emorealm_serves_its_own_benchmark(tmp_path: Path, put: Put) -> None:
     dfew_tree(tmp_path, put, "dfew/dfew_original_clips_24fps")
     question = {"task": "reasoning_stress_video", "question": "?", "choices": ["(A) Yes", "(B) No"], "answer": "B"}
-    videos = ("part_1/1.mp4", "part_1/2.mp4", "part_1/1.mp4", "part_2/9.mp4")
+    videos = ("part_1/1.mp4", "part_1/2.mp4", "part_1/1.mp4", "part_2/9.mp4", "../../../x.mp4")
     items = [{"id": str(i), "video": v, **question} for i, v in enumerate(videos)]
     text(tmp_path, "EmoReAlM/emorealm_v1.json", json.dumps(items))
     found = read(tmp_path, "emorealm")
@@ -184,10 +199,10 @@ def test_emorealm_serves_its_own_benchmark(tmp_path: Path, put: Put) -> None:
         ("dfew-00001", "test", "anger"),
         ("dfew-00002", "test", "fear"),
     ]
-    assert reasons(found) == [("part_2/9.mp4", "missing_media")]
+    assert [reason for _, reason in reasons(found)] == ["missing_media", "missing_media"]
     queries, drops = emorealm.load(tmp_path / "EmoReAlM/emorealm_v1.json", found.clips)
     assert [q.clip_id for q in queries] == ["dfew-00001", "dfew-00002", "dfew-00001"]
-    assert len(drops) == 1
+    assert len(drops) == 2
 
 
 ROWS = [
