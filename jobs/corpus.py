@@ -7,8 +7,9 @@ be used is kept in RUN/source with its reasons, and counts against data.drop_bud
 from collections import Counter
 from pathlib import Path
 
+from avere_ray.arrow import to_row
 from avere_ray.config import RunConfig
-from avere_ray.records import Clip, to_row
+from avere_ray.records import Clip
 from avere_ray.sources import STAGE, Found, media_root, read_source
 from avere_ray.stages import StageFolder, digest
 from jobs.layout import stage_path

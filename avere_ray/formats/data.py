@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
+from avere_ray.arrow import from_row, to_row
 from avere_ray.asked import SURE_ENOUGH, asked_modality
 from avere_ray.errors import RowError
 from avere_ray.formats.example import Example, Media, absolute, check_prompt, row_name
 from avere_ray.ledger import Ledger
 from avere_ray.modality import is_made
-from avere_ray.records import Clip, Modality, ModalitySwap, PreferencePair, Query, Reject, RejectKind, from_row, to_row
+from avere_ray.records import Clip, Modality, ModalitySwap, PreferencePair, Query, Reject, RejectKind
 from avere_ray.stages import digest
 
 FOREIGN = "data"
@@ -90,6 +91,7 @@ def _example(pair: PreferencePair, data: PreferenceData) -> Example:
         "rejects": [{"at": i, "kind": pair.rejects[i].kind.value, "source": pair.rejects[i].source} for i in order],
         "swap": to_row(pair.swap) if pair.swap else None,
         "partners": {c: {"video": m.video, "audio": m.audio} for c, m in partners.items()},
+        "clips": {c: _annotations(data.clips[c]) for c in (pair.clip_id, *partners)},
         "query": to_row(query) if query else None,
     }
     return Example(
@@ -102,6 +104,13 @@ def _example(pair: PreferencePair, data: PreferenceData) -> Example:
         modality=pair.modality,
         own=own,
     )
+
+
+def _annotations(clip: Clip) -> dict[str, Any]:
+    """What a clip is annotated with, without its files and its cue inventory."""
+    known = to_row(clip)
+    empty = to_row(Clip(clip_id="", uri=""))
+    return {n: v for n, v in known.items() if n not in ("clip_id", "uri", "audio_uri", "cues") and v != empty[n]}
 
 
 def _partner_ids(pair: PreferencePair) -> list[str]:
@@ -128,6 +137,7 @@ def from_examples(examples: Iterable[Example], options: ReadOptions, ledger: Led
     examples = list(examples)
     data = PreferenceData()
     clips = _Clips(data.clips)
+    clips.annotate(example.own or {} for example in examples)
     for example in examples:
         clips.add(example.media, str((example.own or {}).get("clip_id") or ""))
     for example in examples:
@@ -153,6 +163,7 @@ class _Clips:
         self.clips = clips
         self._by_media: dict[Media, str] = {}
         self._by_file: dict[str, str] = {}
+        self._annotations: dict[str, Mapping[str, Any]] = {}
 
     def add(self, media: Media, clip_id: str = "") -> str:
         """The id of the clip with these files: the wanted one where it is free or has these very files."""
@@ -166,11 +177,18 @@ class _Clips:
         return self._register(media, f"{PurePosixPath(media.video).stem}-{digest(media.video, media.audio)[:8]}")
 
     def _register(self, media: Media, clip_id: str) -> str:
-        self.clips[clip_id] = Clip(clip_id=clip_id, uri=media.video, audio_uri=media.audio)
+        files = {"clip_id": clip_id, "uri": media.video, "audio_uri": media.audio}
+        self.clips[clip_id] = from_row(Clip, {**self._annotations.get(clip_id, {}), **files})
         self._by_media.setdefault(media, clip_id)
         for file in (media.video, media.sound):
             self._by_file.setdefault(file, clip_id)
         return clip_id
+
+    def annotate(self, owns: Iterable[Mapping[str, Any]]) -> None:
+        """Notes the annotations of our own field, for clips of these ids."""
+        for own in owns:
+            for clip_id, values in (own.get("clips") or {}).items():
+                self._annotations.setdefault(clip_id, values)
 
     def knows(self, path: str) -> bool:
         """Whether a file is some clip's picture or sound."""

@@ -1,8 +1,9 @@
 """One preference example between the formats: a prompt, its responses and media files, with the place it was read at.
 
 What a foreign format has no field for travels in a field of our own, `avere_ray`, that other trainers ignore: ids,
-kinds and sources of the rejects, the swap, the query. So our records come back exactly as they left. Texts and paths
-are always read from the format's own fields, so an edited file means what it says.
+kinds and sources of the rejects, the swap, the query, the clips' annotations but for their cues. So our pairs come
+back exactly as they left. Texts and paths are always read from the format's own fields, so an edited file means what it
+says.
 """
 
 import json

@@ -1,5 +1,6 @@
 """Preference data in and out: round trips, foreign rows, and every way in which a row is wrong."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from avere_ray.errors import InputError
 from avere_ray.formats import NATIVE, PreferenceData, ReadOptions, find_format, read_data, write_data
 from avere_ray.ledger import Ledger
 from avere_ray.modality import made_swap
-from avere_ray.records import Clip, ModalitySwap, PreferencePair, Query, Reject, RejectKind
+from avere_ray.records import Clip, Cue, ModalitySwap, PreferencePair, Query, Reject, RejectKind
 from avere_ray.stages import write_records
 
 SUFFIX = {"swift": ".jsonl", "avere": ".json", "verl_omni": ".parquet", "trl": ".jsonl"}
@@ -52,7 +53,9 @@ clips = st.lists(
 @st.composite
 def data_sets(draw: st.DrawFn) -> PreferenceData:
     files = draw(clips)
-    table = {f"c{i}": Clip(clip_id=f"c{i}", uri=u, audio_uri=a) for i, (u, a) in enumerate(files)}
+    table = {f"c{i}": Clip(clip_id=f"c{i}", uri=u, audio_uri=a, emotion=draw(st.sampled_from(["", "anger"])),
+                           caption=draw(words), split=draw(st.sampled_from(["train", "test"])))
+             for i, (u, a) in enumerate(files)}  # fmt: skip
     data = PreferenceData(root=Path("/media/root"))
     for number in range(draw(st.integers(1, 4))):
         data.pairs.append(draw(pairs(number, sorted(table))))
@@ -123,17 +126,23 @@ def test_records_come_back_as_they_left(tmp_path: Path, form: str, suffix: str, 
     }
     used = {c for p in data.pairs for c in _ids(p)}
     assert {c: back.media(c) for c in used} == {c: data.media(c) for c in used}
+    for c in used:
+        assert dataclasses.replace(back.clips[c], uri="", audio_uri="") == dataclasses.replace(
+            data.clips[c], uri="", audio_uri=""
+        )
 
 
-def test_annotations_stay_in_our_own_format(tmp_path: Path) -> None:
+def test_cues_stay_in_our_own_format(tmp_path: Path) -> None:
     data = PreferenceData(root=tmp_path)
-    data.clips = {"c": Clip(clip_id="c", uri="a.mp4", emotion="anger", caption="A man shouts.", identity="p")}
+    data.clips = {
+        "c": Clip(clip_id="c", uri="a.mp4", cues=(Cue(name="frown", modality="video", text="a frown", present=True),))
+    }
     data.pairs = [PreferencePair(pair_id="p", query_id="q", clip_id="c", modality="video", prompt="?", chosen="x",
                                  chosen_source="rollout", swap=None,
                                  rejects=(Reject(kind=SPURIOUS, text="y", source="rollout"),))]  # fmt: skip
     write_data(tmp_path / "there", data, NATIVE)
     back, _ = read(tmp_path / "there")
-    assert back.clips["c"].emotion == "anger" and back.clips["c"].caption == "A man shouts."
+    assert back.clips["c"].cues == data.clips["c"].cues
     assert back.media("c") == data.media("c")
 
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avere_ray.arrow import from_row, to_row
 from avere_ray.corruptions import CORRUPTIONS
 from avere_ray.errors import InputError
 from avere_ray.modality import PARTNER_STRATEGIES, PartnerIndex, apply_swap, choose_partner, partner_ids
-from avere_ray.records import Clip, DecodedClip, Modality, ModalitySwap, Query, from_row, to_row
+from avere_ray.records import Clip, DecodedClip, Modality, ModalitySwap, Query
 
 EMOTIONS = ("happiness", "sadness", "anger")
 MODALITIES: tuple[Modality, ...] = ("audio", "video", "audio_video")
