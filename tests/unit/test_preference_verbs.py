@@ -96,6 +96,7 @@ def test_wrong_arguments_end_in_one_line(
     assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.timeout(180)  # the first test to use transformers pays for its import
 def test_inspect_shows_prompt_responses_and_media(
     tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
