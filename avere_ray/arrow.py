@@ -47,7 +47,7 @@ def from_table(record: type[_R], table: "pa.Table") -> list[_R]:
     """Records of an Arrow table written by `to_table`.
 
     Raises:
-        KeyError: a column of the record is missing from the table.
+        KeyError: a column that has no default is missing from the table.
     """
     return [from_row(record, row) for row in table.to_pylist()]
 
@@ -66,15 +66,26 @@ def to_row(record: Any) -> dict[str, Any]:
 
 
 def from_row(record: type[_R], row: dict[str, Any]) -> _R:
-    """The inverse of `to_row`. Arrays are read-only views of the stored bytes."""
+    """The inverse of `to_row`. Arrays are read-only views of the stored bytes; a missing column takes its default.
+
+    Raises:
+        KeyError: a column without a default is missing.
+    """
     hints = typing.get_type_hints(record)
     values: dict[str, Any] = {}
     for name in _field_names(record):
+        if name not in row and _has_default(record, name):
+            continue
         if hints[name] is np.ndarray:
             values[name] = np.frombuffer(row[name], dtype=row[f"{name}_dtype"]).reshape(row[f"{name}_shape"])
         else:
             values[name] = _typed(hints[name], row[name])
     return record(**values)
+
+
+def _has_default(record: type, name: str) -> bool:
+    field = record.__dataclass_fields__[name]  # type: ignore[attr-defined]
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _field_names(record: type) -> list[str]:

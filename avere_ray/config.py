@@ -75,11 +75,31 @@ class DecodeConfig(Section):
     """Seconds one clip may take to decode."""
 
 
+class SourceConfig(Section):
+    """How the folder data.clips is laid out, and how its labels read."""
+
+    kind: Literal["clips", "manifest", "ravdess", "dfew", "mafw", "mer2023", "mer2025", "crema_d", "emorealm"] = "clips"
+    """"clips": clips.parquet or clips.jsonl with the media files; "manifest": any CSV, JSONL or Parquet table; else the
+    corpus as its authors ship it (layouts: avere_ray/sources)."""
+    fold: Annotated[int, Field(ge=1, le=5)] = 1
+    """Fold of DFEW and MAFW: its train and test lists become the splits."""
+    split: str | None = None
+    """Split of every clip, for corpora without lists of their own; None keeps what the corpus says, else "train"."""
+    columns: dict[str, str] = {}
+    """Manifest: field of a clip to column of the table, for instance {uri: path, emotion: label}; fields that are not
+    named here are read from columns of their own name."""
+    emotions: dict[str, str] = {}
+    """Labels of the corpus to emotion words, for instance {"hap": "happiness"}; common words are known."""
+
+
 class DataConfig(Section):
     """The clips and what may be left out of them."""
 
     clips: Path | None = None
-    """Folder with clips.parquet (or clips.jsonl) and the media files; None draws clips from `world`."""
+    """Folder with clips.parquet (or clips.jsonl) and the media files, or a corpus of data.source.kind; None draws
+    clips from `world`."""
+    source: SourceConfig = SourceConfig()
+    """What kind of folder (or manifest file) data.clips is."""
     benchmark: Path | None = None
     """EmoReAlM-format JSON of the held-out questions; None uses the one drawn with the world."""
     queries: Path | None = None
@@ -148,8 +168,11 @@ class PreferenceConfig(Section):
     """Chosen response: a faithful rollout, else the reference answer; or always the reference answer."""
     written_rejects: bool = True
     """Where no rollout shows a kind of failure, write one by a minimal edit of the chosen response."""
-    swap: Literal["other_emotion", "random_clip"] = "other_emotion"
-    """How the partner of a modality swap is chosen."""
+    swap: Literal["other_emotion", "random_clip", "noise", "blank", "crop", "diffusion"] = "other_emotion"
+    """What replaces the modality asked about: another clip's ("other_emotion", "random_clip"), or the clip's own made
+    useless ("noise"; "blank": silence or black frames; "crop": mDPO's; "diffusion": noised by swap_level)."""
+    swap_level: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Noise level of swap "diffusion", as share of its schedule of 1,000 steps."""
 
 
 LossKind = Literal["dpo", "avem_dpo", "vista_dpo", "mdpo", "mod_dpo", "mod_dpo_pp"]
@@ -488,6 +511,15 @@ class RunConfig(BaseSettings):
             raise ValueError(
                 "on GPU float32 parity is not reached below 1e-3; set parity.max_abs_diff to 1.0e-3 "
                 "or more (bfloat16: 0.5)"
+            )
+        if self.data.clips is None and self.data.source.kind != "clips":
+            raise ValueError(
+                f"data.source.kind is {self.data.source.kind!r} but data.clips is not set; set it to the folder of the "
+                "corpus"
+            )
+        if self.data.source.columns and self.data.source.kind != "manifest":
+            raise ValueError(
+                f"data.source.columns is for data.source.kind manifest; it is {self.data.source.kind!r}. Remove it."
             )
         train = self.train
         if train.reference == "previous_round" and train.reference_source != "precomputed":

@@ -7,7 +7,6 @@ crashes FFmpeg becomes a row with a reason; the ledger accounts for it.
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, Cue, DecodedClip
+from avere_ray.rows import read_rows
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
 from avere_ray.store import ShardWriter
 
@@ -59,8 +59,7 @@ def read_clips(folder: Path) -> list[Clip]:
             f"clip folder {folder} {what}. Put {TABLES[0]} or {TABLES[1]} there, one row per clip with at "
             "least clip_id and uri."
         )
-    rows = _parquet_rows(table) if table.suffix == ".parquet" else _jsonl_rows(table)
-    clips = [_clip(row, where) for where, row in rows]
+    clips = [_clip(row, where) for where, row in read_rows(table)]
     if not clips:
         raise InputError(f"{table} lists no clips. Add one row per clip with at least clip_id and uri.")
     _check_ids(clips, table)
@@ -268,38 +267,6 @@ def _decoder_child() -> ChildProcess:
     return ChildProcess(preload=("avere_ray.media",))
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {path}: {error}. It must be a Parquet file; write it again.") from error
-    _check_columns(table.column_names, str(path))
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"{path} row {number}", row
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}. It must be UTF-8 text, one JSON object a line.") from error
-    for number, line in enumerate(lines, start=1):
-        where = f"{path} line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{where} is not JSON ({error}); each line must be one JSON object.") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{where} holds {line.strip()[:40]!r}; each line must be one JSON object.")
-        _check_columns(row, where)
-        yield where, row
-
-
 def _check_columns(names: Sequence[str] | dict[str, Any], where: str, record: type = Clip) -> None:
     allowed = list(record.__dataclass_fields__)  # type: ignore[attr-defined]
     unknown = [name for name in names if name not in allowed]
@@ -311,6 +278,7 @@ def _check_columns(names: Sequence[str] | dict[str, Any], where: str, record: ty
 
 
 def _clip(row: dict[str, Any], where: str) -> Clip:
+    _check_columns(row, where)
     for cue in row.get("cues") or ():
         if isinstance(cue, dict):
             _check_columns(cue, where, Cue)

@@ -4,6 +4,7 @@
     +-- ConfigError            a setting is unknown, of the wrong type, or contradicts another
     +-- InputError             a file or folder named by the user is missing, empty or unusable
     |   +-- ModelError         a model or adapter folder cannot be used
+    |   +-- RowError           one row of a data file cannot be used (turned into a Drop)
     +-- ClipDecodeError        one clip cannot be decoded (the pipeline turns it into a Drop)
     +-- VerdictParseError      a judge's reply cannot be read
     +-- StageError             a stage could not finish or its result does not add up
@@ -37,6 +38,21 @@ class InputError(AvereError, ValueError):
 
 class ModelError(InputError):
     """A model or adapter folder cannot be used."""
+
+
+class RowError(InputError):
+    """One row of a data file cannot be used; names file, line and field.
+
+    `reason` is the short code stored in the ledger, for instance "missing_media".
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ClipDecodeError(AvereError, ValueError):

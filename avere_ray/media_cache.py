@@ -22,7 +22,7 @@ import torch
 
 from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, Policy, Processor, clip_fps
 from avere_ray.backbones.qwen2_5_omni.processor import MediaShape
-from avere_ray.modality import apply_swap
+from avere_ray.modality import apply_swap, partner_ids
 from avere_ray.records import DecodedClip, ModalitySwap, PreferencePair
 from avere_ray.stages import digest
 
@@ -295,8 +295,7 @@ class _Loader:
         return self._clips[clip_id]
 
     def _mismatched(self, clip_id: str, swap: ModalitySwap) -> DecodedClip:
-        audio = self._clip(swap.audio_clip_id) if swap.audio_clip_id != clip_id else None
-        video = self._clip(swap.video_clip_id) if swap.video_clip_id != clip_id else None
+        audio, video = (self._clip(c) if c is not None else None for c in partner_ids(swap, clip_id))
         return apply_swap(self._clip(clip_id), swap, audio=audio, video=video)
 
 

@@ -1,23 +1,33 @@
-"""Modality swaps: the input in which only the modality a prompt asks about comes from another clip.
+"""Modality swaps: the input in which only the modality a prompt asks about is replaced.
 
 The paper's prompt-based modality preference (section 3.3) compares the chosen response under the clip and under this
 mismatched input. For a question about both, frames and waveform come from one other clip, so that they still match
 each other. Everything here is pure: a choice depends on the corpus, the query and the seed, never on what was asked
-before.
+before, and a record says everything that is needed to make the input again.
+
+Strategies: "other_emotion" and "random_clip" take a partner clip; the rest make a medium from the clip's own (see
+`corruptions`). A partner is never the clip itself, never of its identity, source video or split, and never annotated
+with the emotion that the clip shows in the modality asked about.
 """
 
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from avere_ray.corruptions import CORRUPTIONS, corrupt_frames, corrupt_waveform
+from avere_ray.emotions import canonical_emotion
 from avere_ray.errors import InputError
 from avere_ray.prompts import shown_emotion
 from avere_ray.records import Clip, DecodedClip, Modality, ModalitySwap, Query
 from avere_ray.stages import digest
 
-STRATEGIES = ("other_emotion", "random_clip")
+PARTNER_STRATEGIES = ("other_emotion", "random_clip")
+STRATEGIES = (*PARTNER_STRATEGIES, *CORRUPTIONS)
+DEFAULT_LEVEL = 0.5
+"""Noise level of "diffusion", as share of its schedule."""
 SHORTLIST = 8
 """Partners drawn by the seed, of which the nearest in duration is taken."""
 FIRST_LOOK = 64
@@ -34,7 +44,7 @@ def apply_swap(
 
     Args:
         clip: the pair's own clip.
-        swap: which modality comes from which clip.
+        swap: which modality comes from which clip, or how it is made.
         audio: the clip `swap.audio_clip_id`; may be None when audio is not swapped.
         video: the clip `swap.video_clip_id`; may be None when video is not swapped.
 
@@ -42,16 +52,47 @@ def apply_swap(
         InputError: a partner is missing, is another clip than the swap names, or has frames of another size.
     """
     changes: dict[str, object] = {}
-    if swap.audio_clip_id != clip.clip_id:
-        partner = _partner(audio, swap.audio_clip_id, "audio", clip)
-        changes["waveform"] = _fit_waveform(partner.waveform, len(clip.waveform))
-    if swap.video_clip_id != clip.clip_id:
-        partner = _partner(video, swap.video_clip_id, "video", clip)
-        changes["frames"] = _fit_frames(partner, clip)
+    if is_made(swap):
+        changes = _made_media(clip, swap)
+    else:
+        if swap.audio_clip_id != clip.clip_id:
+            partner = _partner(audio, swap.audio_clip_id, "audio", clip)
+            changes["waveform"] = _fit_waveform(partner.waveform, len(clip.waveform))
+        if swap.video_clip_id != clip.clip_id:
+            partner = _partner(video, swap.video_clip_id, "video", clip)
+            changes["frames"] = _fit_frames(partner, clip)
     if not changes:
         return clip
     name = f"{clip.clip_id}|audio={swap.audio_clip_id}|video={swap.video_clip_id}"
     return replace(clip, clip_id=name, **changes)  # type: ignore[arg-type]
+
+
+def is_made(swap: ModalitySwap) -> bool:
+    """Whether the swapped media are made from the clip's own, so that no partner clip is needed."""
+    return swap.strategy in CORRUPTIONS
+
+
+def partner_ids(swap: ModalitySwap, clip_id: str) -> tuple[str | None, str | None]:
+    """Clips whose waveform and whose frames `apply_swap` needs; None where the clip's own or a made medium is shown."""
+    if is_made(swap):
+        return None, None
+    audio, video = swap.audio_clip_id, swap.video_clip_id
+    return (audio if audio != clip_id else None), (video if video != clip_id else None)
+
+
+def made_swap(modality: Modality, strategy: str, clip_id: str, *, seed: int, level: float) -> ModalitySwap:
+    """A swap whose media are made from the clip's own; seed and level count only where the strategy has them."""
+    seed = 0 if strategy == "blank" else seed
+    level = level if strategy == "diffusion" else 0.0
+    name = f"{clip_id}~{strategy}" + (f"@{level:g}" if level else "") + (f":{seed}" if seed else "")
+    return ModalitySwap(
+        modality=modality,
+        strategy=strategy,
+        audio_clip_id=clip_id if modality == "video" else name,
+        video_clip_id=clip_id if modality == "audio" else name,
+        seed=seed,
+        level=level,
+    )
 
 
 def choose_partner(
@@ -62,10 +103,11 @@ def choose_partner(
     strategy: str,
     seed: int,
     durations_s: Mapping[str, float] | None = None,
+    level: float = DEFAULT_LEVEL,
 ) -> ModalitySwap | None:
     """The mismatched input of one query; see `PartnerIndex.choose`, which serves many queries faster."""
     others = {c.clip_id: c for c in candidates} | {clip.clip_id: clip}
-    return PartnerIndex(others.values(), durations_s).choose(query, strategy=strategy, seed=seed)
+    return PartnerIndex(others.values(), durations_s).choose(query, strategy=strategy, seed=seed, level=level)
 
 
 class PartnerIndex:
@@ -76,13 +118,18 @@ class PartnerIndex:
         self._clips = sorted(clips, key=lambda c: c.clip_id)
         self._by_id = {c.clip_id: c for c in self._clips}
         self._durations_s = dict(durations_s or {})
-        self._emotions = {part: {shown_emotion(c, part) for c in self._clips} - {""} for part in _parts("audio_video")}
+        self._emotions = {part: {_emotion(c, part) for c in self._clips} for part in _parts("audio_video")}
 
-    def choose(self, query: Query, *, strategy: str, seed: int) -> ModalitySwap | None:
+    def choose(self, query: Query, *, strategy: str, seed: int, level: float = DEFAULT_LEVEL) -> ModalitySwap | None:
         """The mismatched input of one query: a pure function of the corpus, the query and the seed.
 
-        The partner is another clip of the same split, never of the same identity where identities are known. With
-        "other_emotion" it shows another emotion in the modality asked about (in both, for a question about both).
+        The partner is another clip of the same split, never of the same identity, source video or file where these
+        are known. With "other_emotion" it is annotated with another emotion in the modality asked about (in both, for
+        a question about both); with "random_clip" it only is not annotated with the same one. Among a few that fit,
+        drawn by the seed, the nearest in duration is taken.
+
+        Args:
+            level: noise level of strategy "diffusion", above 0 to 1.
 
         Returns:
             The swap, or None when no clip qualifies.
@@ -95,8 +142,10 @@ class PartnerIndex:
         if query.clip_id not in self._by_id:
             raise InputError(f"query {query.query_id} is about clip {query.clip_id}, which is not in the corpus")
         clip = self._by_id[query.clip_id]
-        if strategy == "other_emotion":
-            self._check_emotions(query.modality)
+        if strategy in CORRUPTIONS:
+            made = int(digest("corruption", seed, clip.clip_id, strategy)[:8], 16)
+            return made_swap(query.modality, strategy, clip.clip_id, seed=made, level=level)
+        self._check_emotions(query.modality, strategy)
         rng = random.Random(digest("swap", seed, query.query_id, strategy))
         shortlist = self._draw(rng, lambda other: _fits(clip, other, query.modality, strategy))
         if not shortlist:
@@ -114,28 +163,47 @@ class PartnerIndex:
             found = rng.sample(every, min(SHORTLIST, len(every)))
         return found[:SHORTLIST]
 
-    def _check_emotions(self, modality: Modality) -> None:
+    def _check_emotions(self, modality: Modality, strategy: str) -> None:
         for part in _parts(modality):
             found = self._emotions[part]
-            if len(found) < 2:
-                only = f"only the emotion {min(found)!r}" if found else "no emotion labels"
-                raise InputError(
-                    f"the {len(self._clips)} clips have {only} in their {part}; a swap to another emotion needs two. "
-                    "Add clips with other emotions, or set preference.swap to random_clip."
-                )
+            known = found - {""}
+            if len(known) > 1 or (strategy == "random_clip" and "" in found):
+                continue
+            only = f"only the emotion {min(known)!r}" if known else "no emotion labels"
+            other = "" if known else "random_clip, "
+            raise InputError(
+                f"the {len(self._clips)} clips have {only} in their {part}; a swap to another emotion needs two. "
+                f"Add clips with other emotions, or set preference.swap to {other}{', '.join(CORRUPTIONS[:-1])} or "
+                f"{CORRUPTIONS[-1]}."
+            )
 
 
 def _parts(modality: Modality) -> tuple[Modality, ...]:
     return ("video", "audio") if modality == "audio_video" else (modality,)
 
 
+def _emotion(clip: Clip, part: Modality) -> str:
+    return canonical_emotion(shown_emotion(clip, part))
+
+
+def _same_origin(clip: Clip, other: Clip) -> bool:
+    """Whether both show the same person or come from the same video or file, as far as that is known."""
+    return any(
+        own and own == theirs
+        for own, theirs in (
+            (clip.identity, other.identity),
+            (clip.source_video, other.source_video),
+            (clip.sha256, other.sha256),
+        )
+    )
+
+
 def _fits(clip: Clip, other: Clip, modality: Modality, strategy: str) -> bool:
-    same_person = bool(clip.identity) and clip.identity == other.identity
-    if other.clip_id == clip.clip_id or other.split != clip.split or same_person:
+    if other.clip_id == clip.clip_id or other.split != clip.split or _same_origin(clip, other):
         return False
+    pairs = [(_emotion(clip, part), _emotion(other, part)) for part in _parts(modality)]
     if strategy == "random_clip":
-        return True
-    pairs = [(shown_emotion(clip, part), shown_emotion(other, part)) for part in _parts(modality)]
+        return all(not own or own != theirs for own, theirs in pairs)
     return all(own and theirs and own != theirs for own, theirs in pairs)
 
 
@@ -146,6 +214,16 @@ def _swap(modality: Modality, strategy: str, clip: Clip, partner: Clip) -> Modal
         audio_clip_id=clip.clip_id if modality == "video" else partner.clip_id,
         video_clip_id=clip.clip_id if modality == "audio" else partner.clip_id,
     )
+
+
+def _made_media(clip: DecodedClip, swap: ModalitySwap) -> dict[str, object]:
+    media: dict[str, object] = {}
+    kind: Any = swap.strategy
+    if swap.modality != "video":
+        media["waveform"] = corrupt_waveform(clip.waveform, kind, seed=swap.seed, level=swap.level)
+    if swap.modality != "audio":
+        media["frames"] = corrupt_frames(clip.frames, kind, seed=swap.seed, level=swap.level)
+    return media
 
 
 def _partner(partner: DecodedClip | None, wanted: str, modality: str, clip: DecodedClip) -> DecodedClip:

@@ -76,6 +76,18 @@ class Clip:
     """What the voice alone tells; empty when unknown."""
     cues: tuple[Cue, ...] = ()
     """Cue inventory, present and plausibly absent ones; empty when not annotated."""
+    source: str = ""
+    """Corpus it comes from, for instance "ravdess"; empty when unknown."""
+    source_video: str = ""
+    """The longer video it was cut from, so that two cuts of one scene are never swap partners; empty when unknown."""
+    audio_uri: str = ""
+    """Separate audio file, like `uri`; empty when the sound is in the media file itself."""
+    caption: str = ""
+    """Description of what is seen and heard; empty when not annotated."""
+    video_caption: str = ""
+    """Description of what is seen alone; empty when not annotated."""
+    audio_caption: str = ""
+    """Description of what is heard alone; empty when not annotated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +132,8 @@ class Query:
     """Name of the cue the question is about, if it is about one; a key of the clip's inventory."""
     reference: str = ""
     """A faithful answer in words; empty when none is known."""
+    modality_confidence: float = 1.0
+    """How sure `modality` is: 1 when a template or the data says it, less when rules read it from the words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,7 +209,8 @@ class Reject:
     text: str
     """The response."""
     source: str
-    """"rollout" when sampled from the policy, "written" when made by editing the chosen response."""
+    """"rollout" when sampled from the policy, "written" when made by editing the chosen response, "data" when read from
+    a data set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,6 +225,11 @@ class ModalitySwap:
     """Clip whose waveform is shown; the pair's own clip when audio is not swapped."""
     video_clip_id: str
     """Clip whose frames are shown; the pair's own clip when video is not swapped."""
+    seed: int = 0
+    """Seed of a medium that is made from the clip's own, for instance noise; 0 when it comes from a partner clip.
+    A made medium has an id of its own instead of a clip's, so that nothing takes it for the clip's medium."""
+    level: float = 0.0
+    """Strength of strategy "diffusion": share of the noise schedule, above 0 to 1; 0 for the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,7 +249,7 @@ class PreferencePair:
     chosen: str
     """The preferred response."""
     chosen_source: str
-    """"rollout" or "reference"."""
+    """"rollout", "reference", or "data" when read from a data set."""
     rejects: tuple[Reject, ...]
     """One or more rejected responses."""
     swap: ModalitySwap | None

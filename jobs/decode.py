@@ -13,6 +13,7 @@ from avere_ray.errors import InputError
 from avere_ray.progress import reused, stage_progress
 from avere_ray.stages import StageFolder, StageManifest
 from jobs.command import run_command
+from jobs.corpus import read_corpus
 from jobs.session import ray_session
 
 
@@ -20,11 +21,11 @@ def run(cfg: RunConfig) -> StageManifest:
     """Decodes every clip of the run, or returns the manifest of the time it was done.
 
     Raises:
-        InputError: there are no clips; see `avere_ray.data.read_clips`.
+        InputError: there are no clips; see `jobs.corpus.read_corpus`.
         DropBudgetExceeded, StageError, StorageError: see `avere_ray.data.decode_stage`.
         ClusterError: see `jobs.session.ray_session`.
     """
-    from avere_ray.data import STAGE, check_drops, clips_key, decode_stage, read_clips
+    from avere_ray.data import STAGE, check_drops, clips_key, decode_stage
 
     source = clips_folder(cfg)
     if cfg.data.clips is None and not source.is_dir():
@@ -32,7 +33,7 @@ def run(cfg: RunConfig) -> StageManifest:
             f"{source} does not exist: no clips were drawn for this run. Run `avere-ray synth` with the same config "
             "first, or set data.clips to your own folder."
         )
-    clips = read_clips(source)
+    clips, source = read_corpus(cfg, source)
     folder = StageFolder(
         decoded_folder(cfg), stage=STAGE, config=cfg.to_yaml(), key=clips_key(clips, source, cfg.data.decode)
     )

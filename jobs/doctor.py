@@ -20,7 +20,9 @@ from avere_ray.config import RayConfig, RunConfig
 from avere_ray.environment import Finding
 from avere_ray.errors import AvereError
 from avere_ray.isolation import ChildProcess
+from avere_ray.sources import media_root
 from jobs.command import run_command
+from jobs.corpus import find_clips
 from jobs.memory import MIB, Part, estimate, read_shapes, size_words
 from jobs.probes import PROMPT, cluster_resources, token_ids
 
@@ -152,14 +154,14 @@ def clip_findings(cfg: RunConfig) -> Iterator[Finding]:
             "ok", f"{cfg.world.train_clips + cfg.world.test_clips} clips will be drawn from the synthetic world"
         )
         return
-    from avere_ray.data import read_clips
-
     try:
-        clips = read_clips(cfg.data.clips)
+        found = find_clips(cfg, cfg.data.clips)
     except AvereError as error:
         yield Finding("fail", str(error), "set data.clips to a folder with clips.parquet or clips.jsonl")
         return
-    yield Finding("ok", f"{len(clips)} clips listed in {cfg.data.clips}")
+    if found.drops:
+        yield Finding("warn", f"{len(found.drops)} listed clips cannot be used", found.drops[0].message)
+    yield Finding("ok", f"{len(found.clips)} clips listed in {cfg.data.clips}")
 
 
 def disk_finding(cfg: RunConfig) -> Finding:
@@ -364,7 +366,7 @@ def _in_child(timeout_s: float, function: Callable[..., Any], *arguments: Any) -
 def _clip_count(cfg: RunConfig) -> int:
     if cfg.data.clips is None:
         return cfg.world.train_clips + cfg.world.test_clips + cfg.world.corrupt_clips
-    return sum(path.suffix.lower() in _MEDIA for path in cfg.data.clips.rglob("*"))
+    return sum(path.suffix.lower() in _MEDIA for path in media_root(cfg.data.clips).rglob("*"))
 
 
 def _address(cfg: RayConfig) -> str:

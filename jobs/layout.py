@@ -3,6 +3,7 @@
 RUN/
   config.yaml                the resolved configuration
   clips/                     synthetic clips, when the config names none
+  source/                    the clips of a corpus that is read as its authors ship it, and what was left out
   decoded/                   frames and waveforms
   rollouts/round=K/          queries and sampled responses
   verdicts/round=K/          what the judge said of each

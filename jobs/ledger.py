@@ -5,12 +5,14 @@ Reads the manifests and drops under run_dir; it runs nothing and changes nothing
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import InputError
+from avere_ray.ledger import Ledger
 from avere_ray.records import Drop
 from avere_ray.stages import MANIFEST, StageManifest, read_drops, read_manifest
 from jobs.command import run_command
@@ -28,6 +30,21 @@ class LedgerEntry:
     """What it counted."""
     drops: tuple[Drop, ...]
     """Every input it left out."""
+
+    @classmethod
+    def of(cls, inputs: int, ledger: Ledger) -> Self:
+        """The entry of something that was read without a run."""
+        dropped = len(ledger.drops)
+        manifest = StageManifest(
+            stage=ledger.stage,
+            key="",
+            inputs=inputs,
+            used=inputs - dropped,
+            dropped=dropped,
+            seconds=0.0,
+            output_digest="",
+        )
+        return cls(folder=ledger.stage, manifest=manifest, drops=tuple(ledger.drops))
 
     def reasons(self) -> dict[str, int]:
         """Drops by reason, most frequent first."""
@@ -56,14 +73,19 @@ def read_ledger(run_dir: Path) -> list[LedgerEntry]:
 
 def run(cfg: RunConfig) -> None:
     """Prints the ledger of the run in `cfg.run_dir`."""
+    print_ledger(f"Ledger of {cfg.run_dir}", read_ledger(cfg.run_dir))
+
+
+def print_ledger(title: str, entries: Iterable[LedgerEntry]) -> None:
+    """Prints counts by stage and reason, with examples."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Ledger of {cfg.run_dir}")
+    table = Table(title=title)
     for column, justify in (("stage", "left"), ("inputs", "right"), ("used", "right"), ("dropped", "right")):
         table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("why", overflow="fold")
-    for entry in read_ledger(cfg.run_dir):
+    for entry in entries:
         counts = (entry.manifest.inputs, entry.manifest.used, entry.manifest.dropped)
         table.add_row(entry.folder, *(str(count) for count in counts), _why(entry))
     Console(markup=False).print(table)

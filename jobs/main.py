@@ -24,6 +24,9 @@ VERBS: dict[str, str] = {
     "leaderboard": "what was measured, from MLflow, and what others published",
     "promote": "makes a run's adapter the champion in MLflow's registry, if no task got worse",
     "ledger": "what each stage of a run used and dropped, and why",
+    "validate": "reads a whole data set without training, and says what cannot be used",
+    "convert": "preference data from one format to another",
+    "inspect": "one pair of preference data: prompt, responses, media as a picture",
 }
 
 

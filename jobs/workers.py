@@ -97,6 +97,7 @@ class Workers:
         return ModalitySwapActor.options(num_cpus=0).remote(
             self.training_clips,
             strategy=self.cfg.preference.swap,
+            level=self.cfg.preference.swap_level,
             seed=self.cfg.seed,
             durations_s=self.store.durations_s(),
         )

@@ -1,5 +1,6 @@
 """Swaps replace what is asked about and nothing else; partners are reproducible and really differ."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avere_ray.arrow import from_row, to_row
+from avere_ray.corruptions import CORRUPTIONS
 from avere_ray.errors import InputError
-from avere_ray.modality import PartnerIndex, apply_swap, choose_partner
+from avere_ray.modality import PARTNER_STRATEGIES, PartnerIndex, apply_swap, choose_partner, partner_ids
 from avere_ray.records import Clip, DecodedClip, Modality, ModalitySwap, Query
 
 EMOTIONS = ("happiness", "sadness", "anger")
@@ -188,5 +191,73 @@ def test_a_corpus_without_labels_or_with_an_unknown_strategy_is_refused() -> Non
     clips = [clip(0), clip(1)]
     with pytest.raises(InputError, match=r"no emotion labels.*random_clip"):
         choose_partner(query("video"), clips[0], clips, strategy="other_emotion", seed=0)
-    with pytest.raises(InputError, match=r"unknown swap strategy 'noise'.*other_emotion, random_clip"):
-        choose_partner(query("video"), clips[0], clips, strategy="noise", seed=0)
+    with pytest.raises(InputError, match=r"unknown swap strategy 'hum'.*other_emotion, random_clip, noise"):
+        choose_partner(query("video"), clips[0], clips, strategy="hum", seed=0)
+
+
+@pytest.mark.parametrize("strategy", PARTNER_STRATEGIES)
+def test_one_emotion_in_the_whole_corpus_is_refused_with_what_to_do(strategy: str) -> None:
+    clips = [clip(0, "anger", "fear"), clip(1, "angry", "sadness")]
+    with pytest.raises(InputError, match=r"2 clips have only the emotion 'anger' in their video.*noise, blank, crop"):
+        choose_partner(query("audio_video"), clips[0], clips, strategy=strategy, seed=0)
+
+
+@pytest.mark.parametrize("field", ["identity", "source_video", "sha256"])
+def test_a_partner_never_shares_person_video_or_file(field: str) -> None:
+    own = dataclasses.replace(clip(0, "anger"), **{field: "same"})
+    kin = [dataclasses.replace(clip(i, "fear"), **{field: "same"}) for i in range(1, 100)]
+    assert choose_partner(query("video"), own, kin, strategy="other_emotion", seed=0) is None
+    stranger = dataclasses.replace(clip(200, "fear"), **{field: "other"})
+    swap = choose_partner(query("video"), own, [*kin, stranger], strategy="other_emotion", seed=0)
+    assert swap is not None and swap.video_clip_id == "c200"
+
+
+@pytest.mark.parametrize("strategy", PARTNER_STRATEGIES)
+def test_words_for_one_emotion_count_as_one(strategy: str) -> None:
+    clips = [clip(0, "Happy"), clip(1, "joy"), clip(2, "happiness"), clip(3, "sad")]
+    partners = {choose_partner(query("video"), clips[0], clips, strategy=strategy, seed=s) for s in range(20)}
+    assert {s.video_clip_id for s in partners if s} == {"c3"}
+
+
+def test_a_random_clip_may_be_unlabelled_but_not_known_to_feel_the_same() -> None:
+    clips = [clip(0, "anger"), clip(1, "anger"), clip(2)]
+    partners = {choose_partner(query("video"), clips[0], clips, strategy="random_clip", seed=s) for s in range(20)}
+    assert {s.video_clip_id for s in partners if s} == {"c2"}
+
+
+@pytest.mark.parametrize("strategy", CORRUPTIONS)
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_made_medium_follows_from_the_record_alone(modality: Modality, strategy: str) -> None:
+    own = dataclasses.replace(
+        decoded("c0", 4, 3200), waveform=np.sin(np.arange(3200, dtype=np.float32) / 9) / 2,
+        frames=np.arange(4 * 28 * 28 * 3, dtype=np.uint32).astype(np.uint8).reshape(4, 28, 28, 3))  # fmt: skip
+    before = own.frames.copy(), own.waveform.copy()
+    swap = choose_partner(query(modality), clip(0), [], strategy=strategy, seed=3, level=0.6)
+    assert swap is not None
+    assert partner_ids(swap, "c0") == (None, None)
+    again = from_row(ModalitySwap, to_row(swap))
+    first, second = apply_swap(own, swap, None, None), apply_swap(own, again, None, None)
+    assert np.array_equal(first.frames, second.frames) and np.array_equal(first.waveform, second.waveform)
+    assert np.array_equal(own.frames, before[0]) and np.array_equal(own.waveform, before[1])
+    assert np.array_equal(first.frames, own.frames) == (modality == "audio")
+    assert np.array_equal(first.waveform, own.waveform) == (modality == "video")
+    assert (swap.video_clip_id == "c0") == (modality == "audio")
+    assert (swap.audio_clip_id == "c0") == (modality == "video")
+    assert (first.frames.shape, first.frames.dtype) == (own.frames.shape, np.uint8)
+    assert (first.waveform.shape, first.waveform.dtype) == (own.waveform.shape, np.float32)
+    assert first.clip_id != own.clip_id
+
+
+def test_seed_and_level_make_other_media_with_other_ids() -> None:
+    def made(strategy: str, seed: int, level: float = 0.5) -> ModalitySwap:
+        swap = choose_partner(query("video"), clip(0), [], strategy=strategy, seed=seed, level=level)
+        assert swap is not None
+        return swap
+
+    assert made("noise", 0) != made("noise", 1)
+    assert made("noise", 0, 0.1) == made("noise", 0, 0.9)
+    assert made("blank", 0) == made("blank", 1)
+    ids = [made(*a).video_clip_id for a in (("noise", 0), ("noise", 1), ("diffusion", 0, 0.1), ("diffusion", 0, 0.2))]
+    assert len(set(ids)) == 4
+    assert partner_ids(ModalitySwap(modality="audio", strategy="other_emotion", audio_clip_id="b", video_clip_id="a"),
+                       "a") == ("b", None)  # fmt: skip

@@ -8,9 +8,11 @@ import torch
 
 from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
 from avere_ray.branches import ByBranch, Wanted, pair_samples
+from avere_ray.corruptions import CORRUPTIONS
 from avere_ray.errors import StageError
 from avere_ray.logp_cache import LogpCache
 from avere_ray.media_cache import EmbedFolder, Encoded, MediaCache, irrelevant_swap, tower_digest
+from avere_ray.modality import made_swap
 from avere_ray.reference import AdapterOff, AsIs, Cached, Precomputed, check_complete, from_record, pair_key, to_record
 from tests.unit.models import tiny_base
 from tests.unit.pairs import PAIRS, Clips, make_pair
@@ -43,6 +45,16 @@ def test_each_distinct_medium_is_encoded_once(policy):
     assert media.encoder_calls == 4  # two videos and two sounds, whatever shows them
     media.ensure(policy, PAIRS, irrelevant=True)
     assert media.encoder_calls == 4
+
+
+@pytest.mark.parametrize("strategy", CORRUPTIONS)
+def test_a_made_swap_needs_no_partner_and_is_other_media(policy, strategy):
+    clips = Clips()
+    media = _media(policy, clips)
+    pair = make_pair(swap=made_swap("audio", strategy, "a", seed=5, level=0.5))
+    media.ensure(policy, [pair], irrelevant=True)
+    assert clips.loads == 1
+    assert media.encoder_calls == 4  # own video and sound, made sound, and (irrelevant) made video
 
 
 def test_from_the_second_time_on_no_clip_is_loaded(policy):

@@ -1,0 +1,62 @@
+"""The clips of a run and the folder of their media: the project's own table, or a corpus as its authors ship it.
+
+A corpus (data.source.kind) is read anew each time, which looks at lists and file names only; what was listed but cannot
+be used is kept in RUN/source with its reasons, and counts against data.drop_budget.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from avere_ray.arrow import to_row
+from avere_ray.config import RunConfig
+from avere_ray.records import Clip
+from avere_ray.sources import STAGE, Found, media_root, read_source
+from avere_ray.stages import StageFolder, digest
+from jobs.layout import stage_path
+
+
+def read_corpus(cfg: RunConfig, folder: Path) -> tuple[list[Clip], Path]:
+    """The clips of `folder` and where their media are.
+
+    Raises:
+        InputError: see `find_clips`.
+        DropBudgetExceeded: more was listed that cannot be used than data.drop_budget allows.
+    """
+    found = find_clips(cfg, folder)
+    if cfg.data.source.kind != "clips":
+        _store(cfg, found)
+    found.ledger.check_budget(len(found.clips) + len(found.drops), cfg.data.drop_budget)
+    return found.clips, media_root(folder)
+
+
+def find_clips(cfg: RunConfig, folder: Path) -> Found:
+    """Clips and drops of `folder`; stores nothing.
+
+    Raises:
+        InputError: the folder is not what data.source.kind says; see `avere_ray.sources` and `data.read_clips`.
+    """
+    from avere_ray.data import read_clips
+
+    if cfg.data.source.kind == "clips":
+        return Found(clips=read_clips(folder))
+    return read_source(folder, cfg.data.source)
+
+
+def _store(cfg: RunConfig, found: Found) -> None:
+    rows = [to_row(record) for record in (*found.clips, *found.drops)]
+    key = digest(STAGE, cfg.data.source.model_dump(), rows)
+    stage = StageFolder(stage_path(cfg, STAGE), stage=STAGE, config=cfg.to_yaml(), key=key)
+    if stage.finished() is not None:
+        return
+    stage.begin()
+    stage.write("clips", Clip, found.clips)
+    stage.finish(
+        inputs=len(found.clips) + len(found.drops),
+        used=len(found.clips),
+        drops=found.drops,
+        summary={
+            "drops": found.ledger.counts(),
+            "splits": dict(Counter(clip.split for clip in found.clips)),
+            "emotions": dict(Counter(clip.emotion for clip in found.clips)),
+        },
+    )

@@ -1,0 +1,64 @@
+"""A run reads its corpus and accounts for what it cannot use."""
+
+from pathlib import Path
+
+import pytest
+
+from avere_ray.config import RunConfig, load_config
+from avere_ray.errors import ConfigError, DropBudgetExceeded
+from avere_ray.stages import read_drops, read_manifest
+from jobs.corpus import read_corpus
+
+
+def config(root: Path, *overrides: str) -> RunConfig:
+    return load_config(
+        None,
+        [f"--data.clips={root / 'corpus'}", f"--run_dir={root / 'run'}", "--data.source.kind=crema_d", *overrides],
+    )
+
+
+def video(root: Path, name: str) -> None:
+    path = root / "corpus/VideoFlash" / f"{name}.flv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"FLV")
+
+
+def test_drops_are_stored_and_held_against_the_budget(tmp_path: Path) -> None:
+    for name in ("1001_DFA_ANG_XX", "1002_IEO_SAD_HI", "stray", "another"):
+        video(tmp_path, name)
+    with pytest.raises(DropBudgetExceeded, match=r"source dropped 2 of 4.*2 x bad_name.*VideoFlash/another\.flv"):
+        read_corpus(config(tmp_path), tmp_path / "corpus")
+    clips, root = read_corpus(config(tmp_path, "--data.drop_budget=0.5"), tmp_path / "corpus")
+    assert [c.identity for c in clips] == ["crema_d-actor-1001", "crema_d-actor-1002"]
+    assert root == tmp_path / "corpus"
+    manifest = read_manifest(tmp_path / "run/source")
+    assert manifest is not None
+    assert (manifest.inputs, manifest.used, manifest.dropped) == (4, 2, 2)
+    assert manifest.summary["emotions"] == {"anger": 1, "sadness": 1}
+    assert {d.reason for d in read_drops(tmp_path / "run/source")} == {"bad_name"}
+
+
+def test_the_stored_result_follows_the_corpus(tmp_path: Path) -> None:
+    video(tmp_path, "1001_DFA_ANG_XX")
+    read_corpus(config(tmp_path), tmp_path / "corpus")
+    before = read_manifest(tmp_path / "run/source")
+    read_corpus(config(tmp_path), tmp_path / "corpus")
+    assert read_manifest(tmp_path / "run/source") == before
+    video(tmp_path, "1001_DFA_HAP_XX")
+    read_corpus(config(tmp_path), tmp_path / "corpus")
+    after = read_manifest(tmp_path / "run/source")
+    assert before is not None and after is not None and (before.used, after.used) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--data.source.kind=dfew"], "data.clips is not set"),
+        (["--data.clips=x", "--data.source.columns=uri=path"], "data.source.columns is for data.source.kind manifest"),
+        (["--data.clips=x", "--data.source.kind=ravdes"], "ravdes"),
+        (["--data.clips=x", "--data.source.fold=6"], "fold"),
+    ],
+)
+def test_a_contradictory_source_is_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_config(None, overrides)

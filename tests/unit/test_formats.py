@@ -1,0 +1,420 @@
+"""Preference data in and out: round trips, foreign rows, and every way in which a row is wrong."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from avere_ray.errors import InputError
+from avere_ray.formats import NATIVE, PreferenceData, ReadOptions, find_format, read_data, write_data
+from avere_ray.ledger import Ledger
+from avere_ray.modality import made_swap
+from avere_ray.records import Clip, Cue, ModalitySwap, PreferencePair, Query, Reject, RejectKind
+from avere_ray.stages import write_records
+
+SUFFIX = {"swift": ".jsonl", "avere": ".json", "verl_omni": ".parquet", "trl": ".jsonl"}
+FILES = [*SUFFIX.items(), ("trl", ".parquet"), (NATIVE, "")]
+ASKED = "How does the facial expression show anger?"
+SPURIOUS, HALLUCINATED = RejectKind.SPURIOUS, RejectKind.HALLUCINATED
+
+
+def read(path: Path, form: str = "", **options: Any) -> tuple[PreferenceData, Ledger]:
+    ledger = Ledger("read")
+    return read_data(path, ReadOptions(**options), ledger, form=form), ledger
+
+
+def put(path: Path, *rows: dict[str, Any]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    else:
+        lines = [json.dumps(r, ensure_ascii=False) for r in rows]
+        path.write_text("\n".join(lines) if path.suffix == ".jsonl" else f"[{','.join(lines)}]", encoding="utf-8")
+    return path
+
+
+# Our records, through every format and back -----------------------------------------------------------------------
+
+words = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=40).filter(
+    lambda t: t.strip() and "<" not in t
+)
+clips = st.lists(
+    st.tuples(st.sampled_from(["a/x.mp4", "b/x.mp4", "y.mp4", "z z.mp4"]), st.sampled_from(["", "s.wav", "t.wav"])),
+    min_size=2,
+    max_size=4,
+)
+
+
+@st.composite
+def data_sets(draw: st.DrawFn) -> PreferenceData:
+    files = draw(clips)
+    table = {f"c{i}": Clip(clip_id=f"c{i}", uri=u, audio_uri=a, emotion=draw(st.sampled_from(["", "anger"])),
+                           caption=draw(words), split=draw(st.sampled_from(["train", "test"])))
+             for i, (u, a) in enumerate(files)}  # fmt: skip
+    data = PreferenceData(root=Path("/media/root"))
+    for number in range(draw(st.integers(1, 4))):
+        data.pairs.append(draw(pairs(number, sorted(table))))
+        pair = data.pairs[-1]
+        if draw(st.booleans()):
+            data.queries[pair.query_id] = Query(
+                query_id=pair.query_id, clip_id=pair.clip_id, modality=pair.modality, task="t", prompt=pair.prompt,
+                choices=("(A) x", "(B) y"), answer="B", modality_confidence=0.5)  # fmt: skip
+    used = {c for p in data.pairs for c in _ids(p)}
+    data.clips = {name: clip for name, clip in table.items() if name in used}
+    return data
+
+
+def _ids(pair: PreferencePair) -> set[str]:
+    swap = [] if pair.swap is None or pair.swap.seed else [pair.swap.audio_clip_id, pair.swap.video_clip_id]
+    return {pair.clip_id, *swap}
+
+
+@st.composite
+def pairs(draw: st.DrawFn, number: int, names: list[str]) -> PreferencePair:
+    own, other, third = (draw(st.sampled_from(names)) for _ in range(3))
+    modality = draw(st.sampled_from(["audio", "video", "audio_video"]))
+    swap: ModalitySwap | None = None
+    kind = draw(st.sampled_from(["none", "made", "clip"]))
+    if kind == "made":
+        swap = made_swap(modality, "diffusion", own, seed=draw(st.integers(1, 99)), level=0.25)
+    elif kind == "clip":
+        swap = ModalitySwap(
+            modality=modality, strategy="other_emotion",
+            audio_clip_id=own if modality == "video" else other,
+            video_clip_id=own if modality == "audio" else draw(st.sampled_from([other, third])))  # fmt: skip
+    rejects = st.builds(
+        Reject, kind=st.sampled_from(RejectKind), text=words, source=st.sampled_from(["rollout", "written"])
+    )
+    return PreferencePair(
+        pair_id=f"p{number}", query_id=f"q{number}", clip_id=own, modality=modality, prompt=draw(words),
+        chosen=draw(words), chosen_source=draw(st.sampled_from(["rollout", "reference"])),
+        rejects=tuple(draw(st.lists(rejects, min_size=1, max_size=4))), swap=swap)  # fmt: skip
+
+
+def shows_itself(pair: PreferencePair, clips_: dict[str, Clip]) -> bool:
+    """Whether a swap to another clip shows the same files all the same, which a foreign format cannot say."""
+    if pair.swap is None or pair.swap.seed:
+        return False
+    own, seen, heard = (clips_[c] for c in (pair.clip_id, pair.swap.video_clip_id, pair.swap.audio_clip_id))
+    return (seen.uri, heard.audio_uri or heard.uri) == (own.uri, own.audio_uri or own.uri)
+
+
+@pytest.mark.parametrize(("form", "suffix"), FILES)
+@settings(deadline=None, max_examples=12, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=data_sets())
+def test_records_come_back_as_they_left(tmp_path: Path, form: str, suffix: str, data: PreferenceData) -> None:
+    if form != NATIVE:
+        data.pairs = [p for p in data.pairs if not shows_itself(p, data.clips)] or [
+            PreferencePair(pair_id="p", query_id="q", clip_id=next(iter(data.clips)), modality="audio", prompt="?",
+                           chosen="x", chosen_source="rollout",
+                           rejects=(Reject(kind=SPURIOUS, text="y", source="rollout"),), swap=None)
+        ]  # fmt: skip
+    path = tmp_path / f"data{suffix}"
+    write_data(path, data, form)
+    assert find_format(path) == form
+    back, ledger = read(path)
+    assert ledger.drops == []
+    assert back.pairs == data.pairs
+    asked = {p.query_id for p in data.pairs}
+    assert {q: back.queries[q] for q in data.queries if q in asked} == {
+        q: query for q, query in data.queries.items() if q in asked
+    }
+    used = {c for p in data.pairs for c in _ids(p)}
+    assert {c: back.media(c) for c in used} == {c: data.media(c) for c in used}
+    for c in used:
+        assert dataclasses.replace(back.clips[c], uri="", audio_uri="") == dataclasses.replace(
+            data.clips[c], uri="", audio_uri=""
+        )
+
+
+def test_cues_stay_in_our_own_format(tmp_path: Path) -> None:
+    data = PreferenceData(root=tmp_path)
+    data.clips = {
+        "c": Clip(clip_id="c", uri="a.mp4", cues=(Cue(name="frown", modality="video", text="a frown", present=True),))
+    }
+    data.pairs = [PreferencePair(pair_id="p", query_id="q", clip_id="c", modality="video", prompt="?", chosen="x",
+                                 chosen_source="rollout", swap=None,
+                                 rejects=(Reject(kind=SPURIOUS, text="y", source="rollout"),))]  # fmt: skip
+    write_data(tmp_path / "there", data, NATIVE)
+    back, _ = read(tmp_path / "there")
+    assert back.clips["c"].cues == data.clips["c"].cues
+    assert back.media("c") == data.media("c")
+
+
+def test_the_pairs_of_a_run_find_their_clips_queries_and_media(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pair = PreferencePair(pair_id="p", query_id="q", clip_id="c", modality="video", prompt="?", chosen="x",
+                          chosen_source="rollout", swap=made_swap("video", "noise", "c", seed=3, level=0.0),
+                          rejects=(Reject(kind=SPURIOUS, text="y", source="rollout"),))  # fmt: skip
+    write_records(run / "decoded/clips.parquet", Clip, [Clip(clip_id="c", uri="sub/a.mp4")])
+    write_records(run / "pairs/round=1/pairs.parquet", PreferencePair, [pair])
+    query = Query(query_id="q", clip_id="c", modality="video", task="t", prompt="?", answer="B")
+    write_records(run / "rollouts/round=1/queries.parquet", Query, [query])
+    for config, root in (("data: {clips: null}", run / "clips"), (f"data: {{clips: {tmp_path}}}", tmp_path)):
+        (run / "config.yaml").write_text(config)
+        back, ledger = read(run / "pairs/round=1")
+        assert (back.pairs, back.queries, ledger.drops) == ([pair], {"q": query}, [])
+        assert back.media("c").video == str(root / "sub/a.mp4")
+    assert read(run / "pairs/round=1/pairs.parquet", media=Path("/m"))[0].media("c").video == "/m/sub/a.mp4"
+
+
+# Foreign rows -----------------------------------------------------------------------------------------------------
+
+AVERE = {
+    "prompt": f"<video>\n<audio>\n{ASKED}", "chosen": "Lowered brows.", "rejected": "Tears.",
+    "rejected_2": "The brown jacket.", "video": "clips_24fps/1.mp4", "audio": "clips_16khz/1.wav",
+    "video_l": "clips_24fps/2.mp4", "audio_l": "clips_16khz/1.wav",
+}  # fmt: skip
+TRL = {
+    "prompt": [{"role": "user", "content": [{"type": "video"}, {"type": "audio"}, {"type": "text", "text": ASKED}]}],
+    "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "Lowered brows."}]}],
+    "rejected": [{"role": "assistant", "content": "Tears."}],
+    "videos": ["clips_24fps/1.mp4"], "audios": ["clips_16khz/1.wav"],
+}  # fmt: skip
+IMPLICIT = {
+    "chosen": [{"role": "user", "content": f"<video>{ASKED}"}, {"role": "assistant", "content": "Lowered brows."}],
+    "rejected": [{"role": "user", "content": f"<video>{ASKED}"}, {"role": "assistant", "content": "Tears."}],
+    "videos": ["1.mp4"],
+}
+SWIFT = {
+    "messages": [{"role": "user", "content": f"<video><audio>{ASKED}"},
+                 {"role": "assistant", "content": "Lowered brows."}],
+    "rejected_response": "Tears.", "videos": ["1.mp4"], "audios": ["1.wav"], "rejected_videos": ["2.mp4"],
+}  # fmt: skip
+VERL = {
+    "data_source": "omni", "ability": "video_qa", "reward_model": {"style": "preference"}, "win_score": 8.0,
+    "lose_score": 3.0, "chosen": "Lowered brows.", "rejected": "Tears.", "extra_info": {"split": "train", "index": 0},
+    "prompt": [{"role": "user", "content": [{"type": "video", "video": "1.mp4", "text": None},
+                                            {"type": "text", "text": ASKED, "video": None}]}],
+}  # fmt: skip
+
+
+def test_avere(tmp_path: Path) -> None:
+    path = put(tmp_path / "dpo.json", AVERE, {**AVERE, "video": "clips_24fps/2.mp4", "audio": "clips_16khz/2.wav",
+                                              "video_l": None, "audio_l": None})  # fmt: skip
+    data, ledger = read(path)
+    assert (find_format(path), ledger.drops) == ("avere", [])
+    first, second = data.pairs
+    assert (first.prompt, first.chosen, first.modality) == (ASKED, "Lowered brows.", "video")
+    assert [(r.kind, r.text) for r in first.rejects] == [(HALLUCINATED, "Tears."), (SPURIOUS, "The brown jacket.")]
+    assert data.media(first.clip_id).video == str(tmp_path / "clips_24fps/1.mp4")
+    assert data.media(first.clip_id).audio == str(tmp_path / "clips_16khz/1.wav")
+    assert first.swap == ModalitySwap(modality="video", strategy="data", audio_clip_id=first.clip_id,
+                                      video_clip_id=second.clip_id)  # fmt: skip
+    assert second.swap is None
+    assert data.queries[first.query_id].modality_confidence == 0.95
+    assert data.decided == {"rules": 2}
+
+
+def test_trl_with_and_without_a_prompt_column(tmp_path: Path) -> None:
+    for row, audio in ((TRL, str(tmp_path / "clips_16khz/1.wav")), (IMPLICIT, "")):
+        data, ledger = read(put(tmp_path / "trl.jsonl", row))
+        assert ledger.drops == []
+        (pair,) = data.pairs
+        assert (pair.prompt, pair.chosen, [r.text for r in pair.rejects]) == (ASKED, "Lowered brows.", ["Tears."])
+        assert data.media(pair.clip_id).audio == audio
+        assert (pair.rejects[0].source, pair.chosen_source) == ("data", "data")
+
+
+def test_trl_as_parquet(tmp_path: Path) -> None:
+    row = {**TRL, "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "Tears."}]}]}
+    path = put(tmp_path / "trl.parquet", row)
+    assert find_format(path) == "trl"
+    assert len(read(path)[0].pairs) == 1
+
+
+def test_swift_with_rejected_text_and_media(tmp_path: Path) -> None:
+    path = put(tmp_path / "swift.jsonl", SWIFT, {**SWIFT, "rejected_response": None,
+                                                 "rejected_messages": SWIFT["messages"]})  # fmt: skip
+    data, ledger = read(path)
+    assert (find_format(path), ledger.drops) == ("swift", [])
+    pair = data.pairs[0]
+    assert pair.swap is not None
+    assert data.media(pair.swap.video_clip_id).video == str(tmp_path / "2.mp4")
+    assert pair.swap.audio_clip_id == pair.clip_id
+    assert data.pairs[1].rejects[0].text == "Lowered brows."
+
+
+def test_verl_omni(tmp_path: Path) -> None:
+    path = put(tmp_path / "train.parquet", VERL)
+    data, ledger = read(path)
+    assert (find_format(path), ledger.drops) == ("verl_omni", [])
+    assert data.pairs[0].prompt == ASKED
+    assert data.media(data.pairs[0].clip_id).video == str(tmp_path / "1.mp4")
+
+
+@pytest.mark.parametrize(
+    ("row", "form"), [(AVERE, "avere"), (TRL, "trl"), (SWIFT, "swift"), (VERL, "verl_omni")], ids=lambda v: str(v)[:5]
+)
+def test_a_foreign_file_keeps_its_meaning_through_our_format(tmp_path: Path, row: dict[str, Any], form: str) -> None:
+    first = put(tmp_path / f"first{SUFFIX[form]}", row)
+    once, _ = read(first, form)
+    write_data(tmp_path / "native", once, NATIVE)
+    through, _ = read(tmp_path / "native")
+    write_data(tmp_path / f"second{SUFFIX[form]}", through, form)
+    again, ledger = read(tmp_path / f"second{SUFFIX[form]}", form)
+    assert ledger.drops == []
+    assert again.pairs == once.pairs
+    assert {c: again.media(c) for c in again.clips} == {c: once.media(c) for c in once.clips}
+
+
+def test_media_paths_are_relative_to_the_folder_that_was_named(tmp_path: Path) -> None:
+    once, _ = read(put(tmp_path / "dpo.json", AVERE), media=Path("/data/corpus"))
+    write_data(tmp_path / "out.json", once, "avere", relative_to=Path("/data/corpus"))
+    row = json.loads((tmp_path / "out.json").read_text())[0]
+    assert {k: row[k] for k in ("video", "audio", "video_l", "audio_l")} == {
+        k: AVERE[k] for k in ("video", "audio", "video_l", "audio_l")
+    }
+    write_data(tmp_path / "out.json", once, "avere")
+    assert json.loads((tmp_path / "out.json").read_text())[0]["video"] == "/data/corpus/clips_24fps/1.mp4"
+
+
+def test_what_stands_in_the_file_wins_over_our_own_field(tmp_path: Path) -> None:
+    data, _ = read(put(tmp_path / "dpo.json", AVERE))
+    write_data(tmp_path / "out.json", data, "avere")
+    row = json.loads((tmp_path / "out.json").read_text())[0]
+    edited = {**row, "chosen": "Clenched jaw.", "audio_l": "/else/9.wav"}
+    back, _ = read(put(tmp_path / "edited.json", edited))
+    assert back.pairs[0].chosen == "Clenched jaw."
+    swap = back.pairs[0].swap
+    assert swap is not None and swap.modality == "audio_video"
+    assert back.media(swap.audio_clip_id).sound == "/else/9.wav"
+
+
+# What a prompt asks about -----------------------------------------------------------------------------------------
+
+
+def unclear(**fields: Any) -> dict[str, Any]:
+    return {**TRL, "prompt": [{"role": "user", "content": "What does the person feel?"}], **fields}
+
+
+def test_an_unclear_prompt_is_dropped_unless_someone_says_what_it_asks(tmp_path: Path) -> None:
+    path = put(tmp_path / "trl.jsonl", unclear())
+    data, ledger = read(path)
+    assert (data.pairs, ledger.counts()) == ([], {"modality_unclear": 1})
+    assert "trl.jsonl line 1: field prompt = 'What does" in ledger.drops[0].message
+    assert read(path, unclear="audio")[0].pairs[0].modality == "audio"
+    assert read(path, modality="video")[0].decided == {"override": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "modality", "confidence", "how"),
+    [
+        (unclear(modality="audio"), "audio", 1.0, "row"),
+        (unclear(rejected_videos=["b.mp4"]), "video", 0.7, "swap"),
+        (unclear(rejected_videos=["b.mp4"], rejected_audios=["b.wav"]), "audio_video", 0.7, "swap"),
+        (TRL, "video", 0.95, "rules"),
+    ],
+)
+def test_how_the_modality_is_found(
+    tmp_path: Path, row: dict[str, Any], modality: str, confidence: float, how: str
+) -> None:
+    data, _ = read(put(tmp_path / "trl.jsonl", row))
+    query = data.queries[data.pairs[0].query_id]
+    assert (query.modality, query.modality_confidence, dict(data.decided)) == (modality, confidence, {how: 1})
+
+
+# Wrong rows -------------------------------------------------------------------------------------------------------
+
+
+def without(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k != name}
+
+
+SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": ASKED}]
+TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "?"}]
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "reason", "words"),
+    [
+        ("avere", without(AVERE, "chosen"), "bad_row", "field chosen = None"),
+        ("avere", {**AVERE, "rejected_2": " "}, "bad_row", "field rejected_2"),
+        ("avere", {**AVERE, "prompt": ASKED}, "bad_row", "must begin with"),
+        ("avere", {**AVERE, "video_l": AVERE["video"]}, "same_media", "rejected media are those of the row"),
+        ("trl", without(TRL, "rejected"), "bad_row", "field rejected"),
+        ("trl", without(TRL, "videos"), "no_video", "audio alone"),
+        ("trl", {**TRL, "videos": [], "audios": []}, "no_media", "no media"),
+        ("trl", {**TRL, "videos": ["a.mp4", "b.mp4"]}, "many_media", "field videos has 2 files"),
+        ("trl", {**TRL, "videos": [3]}, "bad_row", "field videos = [3]"),
+        ("trl", {**TRL, "images": ["a.png"]}, "unsupported_media", "image"),
+        ("trl", {**TRL, "prompt": SYSTEM}, "system_message", "--ignore-system"),
+        ("trl", {**TRL, "prompt": TURNS}, "multi_turn", "3 turns"),
+        ("trl", {**TRL, "prompt": 7}, "bad_row", "field prompt = 7"),
+        ("trl", {**TRL, "prompt": [{"role": "user", "content": [{"type": "table"}]}]}, "bad_row", "table"),
+        ("trl", {**TRL, "chosen": TURNS[:1]}, "bad_row", "must end with a message of the assistant"),
+        ("trl", {**TRL, "modality": "smell"}, "bad_row", "field modality = 'smell'"),
+        ("trl", {**TRL, "avere_ray": "{"}, "bad_row", "field avere_ray"),
+        ("swift", without(SWIFT, "messages"), "bad_row", "field messages"),
+        ("swift", without(SWIFT, "rejected_response"), "no_reject", "no rejected response"),
+        ("swift", {**SWIFT, "rejected_images": ["a.png"]}, "unsupported_media", "rejected_images"),
+        ("verl_omni", {**VERL, "chosen": ""}, "bad_row", "field chosen"),
+    ],
+)  # fmt: skip
+def test_a_wrong_row_is_dropped_with_file_row_and_field(
+    tmp_path: Path, form: str, row: dict[str, Any], reason: str, words: str
+) -> None:
+    good = {"avere": AVERE, "trl": TRL, "swift": SWIFT, "verl_omni": VERL}[form]
+    path = put(tmp_path / f"data{'.json' if form == 'avere' else '.jsonl'}", good, row)
+    data, ledger = read(path, form)
+    assert len(data.pairs) == 1
+    (drop,) = ledger.drops
+    assert (drop.reason, drop.sample_id) == (reason, f"{'row' if form == 'avere' else 'line'} 2")
+    assert words in drop.message and f"{path}" in drop.message
+
+
+def test_a_system_message_can_be_left_out(tmp_path: Path) -> None:
+    data, ledger = read(put(tmp_path / "trl.jsonl", {**TRL, "prompt": SYSTEM}), ignore_system=True)
+    assert (len(data.pairs), ledger.drops, data.pairs[0].prompt) == (1, [], ASKED)
+
+
+def test_equal_rows_keep_ids_of_their_own(tmp_path: Path) -> None:
+    data, _ = read(put(tmp_path / "trl.jsonl", TRL, TRL))
+    assert len({p.pair_id for p in data.pairs}) == 2
+
+
+def test_a_pair_of_an_unknown_clip_is_dropped(tmp_path: Path) -> None:
+    data, _ = read(put(tmp_path / "dpo.json", AVERE))
+    data.clips.pop(data.pairs[0].swap.video_clip_id)  # type: ignore[union-attr]
+    write_data(tmp_path / "native", data, NATIVE)
+    back, ledger = read(tmp_path / "native")
+    assert back.pairs == []
+    assert "pairs.parquet row 1: field swap.video_clip_id" in ledger.drops[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", '{"prompt": 1}', "must be a list of objects"),
+        ("a.json", "[1]", "row 1 is a int"),
+        ("a.jsonl", '{"a": 1}\n{', "is like none of the formats"),
+        ("a.jsonl", '{"messages": 1', "line 1 is not JSON"),
+        ("a.jsonl", "", "has no rows"),
+        ("a.txt", "x", "has the suffix '.txt'"),
+        ("a.parquet", "x", "must be a Parquet file"),
+        ("a.csv", "a,a\n1,2", "the column 'a' twice"),
+        ("a.csv", "a,b\n1", "line 2 has 1 values, the header 2"),
+    ],
+)
+def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, content: str, words: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / name)
+    assert words in str(caught.value)
+
+
+def test_a_wrong_target_is_refused(tmp_path: Path) -> None:
+    data, _ = read(put(tmp_path / "trl.jsonl", TRL))
+    with pytest.raises(InputError, match=r"verl_omni is written to \.parquet"):
+        write_data(tmp_path / "x.json", data, "verl_omni")
+    with pytest.raises(InputError, match="unknown format 'llama'"):
+        write_data(tmp_path / "x.json", data, "llama")
+    data.pairs[0] = PreferencePair(**{**{n: getattr(data.pairs[0], n) for n in PreferencePair.__slots__},
+                                      "prompt": "What is in <video>?"})  # fmt: skip
+    with pytest.raises(InputError, match="contains a media tag"):
+        write_data(tmp_path / "x.jsonl", data, "trl")
