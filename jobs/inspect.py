@@ -1,6 +1,6 @@
 """Shows one pair of a preference data set as the model meets it: prompt, responses, and its media as a picture.
 
-`avere-ray inspect FILE [--row N]`. FILE is anything `avere-ray convert` reads; N is a row of it (in JSONL: a line), from
+`avere-ray inspect FILE [--row N]`. FILE is anything `avere-ray convert` reads; N is a row of it (JSONL: a line), from
 1 as in error messages; a pair of several rows is named by its first. The picture (PNG) has the clip's frames as
 data.decode samples them and its waveform, then those of the mismatched input.
 
