@@ -1,7 +1,8 @@
 """Shows one pair of a preference data set as the model meets it: prompt, responses, and its media as a picture.
 
-`avere-ray inspect FILE [--row N]`. FILE is anything `avere-ray convert` reads; rows count from 1. The picture (PNG) has
-the clip's frames as data.decode samples them and its waveform, then those of the mismatched input.
+`avere-ray inspect FILE [--row N]`. FILE is anything `avere-ray convert` reads; N is a row of it (JSONL: a line), from
+1 as in error messages; a pair of several rows is named by its first. The picture (PNG) has the clip's frames as
+data.decode samples them and its waveform, then those of the mismatched input.
 
   --out FILE.png          where the picture goes; else inspect-row-N.png in the working folder
   --from, --media, --modality, --unclear, --reject-kinds, --ignore-system    as in `avere-ray convert`
@@ -20,6 +21,7 @@ from jobs.operands import Arguments, run_with_arguments
 
 if TYPE_CHECKING:
     from avere_ray.formats import PreferenceData
+    from avere_ray.ledger import Ledger
     from avere_ray.records import DecodedClip, PreferencePair
 
 OWN = Arguments(
@@ -43,10 +45,7 @@ def run(cfg: RunConfig, given: list[str], values: dict[str, str]) -> int:
     row = _row(values.get("row", "1"))
     ledger = Ledger(STAGE)
     data, _ = open_data(Path(given[0]), values, ledger)
-    if not 1 <= row <= len(data.pairs):
-        dropped = f"; dropped: {ledger.drops[0].message}" if ledger.drops else ""
-        raise ConfigError(f"--row {row}: {given[0]} has pairs 1 to {len(data.pairs)}{dropped}")
-    pair = data.pairs[row - 1]
+    pair = _pair_at(row, data, ledger)
     for line in describe(pair, data, rendered_prompt(pair.prompt, cfg)):
         say(line)
     shown = decode_pair(pair, data, cfg.data.decode)
@@ -119,6 +118,28 @@ def _decode(clip_id: str, data: "PreferenceData", spec: DecodeConfig) -> "Decode
 def _facts(clip: "DecodedClip") -> str:
     frames = len(clip.frames)
     return f"{clip.clip_id}: {clip.duration_s:.2f} s, {frames} frames, {len(clip.waveform)} samples"
+
+
+def _pair_at(row: int, data: "PreferenceData", ledger: "Ledger") -> "PreferencePair":
+    """The pair that begins at a row of the file.
+
+    Raises:
+        InputError: the row was dropped; the message says why.
+        ConfigError: no pair begins there.
+    """
+    rows = {_number(data.places[pair.pair_id]): pair for pair in data.pairs}
+    if row in rows:
+        return rows[row]
+    dropped = next((drop for drop in ledger.drops if _number(drop.sample_id) == row), None)
+    if dropped is not None:
+        raise InputError(f"row {row} cannot be used: {dropped.message}")
+    begin = ", ".join(str(number) for number in list(rows)[:8]) + (", ..." if len(rows) > 8 else "")
+    raise ConfigError(f"--row {row}: no pair begins there; pairs begin at rows {begin or '(none)'}.")
+
+
+def _number(place: str) -> int:
+    """The line or row number that a place ends with."""
+    return int(place.rsplit(" ", 1)[-1])
 
 
 def _row(text: str) -> int:

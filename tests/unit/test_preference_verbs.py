@@ -100,7 +100,7 @@ def test_wrong_arguments_end_in_one_line(
 def test_inspect_shows_prompt_responses_and_media(
     tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = data(tmp_path, row(asked="What does he feel?"), row())
+    source = data(tmp_path, row(videos=[]), row())
     picture = tmp_path / "pair.png"
     assert inspect.main([source, "--row=2", "--media", str(media), "--out", str(picture)]) == 0
     out = capsys.readouterr().out
@@ -114,15 +114,15 @@ def test_inspect_shows_prompt_responses_and_media(
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--row=9"], "has pairs 1 to 1"), (["--row=x"], "--row x is no row number"), ([], "corrupt"),
-     (["--media=gone"], "does not exist")],
+    [(["--row=9"], "pairs begin at rows 1"), (["--row=2"], "row 2 cannot be used"),
+     (["--row=x"], "--row x is no row number"), ([], "corrupt"), (["--media=gone"], "does not exist")],
 )  # fmt: skip
 def test_inspect_says_what_is_wrong(
     tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    source = data(tmp_path, row("broken.mp4"))
+    source = data(tmp_path, row("broken.mp4"), row(videos=[]))
     named = [] if any(a.startswith("--media") for a in arguments) else [f"--media={media}"]
     assert inspect.main([source, *named, "--model.path=gone", *arguments]) == 2
     error = last_error(capsys)
