@@ -25,7 +25,14 @@ from avere_ray.media.video import sample_frames
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import digest, file_digest
 
-__all__ = ["DECODER_VERSION", "SAMPLE_RATE", "decode_clip", "decode_with_digest", "spec_digest"]
+__all__ = [
+    "DECODER_VERSION",
+    "SAMPLE_RATE",
+    "decode_clip",
+    "decode_unless_known",
+    "decode_with_digest",
+    "spec_digest",
+]
 
 DECODER_VERSION = 1
 """Raised whenever the same file and spec give other frames or samples."""
@@ -75,6 +82,16 @@ def decode_with_digest(clip: Clip, path: Path, spec: DecodeConfig) -> tuple[Deco
     """`decode_clip`, and the SHA-256 (hex) of the file."""
     decoded = decode_clip(clip, path, spec)
     return decoded, file_digest(path)
+
+
+def decode_unless_known(
+    clip: Clip, path: Path, spec: DecodeConfig, known: frozenset[str]
+) -> tuple[DecodedClip | None, str]:
+    """`decode_with_digest`, but nothing is decoded when the digest of the file is among `known`."""
+    check_file(path, spec)
+    if known and (sha256 := file_digest(path)) in known:
+        return None, sha256
+    return decode_with_digest(clip, path, spec)
 
 
 def _decode(clip: Clip, guard: Guard, *, jump: bool) -> DecodedClip:

@@ -54,17 +54,17 @@ def decoding_runs(times: np.ndarray, keyframes: np.ndarray, wanted: np.ndarray) 
     A frame shown before the keyframe that precedes it in the file may need the group before (an open group of
     pictures), so its run starts there. Without full timestamps the plan is one run from the start.
     """
-    last = int(wanted.max())
     if np.isnan(times).any():
         return [Run(0, len(times) - 1)]
     starts = np.flatnonzero(keyframes)
-    runs: list[Run] = []
+    stretches = []
     for index in np.unique(wanted):
         fit = starts[(starts <= index) & (times[starts] <= times[index])]
-        first = int(fit[-1]) if len(fit) else 0
-        if runs and first - runs[-1].last <= WORTH_A_JUMP:
-            runs[-1] = Run(runs[-1].first, max(runs[-1].last, int(index)))
+        stretches.append((int(fit[-1]) if len(fit) else 0, int(index)))
+    runs: list[Run] = [Run(0, -1)]
+    for first, last in sorted(stretches):
+        if first - runs[-1].last <= WORTH_A_JUMP:
+            runs[-1] = Run(runs[-1].first, max(runs[-1].last, last))
         else:
-            runs.append(Run(0 if not runs and first <= WORTH_A_JUMP else first, int(index)))
-    assert runs[-1].last == last
-    return runs
+            runs.append(Run(first, last))
+    return [run for run in runs if run.last >= 0]
