@@ -2,6 +2,7 @@
 
     limits     what a file may be, and every reason for which it is refused
     sampling   which frames are wanted, and which packets have to be decoded for them
+    keyframes  where decoding may start
     reading    opens and demuxes a file once: packets, timestamps, the span of the clip
     video      the wanted frames
     audio      the waveform
@@ -20,7 +21,7 @@ from avere_ray.config import DecodeConfig
 from avere_ray.errors import ClipDecodeError
 from avere_ray.media.audio import SAMPLE_RATE, waveform
 from avere_ray.media.limits import Guard, check_file, out_of_memory, out_of_time, refusal
-from avere_ray.media.reading import LEAD_S, Misplaced, Reading, open_media, words
+from avere_ray.media.reading import FORMATS, LEAD_S, Misplaced, Reading, open_media, words
 from avere_ray.media.video import sample_frames
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import digest, file_digest
@@ -73,6 +74,9 @@ def decode_clip(clip: Clip, path: Path, spec: DecodeConfig) -> DecodedClip:
         raise out_of_time(path, spec) from error
     except MemoryError as error:
         raise out_of_memory(path, spec) from error
+    except av.ArgumentError as error:
+        what = "it is no video file, or of a format that is not opened here"
+        raise refusal("corrupt", path, what, f"Allowed are {', '.join(FORMATS)}; convert it to mp4") from error
     except _DECODE_ERRORS as error:
         remedy = "The file is damaged or no video file; copy it again or re-encode it"
         raise refusal("corrupt", path, f"FFmpeg cannot read it ({words(error)})", remedy) from error

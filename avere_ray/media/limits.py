@@ -116,3 +116,9 @@ class Guard:
         if declared is not None and seconds < 0.98 * declared - 0.25:
             what = f"it holds {seconds:.2f} s of the {declared:.2f} s of {kind} that it declares"
             raise self.refuse("corrupt", what, "It was probably cut off; copy it again")
+
+    def listed(self, listed: int, read: int, kind: str) -> None:
+        """Whether a medium holds the packets that the file's index lists."""
+        if read < 0.99 * listed:
+            what = f"it holds {read} of the {listed} {kind} packets that its index lists"
+            raise self.refuse("corrupt", what, "It was probably cut off; copy it again")

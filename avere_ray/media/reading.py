@@ -4,6 +4,7 @@ The video packets' timestamps say how long the clip is. Their data is kept while
 second time for its pictures, so that memory stays bounded.
 """
 
+import collections
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 
 from avere_ray.errors import ClipDecodeError
+from avere_ray.media.keyframes import starts_decoding
 from avere_ray.media.limits import Guard, out_of_time
 from avere_ray.records import Clip
 
@@ -26,11 +28,10 @@ LEAD_S = 1.0
 HELD_BYTES = 64 * 1024 * 1024
 """Video packets are kept in memory up to this much."""
 # Only these containers, and nothing but the file itself: a playlist in disguise must not make FFmpeg open other files.
-_OPEN_OPTIONS = {
-    "protocol_whitelist": "file",
-    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,nut,mxf,h264,hevc,m4v,"
-    "wav,mp3,aac,flac",
-}
+FORMATS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "nut", "mxf")
+"""Containers that are opened."""
+_BARE = ("mpegvideo", "h264", "hevc", "m4v", "wav", "mp3", "aac", "flac")  # opened to say which stream is missing
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join((*FORMATS, *_BARE))}
 _FALLBACK_FRAME_S = 0.04
 """Length of a frame where the file tells none (25 per second)."""
 _EDGE_S = 1e-6
@@ -64,7 +65,7 @@ class VideoPackets:
         self.stamps.append(packet.pts)
         self.lengths.append(length(packet))
         self.shown.append(at is not None and not packet.is_discard)
-        self.keyframes.append(packet.is_keyframe)
+        self.keyframes.append(starts_decoding(packet, stream))
         self.held_bytes += packet.size
         if self.held is not None and self.held_bytes <= HELD_BYTES:
             self.held.append(packet)
@@ -160,8 +161,8 @@ class Reading:
             raise self.guard.refuse("outside_clip", what, remedy)
         if declared is not None and start > 0 and start >= declared:
             raise self._outside(declared)
-        known = [t for t in (declared, end) if t is not None]
-        self.guard.length(min(known) - start if known else 0.0)
+        if declared is not None:
+            self.guard.length((declared if end is None else min(declared, end)) - start)
 
     def _outside(self, seconds: float) -> ClipDecodeError:
         what = f"the clip begins at {self.clip.start_s:g} s, but the video is {seconds:.2f} s long"
@@ -179,10 +180,13 @@ class Reading:
     def _demux(self) -> tuple[VideoPackets, list[Packet]]:
         """The packets of both streams. A read error ends the file there; what is missing shows in its length."""
         packets, heard, passed = VideoPackets(), list[Packet](), set[int]()
+        self._listed = {s.index: len(s.index_entries) for s in (self.video, self.audio)}
+        self._read: collections.Counter[int] = collections.Counter()
         try:
             for count, packet in enumerate(self.container.demux(self.video, self.audio)):
                 self.guard.clock()
                 self.guard.packets(count)
+                self._read[packet.stream_index] += packet.dts is not None and not packet.is_corrupt
                 if packet.size == 0 or packet.stream_index not in (self.video.index, self.audio.index):
                     continue
                 if packet.stream_index == self.video.index:
@@ -232,10 +236,7 @@ class Reading:
         if self.jumped and (times[0] > start or not self.packets.keyframes[0]):
             raise Misplaced
         end = video_end if self.clip.end_s is None else min(origin + self.clip.end_s, video_end)
-        declared = _declared(self.video)
-        if declared is not None:
-            wanted = declared if self.clip.end_s is None else min(declared, self.clip.end_s)
-            self.guard.complete(wanted - self.clip.start_s, end - start, "video")
+        self._check_part_complete(origin, end - start)
         if end <= start:
             raise self._outside(video_end - origin)
         self.guard.length(end - start)
@@ -244,14 +245,27 @@ class Reading:
             within = times[max(int(np.searchsorted(times, start, side="right")) - 1, 0)][None]
         return Span(start=start, duration=end - start, times=within, whole=False)
 
+    def _check_part_complete(self, origin: float, duration: float) -> None:
+        """Whether the file holds, of what it declares, all that belongs to the clip."""
+        start, end = self.clip.start_s, float("inf") if self.clip.end_s is None else self.clip.end_s
+        declared = _declared(self.video)
+        if declared is not None:
+            self.guard.complete(min(declared, end) - start, duration, "video")
+        elif self.container.duration is not None and len(self.container.streams) == 2:
+            read = _extent([(0.0, 0.0), *self.packets.spans(), *_spans(self.heard)])
+            self.guard.complete(min(self.container.duration / av.time_base, origin + end), read, "media")
+
     def _check_complete(self, duration: float) -> None:
         """Whether the file holds what it declares."""
-        heard = [(at, at + length(p)) for p in self.heard if (at := seconds(p, p.stream)) is not None]
+        heard = _spans(self.heard)
         self.guard.complete(_declared(self.video), duration, "video")
         self.guard.complete(_declared(self.audio), _extent(heard), "audio")
         if self.video.duration is None and len(self.container.streams) == 2:  # Matroska declares one length for both
             declared = None if self.container.duration is None else self.container.duration / av.time_base
-            self.guard.complete(declared, _extent([*self.packets.spans(), *heard]), "media")
+            self.guard.complete(declared, _extent([(0.0, 0.0), *self.packets.spans(), *heard]), "media")
+        if "mp4" in self.container.format.name:  # its index lists every packet
+            for stream, kind in ((self.video, "video"), (self.audio, "audio")):
+                self.guard.listed(self._listed[stream.index], self._read[stream.index], kind)
 
 
 def open_media(guard: Guard) -> InputContainer:
@@ -284,6 +298,11 @@ def length(packet: Packet) -> float:
 def words(error: BaseException) -> str:
     """What an exception says, in a few words."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _spans(packets: Sequence[Packet]) -> list[tuple[float, float]]:
+    """Begin and end of every packet that has a time."""
+    return [(at, at + length(p)) for p in packets if (at := seconds(p, p.stream)) is not None]
 
 
 def _extent(spans: Sequence[tuple[float, float]]) -> float:
