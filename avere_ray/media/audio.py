@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
@@ -14,6 +15,8 @@ from avere_ray.media.reading import Reading, length, seconds
 
 SAMPLE_RATE = 16_000
 """Hz of every waveform."""
+_JOINED = 1 << 18
+"""Samples given to the resampler at a time."""
 _RUN_GAP_S = 0.04
 """Audio frames further apart than this are placed by their timestamps instead of joined."""
 
@@ -37,7 +40,7 @@ def waveform(reading: Reading) -> np.ndarray:
     if heard == 0:
         what = "its audio has no samples within the video"
         raise guard.refuse("no_audio_samples", what, "Remove the clip or record it again")
-    promised = sum(length(p) for p in reading.heard if not p.is_discard)
+    promised = sum(length(p, reading.audio_tick) for p in reading.heard if not p.is_discard)
     if decoded / SAMPLE_RATE < 0.9 * promised - 0.1 or not np.isfinite(samples).all():
         what = f"only {decoded / SAMPLE_RATE:.2f} s of its {promised:.2f} s of audio can be decoded"
         raise guard.refuse("corrupt", what)
@@ -52,7 +55,7 @@ def _decoded(reading: Reading) -> Iterator[tuple[float | None, AudioFrame]]:
             frames = reading.audio.codec_context.decode(packet)
         except av.FFmpegError:  # the gap it leaves is judged by `waveform`
             continue
-        yield from ((seconds(f, reading.audio), f) for f in frames if not f.is_corrupt)
+        yield from ((seconds(f, reading.audio_tick), f) for f in frames if not f.is_corrupt)
 
 
 def _resampled_runs(
@@ -75,9 +78,18 @@ def _resampled_runs(
 
 
 def _resample(run: Sequence[AudioFrame]) -> np.ndarray:
-    """Mono 16 kHz samples [n]: channels kept by the resampler and averaged here, its tail flushed."""
-    resampler = AudioResampler(format="fltp", layout=None, rate=SAMPLE_RATE)
-    pieces = [out.to_ndarray() for frame in [*run, None] for out in resampler.resample(frame)]
+    """Mono 16 kHz samples [n]: channels kept by the resampler and averaged here, its tail flushed.
+
+    The frames, 1024 samples or so each, are joined before: the resampler takes long for each call.
+    """
+    joined, resampler = AudioFifo(), AudioResampler(format="fltp", layout=None, rate=SAMPLE_RATE)
+    for frame in run:
+        frame.pts = None  # the run has no gaps, and rounded timestamps may seem to
+        joined.write(frame)
+    pieces: list[np.ndarray] = []
+    while (part := joined.read(_JOINED, partial=True)) is not None:
+        pieces += [out.to_ndarray() for out in resampler.resample(part)]
+    pieces += [out.to_ndarray() for out in resampler.resample(None)]
     if not pieces:
         return np.zeros(0, dtype=np.float32)
     return np.concatenate(pieces, axis=1).mean(axis=0, dtype=np.float32)

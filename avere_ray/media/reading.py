@@ -41,6 +41,23 @@ class Misplaced(Exception):
     """After a jump the file goes on too late for the clip; it has to be read from its start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The unit of a stream's timestamps, as a fraction of a second; plain whole numbers, since Fraction is slow."""
+
+    numerator: int
+    denominator: int
+
+    @classmethod
+    def of(cls, stream: Stream) -> "Tick":
+        base = stream.time_base
+        return cls(base.numerator, base.denominator) if base else cls(0, 1)
+
+    def seconds(self, ticks: int) -> float:
+        """A timestamp in seconds, correctly rounded."""
+        return ticks * self.numerator / self.denominator
+
+
 @dataclass(slots=True)
 class VideoPackets:
     """The video packets in file order: what the file says of each, and their data while that is little."""
@@ -58,12 +75,12 @@ class VideoPackets:
     held: list[Packet] | None = field(default_factory=list)
     held_bytes: int = 0
 
-    def add(self, packet: Packet, stream: Stream) -> None:
+    def add(self, packet: Packet, stream: Stream, tick: Tick) -> None:
         """Notes the next packet."""
-        at = seconds(packet, stream)
+        at = seconds(packet, tick)
         self.times.append(float("nan") if at is None else at)
         self.stamps.append(packet.pts)
-        self.lengths.append(length(packet))
+        self.lengths.append(length(packet, tick))
         self.shown.append(at is not None and not packet.is_discard)
         self.keyframes.append(starts_decoding(packet, stream))
         self.held_bytes += packet.size
@@ -111,6 +128,7 @@ class Reading:
         self.container = container
         self.whole = clip.start_s == 0.0 and clip.end_s is None
         self.video, self.audio = self._streams()
+        self.video_tick, self.audio_tick = Tick.of(self.video), Tick.of(self.audio)
         self.jumped = jump and self._jump(container)
         self.packets, self.heard = self._demux()
         self.span = self._span()
@@ -190,7 +208,7 @@ class Reading:
                 if packet.size == 0 or packet.stream_index not in (self.video.index, self.audio.index):
                     continue
                 if packet.stream_index == self.video.index:
-                    packets.add(packet, self.video)
+                    packets.add(packet, self.video, self.video_tick)
                 else:
                     heard.append(packet)
                 if self.clip.end_s is not None and self._is_past(packet, packets):
@@ -207,11 +225,12 @@ class Reading:
     def _is_past(self, packet: Packet, packets: VideoPackets) -> bool:
         """Whether a packet, and with it every later one of its stream, is well after the end of the clip."""
         stamp = packet.dts if packet.dts is not None else packet.pts
-        if stamp is None or not packet.time_base or not packets.times or self.clip.end_s is None:
+        if stamp is None or not packets.times or self.clip.end_s is None:
             return False
+        tick = self.video_tick if packet.stream_index == self.video.index else self.audio_tick
         start = _start(self.video)
         first = packets.times[0] if start is None else start
-        return float(stamp * packet.time_base) > first + self.clip.end_s + LEAD_S
+        return tick.seconds(stamp) > first + self.clip.end_s + LEAD_S
 
     def _span(self) -> Span:
         """Start, length and frame times of the clip."""
@@ -252,12 +271,12 @@ class Reading:
         if declared is not None:
             self.guard.complete(min(declared, end) - start, duration, "video")
         elif self.container.duration is not None and len(self.container.streams) == 2:
-            read = _extent([(0.0, 0.0), *self.packets.spans(), *_spans(self.heard)])
+            read = _extent([(0.0, 0.0), *self.packets.spans(), *_spans(self.heard, self.audio_tick)])
             self.guard.complete(min(self.container.duration / av.time_base, origin + end), read, "media")
 
     def _check_complete(self, duration: float) -> None:
         """Whether the file holds what it declares."""
-        heard = _spans(self.heard)
+        heard = _spans(self.heard, self.audio_tick)
         self.guard.complete(_declared(self.video), duration, "video")
         self.guard.complete(_declared(self.audio), _extent(heard), "audio")
         if self.video.duration is None and len(self.container.streams) == 2:  # Matroska declares one length for both
@@ -284,15 +303,15 @@ def open_media(guard: Guard) -> InputContainer:
     return opened(None)
 
 
-def seconds(item: Packet | VideoFrame | AudioFrame, stream: Stream) -> float | None:
+def seconds(item: Packet | VideoFrame | AudioFrame, tick: Tick) -> float | None:
     """Presentation time, or decoding time in files that have no other (AVI); None when there is neither."""
     stamp = item.pts if item.pts is not None else item.dts
-    return None if stamp is None or stream.time_base is None else float(stamp * stream.time_base)
+    return None if stamp is None else tick.seconds(stamp)
 
 
-def length(packet: Packet) -> float:
+def length(packet: Packet, tick: Tick) -> float:
     """Seconds a packet lasts; 0 where the file tells nothing."""
-    return float((packet.duration or 0) * (packet.time_base or 0))
+    return tick.seconds(packet.duration or 0)
 
 
 def words(error: BaseException) -> str:
@@ -300,9 +319,9 @@ def words(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _spans(packets: Sequence[Packet]) -> list[tuple[float, float]]:
+def _spans(packets: Sequence[Packet], tick: Tick) -> list[tuple[float, float]]:
     """Begin and end of every packet that has a time."""
-    return [(at, at + length(p)) for p in packets if (at := seconds(p, p.stream)) is not None]
+    return [(at, at + length(p, tick)) for p in packets if (at := seconds(p, tick)) is not None]
 
 
 def _extent(spans: Sequence[tuple[float, float]]) -> float:

@@ -83,7 +83,7 @@ def _as_planned(reading: Reading, album: _Album) -> bool:
     try:
         for frame in _decoded_runs(reading, runs, set(chosen)):
             if frame.pts in places:
-                album.put(places.pop(frame.pts), frame, seconds(frame, reading.video) or 0.0)
+                album.put(places.pop(frame.pts), frame, seconds(frame, reading.video_tick) or 0.0)
             if not places:
                 return True
     except av.FFmpegError:
@@ -137,7 +137,7 @@ def _decoded(reading: Reading) -> Iterator[tuple[float, VideoFrame]]:
         except av.FFmpegError:  # the gap it leaves is judged by _check_place
             continue
         for frame in frames:
-            at = seconds(frame, reading.video)
+            at = seconds(frame, reading.video_tick)
             if at is not None and not frame.is_corrupt and reading.span.holds(at):
                 yield at, frame
 
