@@ -17,7 +17,8 @@ work on the machine disturbs little; `wall` has clips per second as the clock sa
 """
 
 import argparse
-import importlib.util
+import functools
+import importlib
 import json
 import statistics
 import sys
@@ -173,7 +174,7 @@ OPTIONAL = {"decord": decord_reader, "torchcodec": torchcodec_reader}
 
 def measure(path: Path, repeats: int) -> dict[str, Any]:
     """Clips per CPU second of each way, and what they come to against ours."""
-    ways = {**WAYS, **{n: way for n, way in OPTIONAL.items() if importlib.util.find_spec(n) is not None}}
+    ways = {**WAYS, **{name: way for name, way in OPTIONAL.items() if _loads(name)}}
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     wall: dict[str, list[float]] = {name: [] for name in ways}
     _check_same(path, ways)
@@ -194,6 +195,16 @@ def measure(path: Path, repeats: int) -> dict[str, Any]:
         "wall": {name: round(1 / statistics.median(times), 2) for name, times in wall.items()},
         "megabytes": round(path.stat().st_size / 1e6, 2),
     }
+
+
+@functools.cache
+def _loads(module: str) -> bool:
+    """Whether an optional library is installed and finds the libraries it needs."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
 
 
 def _check_same(path: Path, ways: dict[str, Callable[[Path], Result]]) -> None:
@@ -228,11 +239,11 @@ def main(argv: Sequence[str]) -> int:
             figures[case] = measure(path, options.repeats)
             if not options.json:
                 _show(case, figures[case])
-    missing = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
+    missing = [name for name in OPTIONAL if not _loads(name)]
     if options.json:
-        print(json.dumps({**figures, "not_installed": missing, "threads": 1}))
+        print(json.dumps({**figures, "not_measured": missing, "threads": 1}))
     elif missing:
-        print(f"not installed, so not measured: {', '.join(missing)}")
+        print(f"not installed or not loadable, so not measured: {', '.join(missing)}")
     return 0
 
 

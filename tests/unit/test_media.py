@@ -351,3 +351,11 @@ def test_a_known_file_is_not_decoded(tmp_path: Path) -> None:
     assert decode_unless_known(clip, path, SPEC, frozenset({sha256})) == (None, sha256)
     decoded, same = decode_unless_known(clip, path, SPEC, frozenset({"another"}))
     assert (decoded is not None, same) == (True, sha256)
+
+
+def test_a_decoder_without_memory_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starve(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("avere_ray.media.sample_frames", starve)
+    assert refused(write_clip(tmp_path / "clip.mp4")) == "out_of_memory"

@@ -39,7 +39,7 @@ def test_contradicting_specs_are_refused(sampling: dict[str, object]) -> None:
         DecodeConfig(**sampling)  # type: ignore[arg-type]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     times=st.lists(st.integers(0, 10_000), min_size=1, max_size=60, unique=True),
     targets=st.lists(st.floats(-10, 10_010), min_size=1, max_size=20),
@@ -78,7 +78,7 @@ def test_frames_before_their_keyframe_need_the_group_before() -> None:
     assert decoding_runs(times, keyframes, np.array([43])) == [Run(40, 43)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_runs_hold_every_wanted_packet_after_a_keyframe_and_never_overlap(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 200))
