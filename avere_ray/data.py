@@ -74,7 +74,7 @@ def clips_key(clips: Sequence[Clip], root: Path, spec: DecodeConfig) -> str:
     """Digest of everything the decode stage depends on: annotations, sampling spec, size and time of each file."""
     from avere_ray.media import spec_digest
 
-    limits = spec.model_dump(include={"max_duration_s", "max_pixels", "max_bytes"})
+    limits = spec.model_dump(include={"max_duration_s", "max_pixels", "max_bytes", "max_streams"})
     return digest(STAGE, spec_digest(spec), limits, [(to_row(c), size_and_time(media_path(c, root))) for c in clips])
 
 

@@ -200,7 +200,7 @@ def decode_rows(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConf
     for row in rows:
         clip = Clip(clip_id=row["clip_id"], uri=row["path"], start_s=row["start_s"], end_s=row["end_s"])
         path = Path(row["path"])
-        known = {p.medium.key[:64]: p for p in map(_known_place, row["known"]) if store.holds([p.shard])}
+        known = {p.medium.key[:64]: p for p in map(_known_place, row["known"]) if _serves(p, store, spec)}
         try:
             decoded, sha256 = decode(clip, path, spec, frozenset(known))
         except ClipDecodeError as error:
@@ -214,6 +214,11 @@ def decode_rows(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConf
             key = media_key(sha256, clip.start_s, clip.end_s)
             outcomes += shelf.put(row["position"], key, row["size"], decoded)
     return sorted([*outcomes, *shelf.close()], key=lambda outcome: outcome.position)
+
+
+def _serves(place: Place, store: AvStore, spec: DecodeConfig) -> bool:
+    """Whether a medium of the store will do; one that is too long now is refused as if it were new."""
+    return place.medium.duration_s <= spec.max_duration_s and store.holds([place.shard])
 
 
 class _Shelf:

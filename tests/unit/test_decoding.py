@@ -131,6 +131,15 @@ def test_what_the_store_gave_up_meanwhile_is_decoded_again(tmp_path: Path) -> No
     assert decoder.decoded == ["a", "a"]
 
 
+def test_what_is_too_long_now_is_asked_of_the_decoder_again(tmp_path: Path) -> None:
+    clips, store, decoder = corpus(tmp_path / "in", a=b"1"), AvStore(tmp_path / "store"), Decoder()
+    run(clips, tmp_path / "in", store, decoder)
+    plan = DecodePlan(clips, tmp_path / "in", places_of(store), SPEC)
+    for limit, times in ((1.0, 1), (0.9, 2)):
+        decode_rows(plan.rows, store, SPEC.model_copy(update={"max_duration_s": limit}), decoder)
+        assert decoder.decoded == ["a"] * times
+
+
 def test_large_media_fill_shards_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "SHARD_BYTES", 40)
     clips = corpus(tmp_path / "in", **{f"c{n}": bytes(n + 1) for n in range(5)})
