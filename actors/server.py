@@ -94,7 +94,7 @@ class ChatWorker:
             file.flush()
             clip = Clip(clip_id="request", uri=file.name)
             try:
-                return decode_isolated(clip, Path(file.name), self.spec.decode)[0]
+                return decode_isolated(clip, Path(file.name), self.spec.decode)
             except ClipDecodeError as error:
                 message = error.message.replace(file.name, "the clip")
                 raise ApiError(422, message, code=error.reason, param="messages.0.content") from error

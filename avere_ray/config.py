@@ -4,6 +4,7 @@ Unknown keys are refused, every field is documented beneath its name, rules betw
 Note on YAML: write floats with a dot (5.0e-7, not 5e-7) and quote "yes" and "no".
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,10 +58,16 @@ class WorldConfig(Section):
 
 
 class DecodeConfig(Section):
-    """How a clip is sampled; part of the content address of everything decoded."""
+    """How a clip is sampled; part of the content address of everything decoded, except for limits and speed."""
 
     frames: Positive = 4
-    """Frames taken at equal distances over the clip."""
+    """Frames taken at equal distances over the clip, when neither fps nor times_s is set."""
+    fps: Annotated[float, Field(gt=0)] | None = None
+    """Frames per second, at equal distances over the clip; instead of `frames`."""
+    max_frames: Positive = 64
+    """With fps: frames of a long clip at most; they are spread over the whole clip."""
+    times_s: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Times of the frames, seconds from the start of the clip, ascending; instead of `frames`."""
     height: Annotated[int, Field(ge=28, multiple_of=28)] = 84
     """Height of a decoded frame, pixels; a multiple of the vision patch (28)."""
     width: Annotated[int, Field(ge=28, multiple_of=28)] = 84
@@ -71,8 +78,24 @@ class DecodeConfig(Section):
     """Larger source frames are refused."""
     max_bytes: Positive = 512 * 1024 * 1024
     """Larger files are refused."""
+    max_streams: Positive = 32
+    """Files with more streams are refused."""
+    max_memory_mb: Annotated[int, Field(ge=512)] = 4096
+    """Memory the process that decodes may take, MiB; a file that needs more is refused."""
     timeout_s: Seconds = 60.0
-    """Seconds one clip may take to decode."""
+    """Seconds one clip may take to decode; then its decoder is killed."""
+    threads: Positive = 1
+    """FFmpeg threads per clip; above 1 only where fewer clips than cores are decoded at a time."""
+    hwaccel: Literal["none", "cuda"] = "none"
+    """"cuda": video is decoded by the GPU (NVDEC) where there is one that knows the codec, else in software."""
+
+    @model_validator(mode="after")
+    def _one_way_to_sample(self) -> Self:
+        if self.times_s and self.fps is not None:
+            raise ValueError("data.decode.times_s and data.decode.fps are both set; choose one")
+        if any(later <= sooner for sooner, later in itertools.pairwise(self.times_s)):
+            raise ValueError(f"data.decode.times_s {list(self.times_s)} must ascend")
+        return self
 
 
 class SourceConfig(Section):
@@ -106,6 +129,11 @@ class DataConfig(Section):
     """Table of training queries (queries.parquet); None derives them from the clips' cues."""
     decode: DecodeConfig = DecodeConfig()
     """Sampling spec."""
+    store: Path | None = None
+    """Folder for decoded media, shared by all runs of a project: a clip that is there is not decoded again. None uses
+    "store" in the parent folder of run_dir."""
+    store_gb: Annotated[float, Field(gt=0)] = 200.0
+    """Quota of the store, GB; above it, media that no run refers to are removed, those not used for longest first."""
     drop_budget: Share = 0.005
     """Share of clips that may be dropped before the run stops."""
 

@@ -1,22 +1,23 @@
 """The one door to ray.data: clip tables in, and the stage that decodes every clip once into the store.
 
-A manifest of ids and paths streams through CPU tasks that return sampled frames and waveforms, never whole videos; the
-driver writes them into shards as they arrive and holds one shard at most. A clip that cannot be decoded, hangs or
-crashes FFmpeg becomes a row with a reason; the ledger accounts for it.
+A manifest of ids and paths streams through CPU tasks that write sampled frames and waveforms into the AV store and
+return where they are, so that neither the object store nor the driver holds media. A clip that cannot be decoded, hangs
+or crashes FFmpeg becomes a row with a reason; the ledger accounts for it.
 """
 
 import dataclasses
 import functools
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from avere_ray.arrow import arrow_schema, to_row
+from avere_ray.arrow import to_row, to_table
+from avere_ray.av_store import AvStore, Place, check_writable
 from avere_ray.config import DataConfig, DecodeConfig
+from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, media_path, raise_storage, size_and_time
 from avere_ray.errors import ClipDecodeError, InputError, StageError
 from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
@@ -24,15 +25,18 @@ from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, Cue, DecodedClip
 from avere_ray.rows import read_rows
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
-from avere_ray.store import ShardWriter
+from avere_ray.store import write_index, write_places
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import ray.data
 
+    from avere_ray.store import DecodedStore
+
 STAGE = "decode"
 TABLES = ("clips.parquet", "clips.jsonl")
 
+_R = TypeVar("_R")
 _MAX_BLOCK = 16
 _BLOCKS_WANTED = 64
 _STALL_GRACE_S = 300.0
@@ -70,52 +74,67 @@ def clips_key(clips: Sequence[Clip], root: Path, spec: DecodeConfig) -> str:
     """Digest of everything the decode stage depends on: annotations, sampling spec, size and time of each file."""
     from avere_ray.media import spec_digest
 
-    limits = spec.model_dump(include={"max_duration_s", "max_pixels", "max_bytes"})
-    return digest(STAGE, spec_digest(spec), limits, [(to_row(c), _size_and_time(media_path(c, root))) for c in clips])
-
-
-def media_path(clip: Clip, root: Path) -> Path:
-    """Absolute path of a clip's media file; a relative uri is relative to the folder of the clip table."""
-    return (root / clip.uri).absolute()
+    limits = spec.model_dump(include={"max_duration_s", "max_pixels", "max_bytes", "max_streams"})
+    return digest(STAGE, spec_digest(spec), limits, [(to_row(c), size_and_time(media_path(c, root))) for c in clips])
 
 
 def decode_stage(
-    clips: Sequence[Clip], root: Path, cfg: DataConfig, folder: StageFolder, progress: ProgressFn
+    clips: Sequence[Clip], root: Path, cfg: DataConfig, store: AvStore, folder: StageFolder, progress: ProgressFn
 ) -> StageManifest:
-    """Decodes every clip once, in parallel, into `folder` (layout: `avere_ray.store`). Needs a running Ray.
+    """Decodes what the store does not have yet, in parallel, into it; `folder` says which medium each clip has.
 
-    The result does not depend on timing: clips keep their order, so equal inputs give an equal `output_digest`.
+    Needs a running Ray; its tasks write the shards, so all of its nodes must see the store's folder. What an
+    interrupted stage has decoded stays there. Clips keep their order, so equal inputs give an equal `output_digest`.
     The manifest is written before the drop budget is checked: a run with a larger budget decodes nothing again.
 
     Raises:
         DropBudgetExceeded: more clips were dropped than `cfg.drop_budget` allows.
         StageError: no clip at all could be decoded.
-        StorageError: the folder cannot be written.
+        StorageError: the folder or the store cannot be written, or the store's quota cannot be kept.
     """
+    from avere_ray.media import spec_digest
+
     folder.begin()
+    check_writable(store.folder)
+    plan = DecodePlan(clips, root, store.places(spec_digest(cfg.decode)), cfg.decode)
     ledger = Ledger(STAGE)
-    writer = ShardWriter(folder.path)
-    kept: list[Clip] = []
+    keeper = StoreKeeper(store, folder.path, int(cfg.store_gb * 1e9))
+    outcomes: dict[int, Outcome] = {}
     progress(0, len(clips))
-    for done, (position, row) in enumerate(_decoded_rows(clips, root, cfg.decode), start=1):
-        clip = clips[position]
-        reason, sha256 = row["reason"][0].as_py(), row["sha256"][0].as_py()
-        if reason:
-            ledger.drop(clip.clip_id, reason, row["message"][0].as_py(), size=row["bytes"][0].as_py())
-        else:
-            writer.add(row, sha256)
-            kept.append(_with_digest(clip, sha256))
-        progress(done, len(clips))
-    writer.close()
+    for outcome in _outcomes(plan, store, cfg.decode):
+        raise_storage(outcome)
+        keeper.note(outcome.place, decoded=outcome.decoded)
+        outcomes.update((position, outcome) for position in plan.alike(outcome.position))
+        progress(len(outcomes), len(clips))
+    places = _account(clips, outcomes, ledger)
+    keeper.close()
+    kept = [dataclasses.replace(c, sha256=places[c.clip_id].medium.key[:64]) for c in clips if c.clip_id in places]
+    places = {c.clip_id: places[c.clip_id] for c in kept}
+    write_index(folder.path, kept, places)
     folder.write("clips", Clip, kept)
     manifest = folder.finish(
         inputs=len(clips),
         used=len(kept),
         drops=ledger.drops,
-        summary={"drops": ledger.counts(), "spec": cfg.decode.model_dump(mode="json")},
+        summary={"drops": ledger.counts(), "spec": cfg.decode.model_dump(mode="json"), **keeper.counts()},
     )
+    write_places(folder.path, store, places)
     check_drops(manifest, folder.path, cfg.drop_budget)
     return manifest
+
+
+def _account(clips: Sequence[Clip], outcomes: dict[int, Outcome], ledger: Ledger) -> dict[str, Place]:
+    """Places by clip_id of the clips that were decoded; the others go to the ledger, in clip order."""
+    places: dict[str, Place] = {}
+    for position, clip in enumerate(clips):
+        outcome = outcomes.get(position)
+        if outcome is None:
+            raise StageError(f"clip {clip.clip_id!r} was lost while decoding. Run the stage again.")
+        if outcome.place is None:
+            ledger.drop(clip.clip_id, outcome.reason, outcome.message, size=outcome.bytes)
+        else:
+            places[clip.clip_id] = outcome.place
+    return places
 
 
 def check_drops(manifest: StageManifest, folder: Path, budget: float) -> None:
@@ -133,29 +152,64 @@ def check_drops(manifest: StageManifest, folder: Path, budget: float) -> None:
         raise StageError(f"none of the {manifest.inputs} clips could be decoded: {ledger.counts()}.{example}")
 
 
-def _decoded_rows(clips: Sequence[Clip], root: Path, spec: DecodeConfig) -> Iterator[tuple[int, "pa.Table"]]:
-    """Tables of one result row each, in clip order, as they come out of Ray Data."""
-    dataset = _decode_pipeline(clips, root, spec)
+def _outcomes(plan: DecodePlan, store: AvStore, spec: DecodeConfig) -> Iterator[Outcome]:
+    """What came of each distinct clip, in order, as it comes out of Ray Data."""
+    dataset = _decode_pipeline(plan.rows, store, spec)
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-        for index, position in enumerate(table["position"].to_pylist()):
-            yield position, table.slice(index, 1)
+        yield from (Outcome.from_row(row) for row in table.to_pylist())
 
 
-def _decode_pipeline(clips: Sequence[Clip], root: Path, spec: DecodeConfig) -> "ray.data.Dataset":
+def _decode_pipeline(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConfig) -> "ray.data.Dataset":
+    import ray.data
+
+    block = max(1, min(_MAX_BLOCK, len(rows) // _BLOCKS_WANTED))
+    context = _quiet_context()
+    context.execution_no_progress_timeout_s = block * spec.timeout_s + _STALL_GRACE_S
+    with ray.data.DataContext.current(context):
+        manifest = ray.data.from_items(list(rows), override_num_blocks=-(-len(rows) // block))
+        return manifest.map_batches(
+            decode_batch,
+            batch_size=block,
+            batch_format="pyarrow",
+            num_cpus=spec.threads,
+            fn_kwargs={"store": store, "spec": spec},
+        )
+
+
+def _quiet_context() -> "ray.data.DataContext":
+    """Settings of a dataset: rows keep their order, and nothing is drawn on the terminal."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
-    block = max(1, min(_MAX_BLOCK, len(clips) // _BLOCKS_WANTED))
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    context.execution_no_progress_timeout_s = block * spec.timeout_s + _STALL_GRACE_S
-    rows = [{"position": i, "clip_id": c.clip_id, "path": str(media_path(c, root))} for i, c in enumerate(clips)]
-    with ray.data.DataContext.current(context):
-        manifest = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // block))
+    return context
+
+
+def decode_batch(batch: "pa.Table", store: AvStore, spec: DecodeConfig) -> "pa.Table":
+    """The task: rows of a `DecodePlan` in; decoded media into the store, as one shard; outcomes out, in order."""
+    import pyarrow as pa
+
+    outcomes = decode_rows(batch.to_pylist(), store, spec, decode_new)
+    return pa.Table.from_pylist([outcome.to_row() for outcome in outcomes], schema=Outcome.schema())
+
+
+def decoded_dataset(folder: Path, block: int = 16) -> "ray.data.Dataset":
+    """The decoded clips of a finished decode stage as a Ray Data stream of DecodedClip rows, in corpus order.
+
+    At most `block` clips are in one block, and Ray Data holds back reading while its consumer is slower.
+    """
+    import ray.data
+
+    from avere_ray.store import DecodedStore
+
+    ids = DecodedStore(folder).ids()
+    with ray.data.DataContext.current(_quiet_context()):
+        manifest = ray.data.from_items([{"clip_id": i} for i in ids], override_num_blocks=-(-len(ids) // block))
         return manifest.map_batches(
-            decode_batch, batch_size=block, batch_format="pyarrow", num_cpus=1, fn_kwargs={"spec": spec}
+            _read_batch, batch_size=block, batch_format="pyarrow", fn_kwargs={"store": DecodedStore(folder)}
         )
 
 
@@ -198,56 +252,32 @@ def in_order() -> "ray.data.ExecutionOptions":
     return options
 
 
-def decode_batch(batch: "pa.Table", spec: DecodeConfig) -> Iterator["pa.Table"]:
-    """The task: position, clip_id and path in; one result row per clip out, in order."""
-    import pyarrow as pa
-
-    schema = _result_schema()
-    for row in batch.to_pylist():
-        yield pa.Table.from_pylist([_decode_row(row, spec)], schema=schema)
+def _read_batch(batch: "pa.Table", store: "DecodedStore") -> "pa.Table":
+    return to_table(DecodedClip, [store[clip_id] for clip_id in batch["clip_id"].to_pylist()])
 
 
-def _result_schema() -> "pa.Schema":
-    import pyarrow as pa
-
-    extra = [
-        ("position", pa.int64()),
-        ("sha256", pa.string()),
-        ("reason", pa.string()),
-        ("message", pa.string()),
-        ("bytes", pa.int64()),
-    ]
-    return pa.schema([*arrow_schema(DecodedClip), *(pa.field(n, t) for n, t in extra)])
-
-
-def _decode_row(row: dict[str, Any], spec: DecodeConfig) -> dict[str, Any]:
-    path = Path(row["path"])
-    clip = Clip(clip_id=row["clip_id"], uri=row["path"])
-    try:
-        decoded, sha256 = decode_isolated(clip, path, spec)
-    except ClipDecodeError as error:
-        size, _ = _size_and_time(path)
-        return {
-            "position": row["position"],
-            "clip_id": clip.clip_id,
-            "reason": error.reason,
-            "message": error.message,
-            "bytes": size,
-        }
-    return {**to_row(decoded), "position": row["position"], "sha256": sha256, "reason": "", "message": "", "bytes": 0}
-
-
-def decode_isolated(clip: Clip, path: Path, spec: DecodeConfig) -> tuple[DecodedClip, str]:
-    """`media.decode_with_digest` in a child process that is killed when it hangs.
+def decode_isolated(clip: Clip, path: Path, spec: DecodeConfig) -> DecodedClip:
+    """`media.decode_clip` in a child process that is killed when it hangs.
 
     Raises:
         ClipDecodeError: as `media.decode_clip`; besides "timeout" when the child had to be killed, and
             "decoder_crashed" when it died.
     """
-    from avere_ray.media import decode_with_digest
+    from avere_ray.media import decode_clip
 
+    return _in_child(decode_clip, path, spec, clip, path, spec)
+
+
+def decode_new(clip: Clip, path: Path, spec: DecodeConfig, known: frozenset[str]) -> tuple[DecodedClip | None, str]:
+    """`media.decode_unless_known` in a child process; see `decode_isolated`."""
+    from avere_ray.media import decode_unless_known
+
+    return _in_child(decode_unless_known, path, spec, clip, path, spec, known)
+
+
+def _in_child(function: Callable[..., _R], path: Path, spec: DecodeConfig, *args: Any) -> _R:
     try:
-        return _decoder_child().call(spec.timeout_s, decode_with_digest, clip, path, spec)
+        return _decoder_child(spec.max_memory_mb).call(spec.timeout_s, function, *args)
     except ChildTimedOut as error:
         raise ClipDecodeError(
             "timeout",
@@ -262,9 +292,9 @@ def decode_isolated(clip: Clip, path: Path, spec: DecodeConfig) -> tuple[Decoded
 
 
 @functools.cache
-def _decoder_child() -> ChildProcess:
+def _decoder_child(memory_mb: int) -> ChildProcess:
     """One child per worker process; it leaves when idle."""
-    return ChildProcess(preload=("avere_ray.media",))
+    return ChildProcess(preload=("avere_ray.media",), memory_mb=memory_mb)
 
 
 def _check_columns(names: Sequence[str] | dict[str, Any], where: str, record: type = Clip) -> None:
@@ -310,16 +340,3 @@ def _check_ids(clips: Sequence[Clip], table: Path) -> None:
                 f"{table}: clip_id {clip.clip_id!r} is there twice, as clips {first} and {number}. Each "
                 "clip needs its own id; rename or remove one."
             )
-
-
-def _with_digest(clip: Clip, sha256: str) -> Clip:
-    return dataclasses.replace(clip, sha256=sha256)
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes and modification time (ns) of a file; zeros when it cannot be examined."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return 0, 0
-    return status.st_size, status.st_mtime_ns

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import os
 import pickle
+import resource
 import signal
 import socket
 import subprocess
@@ -26,7 +27,8 @@ _START_TIMEOUT_S = 60.0
 _IDLE_S = 60.0
 _ALARM_GRACE_S = 5.0
 _CHILD_CODE = (
-    "import sys; from avere_ray.isolation import serve; serve(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])"
+    "import sys; from avere_ray.isolation import serve; "
+    "serve(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])"
 )
 
 
@@ -42,11 +44,12 @@ class ChildProcess:
     """Makes calls in a child process, one at a time; starts the child when first needed, and again after each loss.
 
     `preload` names modules that the child imports before its first call, so that no call pays for them. After `idle_s`
-    seconds without a call the child ends; the next call starts another.
+    seconds without a call the child ends; the next call starts another. Above `memory_mb` MiB of memory of its own the
+    child gets no more (0: no limit): calls in it raise MemoryError, or it dies.
     """
 
-    def __init__(self, *, preload: Sequence[str] = (), idle_s: float = _IDLE_S) -> None:
-        self._arguments = (str(idle_s), *preload)
+    def __init__(self, *, preload: Sequence[str] = (), idle_s: float = _IDLE_S, memory_mb: int = 0) -> None:
+        self._arguments = (str(idle_s), str(memory_mb), *preload)
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._stderr: IO[bytes] | None = None
@@ -140,13 +143,15 @@ class ChildProcess:
         return f"the child process ended with exit code {code}{': ' + lines[-1] if lines else ''}", code == 0
 
 
-def serve(descriptor: int, idle_s: float, preload: Sequence[str]) -> None:
+def serve(descriptor: int, idle_s: float, memory_mb: int, preload: Sequence[str]) -> None:
     """The child's loop: answers calls until its owner closes the connection or is silent for long."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner to answer
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     connection = Connection(descriptor)
     for module in preload:
         importlib.import_module(module)
+    if memory_mb:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * 1024 * 1024, memory_mb * 1024 * 1024))
     connection.send_bytes(b"ready")
     while connection.poll(idle_s):
         try:

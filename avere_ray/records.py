@@ -62,6 +62,10 @@ class Clip:
     """Unique in its corpus and stable over runs."""
     uri: str
     """Local path of the media file; relative paths are relative to the folder of the clip table."""
+    start_s: float = 0.0
+    """Where the clip begins in the file, seconds from the file's first frame."""
+    end_s: float | None = None
+    """Where it ends, exclusive; None: with the file."""
     sha256: str = ""
     """Digest of the media file, hex; empty when it has not been read yet."""
     split: str = "train"

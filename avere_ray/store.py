@@ -1,18 +1,22 @@
-"""The store of decoded clips: written once as Parquet shards, read by clip_id in any process, without Ray.
+"""The decoded clips of a run, read by clip_id in any process, without Ray. The media are in the project's AV store.
 
 decoded/
-  shard-00000.parquet   DecodedClip records, one row group each, so that one clip is one small read
-  index.parquet         clip_id -> shard, row; digest of the media file; frames, samples, duration
+  index.parquet         clip_id -> key in the AV store; digest of the media file; frames, samples, duration
   clips.parquet         the Clip records of these clips, sha256 filled in
+  places.parquet        clip_id -> shard and row in the store; no part of the stage's result, since shards may move
 """
 
 import collections
+import dataclasses
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from avere_ray.arrow import arrow_schema, from_row
+from avere_ray.arrow import from_row
+from avere_ray.av_store import AvStore, Place
 from avere_ray.errors import StageError
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import MANIFEST, atomic_path, read_drops, read_records
@@ -23,86 +27,88 @@ if TYPE_CHECKING:
 
 INDEX = "index.parquet"
 CLIPS = "clips.parquet"
-SHARD_CLIPS = 64
-"""Clips per shard file."""
-SHARD_BYTES = 256 * 1024 * 1024
-"""A shard is closed earlier when its clips take this much memory."""
-_OPEN_SHARDS = 16
+PLACES = "places.parquet"
+_OPEN_SHARDS = 64
+_STORE = b"store"
 
 
-def index_schema() -> "pa.Schema":
-    """Arrow schema of the index: where each clip is, and what it holds."""
+def write_index(folder: Path, clips: Sequence[Clip], places: Mapping[str, Place]) -> None:
+    """Writes what the stage's result is: which medium each clip has. `places` by clip_id.
+
+    Raises:
+        StorageError: see `stages.atomic_path`.
+    """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    return pa.schema(
-        [
-            ("clip_id", pa.string()),
-            ("shard", pa.int32()),
-            ("row", pa.int32()),
-            ("sha256", pa.string()),
-            ("frames", pa.int32()),
-            ("samples", pa.int64()),
-            ("duration_s", pa.float64()),
-        ]
+    columns = {
+        "clip_id": pa.array([c.clip_id for c in clips], pa.string()),
+        "key": pa.array([places[c.clip_id].medium.key for c in clips], pa.string()),
+        "sha256": pa.array([c.sha256 for c in clips], pa.string()),
+        "frames": pa.array([places[c.clip_id].medium.frames for c in clips], pa.int32()),
+        "samples": pa.array([places[c.clip_id].medium.samples for c in clips], pa.int64()),
+        "duration_s": pa.array([places[c.clip_id].medium.duration_s for c in clips], pa.float64()),
+    }
+    with atomic_path(folder / INDEX) as partial:
+        pq.write_table(pa.table(columns), partial, compression="zstd")
+
+
+def write_places(folder: Path, store: AvStore, places: Mapping[str, Place]) -> None:
+    """Writes where the media are; the store's folder relative to the run where it is beside it, so that both may move.
+
+    Raises:
+        StorageError: see `stages.atomic_path`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    beside = store.folder.is_relative_to(folder.absolute().parent.parent)
+    where = os.path.relpath(store.folder, folder.absolute()) if beside else str(store.folder)
+    columns = {
+        "clip_id": pa.array(list(places), pa.string()),
+        "shard": pa.array([p.shard for p in places.values()], pa.string()),
+        "row": pa.array([p.row for p in places.values()], pa.int32()),
+    }
+    table = pa.table(columns).replace_schema_metadata({_STORE: where.encode()})
+    with atomic_path(folder / PLACES) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the store still has every medium that a finished decode stage refers to."""
+    if not (folder / PLACES).is_file():
+        return False
+    places = _read_places(folder)
+    return places.store.holds(places.shards())
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    store: AvStore
+    by_clip: dict[str, tuple[str, int]]
+
+    def shards(self) -> set[str]:
+        return {shard for shard, _ in self.by_clip.values()}
+
+
+def _read_places(folder: Path) -> _Places:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(folder / PLACES)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(folder, folder / PLACES, error) from error
+    where = Path(os.path.normpath(folder.absolute() / table.schema.metadata[_STORE].decode()))
+    ids, shards, rows = (table[name].to_pylist() for name in ("clip_id", "shard", "row"))
+    return _Places(AvStore(where), dict(zip(ids, zip(shards, rows, strict=True), strict=True)))
+
+
+def _unreadable(folder: Path, path: Path, error: BaseException) -> StageError:
+    return StageError(
+        f"cannot read {path}: {error}. Run `avere-ray decode` with the run's config again: what the store has lost "
+        f"is decoded once more. If that does not help, delete the folder {folder} first."
     )
-
-
-class ShardWriter:
-    """Writes decoded clips in the order given, holding one shard in memory at most."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._pending: list[pa.Table] = []
-        self._index: list[dict[str, Any]] = []
-        self._shards = 0
-
-    def add(self, row: "pa.Table", sha256: str) -> None:
-        """Adds one clip: a table of one DecodedClip row, and the digest of its media file.
-
-        Raises:
-            StorageError: see `stages.atomic_path`.
-        """
-        row = row.select(arrow_schema(DecodedClip).names)
-        self._index.append(
-            {
-                "clip_id": row["clip_id"][0].as_py(),
-                "shard": self._shards,
-                "row": len(self._pending),
-                "sha256": sha256,
-                "frames": row["frames_shape"][0][0].as_py(),
-                "samples": row["waveform_shape"][0][0].as_py(),
-                "duration_s": row["duration_s"][0].as_py(),
-            }
-        )
-        self._pending.append(row)
-        if len(self._pending) == SHARD_CLIPS or sum(t.nbytes for t in self._pending) >= SHARD_BYTES:
-            self._flush()
-
-    def close(self) -> None:
-        """Writes the last shard and the index.
-
-        Raises:
-            StorageError: see `stages.atomic_path`.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if self._pending:
-            self._flush()
-        with atomic_path(self.folder / INDEX) as partial:
-            pq.write_table(pa.Table.from_pylist(self._index, schema=index_schema()), partial, compression="zstd")
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = pa.concat_tables(self._pending).replace_schema_metadata(arrow_schema(DecodedClip).metadata)
-        with atomic_path(self.folder / shard_name(self._shards)) as partial:
-            pq.write_table(
-                table, partial, row_group_size=1, compression="zstd", use_dictionary=False, write_statistics=False
-            )
-        self._shards += 1
-        self._pending = []
 
 
 class DecodedStore:
@@ -117,38 +123,39 @@ class DecodedStore:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder).resolve()
         self._lock = threading.Lock()
-        self._places: dict[str, tuple[int, int]] | None = None
-        self._open: collections.OrderedDict[int, pq.ParquetFile] = collections.OrderedDict()
+        self._places: _Places | None = None
+        self._open: collections.OrderedDict[str, pq.ParquetFile] = collections.OrderedDict()
 
     def __getitem__(self, clip_id: str) -> DecodedClip:
         """One decoded clip; its arrays are read-only.
 
         Raises:
-            StageError: the clip is not in the store; the message says why it was dropped.
+            StageError: the clip was dropped, and the message says why; or the store has given it up meanwhile.
         """
-        place = self._index().get(clip_id)
+        places = self._index()
+        place = places.by_clip.get(clip_id)
         if place is None:
             raise StageError(self._absent(clip_id))
         shard, row = place
         with self._lock:
-            table = self._shard(shard).read_row_group(row)
-        return from_row(DecodedClip, table.to_pylist()[0])
+            table = self._read(places.store.shard_path(shard), row)
+        return dataclasses.replace(from_row(DecodedClip, table.to_pylist()[0]), clip_id=clip_id)
 
     def __contains__(self, clip_id: object) -> bool:
-        return clip_id in self._index()
+        return clip_id in self._index().by_clip
 
     def __len__(self) -> int:
-        return len(self._index())
+        return len(self._index().by_clip)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._index())
+        return iter(self._index().by_clip)
 
     def __reduce__(self) -> tuple[type["DecodedStore"], tuple[Path]]:
         return DecodedStore, (self.folder,)
 
     def ids(self) -> list[str]:
         """Clip ids in corpus order."""
-        return list(self._index())
+        return list(self._index().by_clip)
 
     def clips(self) -> list[Clip]:
         """The clips as annotated, in corpus order, with the sha256 of their media files."""
@@ -163,50 +170,30 @@ class DecodedStore:
         table = pq.read_table(self.folder / INDEX, columns=["clip_id", "duration_s"])
         return dict(zip(table["clip_id"].to_pylist(), table["duration_s"].to_pylist(), strict=True))
 
-    def _index(self) -> dict[str, tuple[int, int]]:
+    def _index(self) -> _Places:
         with self._lock:
             if self._places is None:
-                self._places = self._read_index()
+                if not (self.folder / MANIFEST).is_file():
+                    raise StageError(f"{self.folder} holds no finished decode stage. Run `avere-ray decode` first.")
+                self._places = _read_places(self.folder)
             return self._places
 
-    def _read_index(self) -> dict[str, tuple[int, int]]:
+    def _read(self, path: Path, row: int) -> "pa.Table":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if not (self.folder / MANIFEST).is_file():
-            raise StageError(f"{self.folder} holds no finished decode stage. Run `avere-ray decode` first.")
+        key = str(path)
         try:
-            table = pq.read_table(self.folder / INDEX, columns=["clip_id", "shard", "row"])
+            if key not in self._open:
+                self._open[key] = pq.ParquetFile(path, memory_map=True)
+                if len(self._open) > _OPEN_SHARDS:
+                    self._open.popitem(last=False)[1].close()
+            self._open.move_to_end(key)
+            return self._open[key].read_row_group(row)
         except (OSError, pa.ArrowException) as error:
-            raise self._unreadable(INDEX, error) from error
-        ids, shards, rows = (column.to_pylist() for column in table.columns)
-        return dict(zip(ids, zip(shards, rows, strict=True), strict=True))
-
-    def _shard(self, number: int) -> "pq.ParquetFile":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if number not in self._open:
-            try:
-                self._open[number] = pq.ParquetFile(self.folder / shard_name(number), memory_map=True)
-            except (OSError, pa.ArrowException) as error:
-                raise self._unreadable(shard_name(number), error) from error
-            if len(self._open) > _OPEN_SHARDS:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(number)
-        return self._open[number]
-
-    def _unreadable(self, name: str, error: BaseException) -> StageError:
-        return StageError(
-            f"cannot read {self.folder / name}: {error}. Delete the folder {self.folder} and run the stage again."
-        )
+            raise _unreadable(self.folder, path, error) from error
 
     def _absent(self, clip_id: str) -> str:
         drop = next((d for d in read_drops(self.folder) if d.sample_id == clip_id), None)
         why = f"it was dropped ({drop.reason}): {drop.message}" if drop else "it belongs to another corpus"
         return f"clip {clip_id!r} is not among the {len(self)} decoded clips of {self.folder}; {why}"
-
-
-def shard_name(number: int) -> str:
-    """File name of a shard."""
-    return f"shard-{number:05d}.parquet"

@@ -1,7 +1,8 @@
-"""Clips to decoded clips: frames and waveform of every clip, once, into RUN/decoded.
+"""Clips to decoded clips: frames and waveform of every clip, once in a project's life, into the store.
 
-Reads the folder data.clips, or RUN/clips as written by the synth stage. A clip that cannot be decoded is recorded with
-its reason; more of them than data.drop_budget stop the run.
+Reads the folder data.clips, or RUN/clips as written by the synth stage. The media go to data.store, which all runs of a
+project share; RUN/decoded says which medium each clip has. A clip that cannot be decoded is recorded with its reason;
+more of them than data.drop_budget stop the run.
 """
 
 import sys
@@ -25,7 +26,9 @@ def run(cfg: RunConfig) -> StageManifest:
         DropBudgetExceeded, StageError, StorageError: see `avere_ray.data.decode_stage`.
         ClusterError: see `jobs.session.ray_session`.
     """
+    from avere_ray.av_store import AvStore
     from avere_ray.data import STAGE, check_drops, clips_key, decode_stage
+    from avere_ray.store import is_complete
 
     source = clips_folder(cfg)
     if cfg.data.clips is None and not source.is_dir():
@@ -38,12 +41,12 @@ def run(cfg: RunConfig) -> StageManifest:
         decoded_folder(cfg), stage=STAGE, config=cfg.to_yaml(), key=clips_key(clips, source, cfg.data.decode)
     )
     manifest = folder.finished()
-    if manifest is not None:
+    if manifest is not None and is_complete(folder.path):
         reused(STAGE, manifest.used)
         check_drops(manifest, folder.path, cfg.data.drop_budget)
         return manifest
     with ray_session(cfg.ray), stage_progress(STAGE, "clips") as progress:
-        return decode_stage(clips, source, cfg.data, folder, progress)
+        return decode_stage(clips, source, cfg.data, AvStore(store_folder(cfg)), folder, progress)
 
 
 def clips_folder(cfg: RunConfig) -> Path:
@@ -54,6 +57,11 @@ def clips_folder(cfg: RunConfig) -> Path:
 def decoded_folder(cfg: RunConfig) -> Path:
     """Where the decoded clips of a run are; open it with `avere_ray.store.DecodedStore`."""
     return (cfg.run_dir / "decoded").absolute()
+
+
+def store_folder(cfg: RunConfig) -> Path:
+    """Where decoded media are kept for all runs of the project."""
+    return (cfg.data.store or cfg.run_dir.absolute().parent / "store").absolute()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -106,11 +106,12 @@ def decode_pair(pair: "PreferencePair", data: "PreferenceData", spec: DecodeConf
 
 
 def _decode(clip_id: str, data: "PreferenceData", spec: DecodeConfig) -> "DecodedClip":
-    from avere_ray.data import decode_isolated, media_path
+    from avere_ray.data import decode_isolated
+    from avere_ray.decoding import media_path
 
     clip = data.clips[clip_id]
     try:
-        return decode_isolated(clip, media_path(clip, data.root), spec)[0]
+        return decode_isolated(clip, media_path(clip, data.root), spec)
     except ClipDecodeError as error:
         raise InputError(f"clip {clip_id}: {error.message}") from error
 

@@ -129,7 +129,8 @@ def _checked(jobs: Sequence[_Job], check: _Check, workers: int) -> Iterator[Drop
 
 def check_media(job: _Job, spec: DecodeConfig) -> Drop | None:
     """Decodes one clip, given with the folder its uri is relative to, and forgets it; the drop when that fails."""
-    from avere_ray.data import decode_isolated, media_path
+    from avere_ray.data import decode_isolated
+    from avere_ray.decoding import media_path
 
     clip, root = job
     missing = _exists(job)

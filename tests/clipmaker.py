@@ -36,6 +36,9 @@ class Recipe:
     audio_start_s: float = 0.0
     options: dict[str, str] = field(default_factory=dict)
     """Of the muxer, for instance {"movflags": "faststart"}."""
+    codec_options: dict[str, str] = field(default_factory=dict)
+    """Of the video encoder, besides its defaults here."""
+    gop_size: int = 5
 
 
 def numbered(number: int, height: int, width: int) -> np.ndarray:
@@ -73,9 +76,11 @@ def _video_stream(container, recipe):
     stream = container.add_stream(recipe.codec, rate=10)
     stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pixels
     stream.codec_context.time_base = Fraction(1, 1000)
-    stream.codec_context.gop_size = 5
+    stream.codec_context.gop_size = recipe.gop_size
     if recipe.codec == "libx264":
         stream.options = {"crf": "10", "preset": "ultrafast"}
+    if recipe.codec_options:
+        stream.options = {**stream.options, **recipe.codec_options}
     if recipe.rotation:
         stream.set_display_rotation(recipe.rotation)
     return stream

@@ -1,17 +1,17 @@
 """A run up to its reference figures without an engine: real clips, decoded for real, with pairs written by hand."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from avere_ray.arrow import to_table
+from avere_ray.av_store import AvStore
 from avere_ray.backbones import load_policy
 from avere_ray.config import DataConfig, RunConfig
 from avere_ray.media import decode_with_digest
 from avere_ray.media_cache import MediaCache
 from avere_ray.records import (
     Clip,
-    DecodedClip,
     Modality,
     ModalitySwap,
     PreferencePair,
@@ -21,7 +21,7 @@ from avere_ray.records import (
 )
 from avere_ray.reference import AdapterOff, to_record
 from avere_ray.stages import StageFolder
-from avere_ray.store import DecodedStore, ShardWriter
+from avere_ray.store import DecodedStore, write_index, write_places
 from avere_ray.synthetic.clips import CorpusSpec, plan_scenes, write_clip
 from avere_ray.synthetic.scene import clip_of
 from jobs.layout import stage_path
@@ -42,17 +42,18 @@ def decode_clips(cfg: RunConfig, count: int) -> None:
     """Draws, writes and decodes clips, in this process."""
     folder = StageFolder(stage_path(cfg, "decoded"), stage="decode", key="test")
     folder.begin()
-    writer, kept = ShardWriter(folder.path), []
-    for scene in plan_scenes(CorpusSpec(seed=0, train_clips=count, test_clips=0, bias=0.9)):
+    store, kept, places = AvStore(folder.path.parent / "store"), [], {}
+    for number, scene in enumerate(plan_scenes(CorpusSpec(seed=0, train_clips=count, test_clips=0, bias=0.9))):
         path = folder.path.parent / f"{scene.scene_id}.mp4"
         write_clip(scene, path)
         clip = clip_of(scene, str(path))
         decoded, sha256 = decode_with_digest(clip, path, cfg.data.decode)
-        writer.add(to_table(DecodedClip, [decoded]), sha256)
-        kept.append(clip)
-    writer.close()
+        places[clip.clip_id] = store.add(decoded.spec, [(sha256, number, decoded)])[0]
+        kept.append(dataclasses.replace(clip, sha256=sha256))
+    write_index(folder.path, kept, places)
     folder.write("clips", Clip, kept)
     folder.finish(inputs=count, used=count)
+    write_places(folder.path, store, places)
 
 
 def make_pair(number: int, clips: int, **changes: Any) -> PreferencePair:

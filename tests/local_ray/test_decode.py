@@ -13,10 +13,12 @@ import psutil
 import pytest
 from clipmaker import Recipe, number_of, write_clip
 
+from avere_ray.arrow import from_table
+from avere_ray.av_store import AvStore
 from avere_ray.config import DataConfig, DecodeConfig, RayConfig, RunConfig
-from avere_ray.data import decode_stage
+from avere_ray.data import decode_stage, decoded_dataset
 from avere_ray.errors import DropBudgetExceeded, StageError
-from avere_ray.records import Clip
+from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import StageFolder, StageManifest, file_digest, read_drops, write_records
 from avere_ray.store import DecodedStore
 from jobs import decode as job
@@ -49,14 +51,17 @@ def file_order(name: str) -> int:
 
 def config(corpus: Path, run: Path, **data: Any) -> RunConfig:
     return RunConfig(
-        run_dir=run, data=DataConfig(clips=corpus, decode=SPEC, **data), ray=RayConfig(num_cpus=2, object_store_mb=128)
+        run_dir=run,
+        data=DataConfig(clips=corpus, decode=SPEC, **{"store": run / "store", **data}),
+        ray=RayConfig(num_cpus=2, object_store_mb=128),
     )
 
 
 def decode_files(root: Path, names: list[str], folder: Path, **limits: float) -> StageManifest:
     clips = [Clip(clip_id=name, uri=f"{name}.mp4") for name in names]
     cfg = DataConfig(decode=SPEC.model_copy(update=limits), drop_budget=1.0)
-    return decode_stage(clips, root, cfg, StageFolder(folder, stage="decode", key="k"), lambda done, total: None)
+    stage = StageFolder(folder, stage="decode", key="k")
+    return decode_stage(clips, root, cfg, AvStore(folder.parent / "store"), stage, lambda done, total: None)
 
 
 def test_every_clip_is_used_or_dropped_with_its_reason(corpus: Path, tmp_path: Path) -> None:
@@ -98,10 +103,37 @@ def test_the_drop_budget_stops_the_run_and_nothing_is_decoded_again(corpus: Path
     for _ in range(2):
         with pytest.raises(DropBudgetExceeded, match=r"4 of 12.*no_audio_stream"):
             job.run(config(corpus, tmp_path, drop_budget=0.1))
-    shard = tmp_path / "decoded" / "shard-00000.parquet"
-    before = shard.stat().st_mtime_ns
+    shards = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*.parquet")}
     assert job.run(config(corpus, tmp_path, drop_budget=0.5)).used == 8
-    assert shard.stat().st_mtime_ns == before
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*.parquet")} == shards
+
+
+def test_another_run_of_the_project_decodes_nothing(corpus: Path, tmp_path: Path) -> None:
+    one = job.run(config(corpus, tmp_path / "one", drop_budget=0.5, store=tmp_path / "store"))
+    two = job.run(config(corpus, tmp_path / "two", drop_budget=0.5, store=tmp_path / "store"))
+    assert [(m.summary["decoded"], m.summary["found"]) for m in (one, two)] == [(8, 0), (0, 8)]
+    assert one.output_digest == two.output_digest
+    clip, other = (DecodedStore(tmp_path / name / "decoded")["good5"] for name in ("one", "two"))
+    np.testing.assert_array_equal(clip.frames, other.frames)
+
+
+def test_what_the_store_has_lost_is_decoded_again_and_nothing_else_changes(corpus: Path, tmp_path: Path) -> None:
+    one = job.run(config(corpus, tmp_path, drop_budget=0.5))
+    lost = sorted((tmp_path / "store").rglob("*.parquet"))[0]
+    lost.unlink()
+    two = job.run(config(corpus, tmp_path, drop_budget=0.5))
+    assert two.summary["decoded"] == 8 - two.summary["found"] > 0
+    assert two.output_digest == one.output_digest
+    assert len(DecodedStore(tmp_path / "decoded")["good0"].frames) == 2
+
+
+def test_decoded_clips_stream_in_order(corpus: Path, tmp_path: Path) -> None:
+    job.run(config(corpus, tmp_path, drop_budget=0.5))
+    store = DecodedStore(tmp_path / "decoded")
+    stream = decoded_dataset(tmp_path / "decoded", block=3).iter_batches(batch_size=2, batch_format="pyarrow")
+    clips = [clip for table in stream for clip in from_table(DecodedClip, table)]
+    assert [c.clip_id for c in clips] == store.ids()
+    np.testing.assert_array_equal(clips[4].waveform, store[clips[4].clip_id].waveform)
 
 
 def test_nothing_decodable_is_an_error(corpus: Path, tmp_path: Path) -> None:

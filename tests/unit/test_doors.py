@@ -19,7 +19,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "peft": ("avere_ray/backbones/",),
     "tokenizers": ("avere_ray/backbones/",),
     "mlflow": ("avere_ray/tracking/",),
-    "av": ("avere_ray/media.py", "avere_ray/synthetic/"),
+    "av": ("avere_ray/media/", "avere_ray/synthetic/"),
 }
 
 

@@ -77,3 +77,12 @@ def test_close_ends_the_child(child: ChildProcess) -> None:
     pid = child.call(10.0, os.getpid)
     child.close()
     assert not alive(pid)
+
+
+def test_a_call_that_wants_too_much_memory_is_refused_it() -> None:
+    child = ChildProcess(memory_mb=512)
+    assert child.call(10.0, len, b"x" * 1000) == 1000
+    with pytest.raises(ChildCrashed, match="MemoryError"):
+        child.call(10.0, bytes, 1 << 30)
+    assert child.call(10.0, len, "abc") == 3
+    child.close()

@@ -1,17 +1,17 @@
 """Decoding against real files whose right answer is known, and against files that are broken on purpose."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from clipmaker import Recipe, number_of, write_clip
+from clipmaker import Recipe, number_of, numbered, write_clip
 
 from avere_ray.config import DecodeConfig
 from avere_ray.errors import ClipDecodeError
-from avere_ray.media import SAMPLE_RATE, decode_clip, decode_with_digest, spec_digest
+from avere_ray.media import SAMPLE_RATE, decode_clip, decode_unless_known, decode_with_digest, spec_digest
 from avere_ray.records import Clip, DecodedClip
-from avere_ray.stages import file_digest
+from avere_ray.stages import digest, file_digest
 
 SPEC = DecodeConfig(frames=4, height=56, width=84)
 
@@ -209,42 +209,16 @@ def test_digest_of_the_file_comes_along(tmp_path: Path) -> None:
 
 
 def test_spec_digest_covers_sampling_but_no_limits() -> None:
-    limits = {"timeout_s": 1.0, "max_bytes": 5, "max_pixels": 6, "max_duration_s": 7.0}
+    limits = {"timeout_s": 1.0, "max_bytes": 5, "max_pixels": 6, "max_duration_s": 7.0, "threads": 3, "hwaccel": "cuda"}
     assert spec_digest(SPEC.model_copy(update=limits)) == spec_digest(SPEC)
-    changed = [spec_digest(SPEC.model_copy(update=u)) for u in ({"frames": 5}, {"height": 84}, {"width": 56})]
-    assert len({spec_digest(SPEC), *changed}) == 4
+    updates = [{"frames": 5}, {"height": 84}, {"width": 56}, {"fps": 4.0}, {"fps": 4.0, "max_frames": 4}]
+    changed = [spec_digest(SPEC.model_copy(update=u)) for u in [*updates, {"times_s": (4.0,)}]]
+    assert len({spec_digest(SPEC), *changed}) == 7
+    assert spec_digest(SPEC.model_copy(update={"max_frames": 5})) == spec_digest(SPEC)
 
 
-def write_bytes(data: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(data) and None
-
-
-HOSTILE: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "missing": ("file_missing", lambda path: None),
-    "below a file": ("file_missing", lambda path: path.parent.rmdir() or path.parent.write_bytes(b"x")),
-    "folder": ("not_a_file", lambda path: path.mkdir()),
-    "zero bytes": ("empty_file", lambda path: path.touch()),
-    "zeros": ("corrupt", write_bytes(bytes(50_000))),
-    "garbage": ("corrupt", write_bytes(np.random.default_rng(0).bytes(50_000))),
-    "text": ("corrupt", write_bytes(b"hello\n" * 1000)),
-    "playlist": ("corrupt", write_bytes(b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/etc/hostname\n")),
-    "concat script": ("corrupt", write_bytes(b"ffconcat version 1.0\nfile /etc/hostname\n")),
-    "no audio": ("no_audio_stream", lambda path: write_clip(path, Recipe(with_audio=False))),
-    "no video": ("no_video_stream", lambda path: write_clip(path, Recipe(with_video=False))),
-    "audio after the video": (
-        "no_audio_samples",
-        lambda path: write_clip(path, Recipe(audio_start_s=3.0, audio_s=1.0)),
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_files_have_a_reason(tmp_path: Path, kind: str) -> None:
-    reason, make = HOSTILE[kind]
-    path = tmp_path / "in" / "clip.mp4"
-    path.parent.mkdir()
-    make(path)
-    assert refused(path) == reason
+def test_the_digest_of_a_plain_spec_is_the_one_it_always_was() -> None:
+    assert spec_digest(DecodeConfig()) == digest("decode", 1, 16_000, 4, 84, 84)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +227,7 @@ def test_hostile_files_have_a_reason(tmp_path: Path, kind: str) -> None:
         ("too_large", {"max_bytes": 1000}),
         ("too_many_pixels", {"max_pixels": 63 * 48}),
         ("too_long", {"max_duration_s": 1.9}),
+        ("too_many_streams", {"max_streams": 1}),
         ("timeout", {"timeout_s": 1e-9}),
     ],
 )
@@ -267,49 +242,120 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
     assert refused(path) == "corrupt"
 
 
-@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.8])
-@pytest.mark.parametrize("flags", ["", "faststart"])
-def test_truncated_files_are_refused(tmp_path: Path, share: float, flags: str) -> None:
-    path = write_clip(tmp_path / "clip.mp4", Recipe(options={"movflags": flags} if flags else {}))
-    data = path.read_bytes()
-    path.write_bytes(data[: max(1, int(len(data) * share))])
-    assert refused(path) in {"corrupt", "no_audio_stream", "no_video_stream"}
+def numbers(clip: DecodedClip) -> list[int]:
+    return [number_of(frame) for frame in clip.frames]
 
 
-def test_an_absurd_declared_size_is_refused(tmp_path: Path) -> None:
+def test_frames_per_second(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mp4")
-    data = bytearray(path.read_bytes())
-    at = data.index(b"avc1", data.index(b"stsd")) + 4 + 24  # width and height in the sample description
-    assert data[at : at + 4] == bytes([0, 64, 0, 48])
-    data[at : at + 4] = b"\xff\xff\xff\xff"
-    path.write_bytes(data)
-    outcome = outcome_of(path)
-    assert outcome in {"too_many_pixels", "corrupt", "decoded"}
+    five = decode(path, SPEC.model_copy(update={"fps": 2.5}))
+    assert np.abs(np.array(numbers(five)) - [2, 6, 10, 14, 18]).max() <= 1
+    capped = decode(path, SPEC.model_copy(update={"fps": 10.0, "max_frames": 4}))
+    np.testing.assert_array_equal(capped.frames, decode(path, SPEC).frames)
 
 
-def outcome_of(path: Path) -> str:
-    try:
-        clip = decode(path)
-    except ClipDecodeError as error:
-        return error.reason
-    assert clip.frames.shape == (4, 56, 84, 3)
-    assert np.isfinite(clip.waveform).all()
-    assert np.abs(clip.waveform).max() <= 1
-    return "decoded"
+def test_explicit_times(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4")
+    clip = decode(path, SPEC.model_copy(update={"times_s": (0.0, 0.31, 1.94)}))
+    assert numbers(clip) == [0, 3, 19]
+    assert clip.frame_times_s == pytest.approx([0.0, 0.3, 1.9])
+    assert refused(path, SPEC.model_copy(update={"times_s": (0.0, 2.0)})) == "outside_clip"
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_bit_flips_decode_or_have_a_reason(tmp_path: Path, seed: int, flipped_source: bytes) -> None:
-    rng = np.random.default_rng(seed)
-    data = bytearray(flipped_source)
-    for position in rng.integers(0, len(data), size=rng.integers(1, 60)):
-        data[position] ^= 1 << int(rng.integers(8))
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(data)
-    assert outcome_of(path)
+LONG = Recipe(frame_times_s=[i / 10 for i in range(60)], audio_s=6.0, paint=lambda n, h, w: numbered(n % 20, h, w))
+"""6 s; the numbers begin anew every 2 s."""
 
 
-@pytest.fixture(scope="module")
-def flipped_source(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = write_clip(tmp_path_factory.mktemp("flips") / "clip.mp4", Recipe(options={"movflags": "faststart"}))
-    return path.read_bytes()
+@pytest.fixture(scope="module", params=["mp4", "mkv", "ts", "avi"])
+def long_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = replace(LONG, codec="mpeg4" if request.param == "avi" else "libx264", tones_hz=(440.0,))
+    return write_clip(tmp_path_factory.mktemp("long") / f"clip.{request.param}", recipe)
+
+
+def part(path: Path, start_s: float, end_s: float | None, **spec: object) -> DecodedClip:
+    clip = Clip(clip_id="c", uri=path.name, start_s=start_s, end_s=end_s)
+    return decode_clip(clip, path, SPEC.model_copy(update=spec))
+
+
+def refused_part(path: Path, start_s: float, end_s: float | None, **spec: object) -> str:
+    with pytest.raises(ClipDecodeError) as caught:
+        part(path, start_s, end_s, **spec)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.0, 2.0), (1.0, 3.0), (3.0, 5.0), (4.0, None), (4.0, 99.0)])
+def test_a_part_of_a_longer_file(long_path: Path, start: float, end: float | None) -> None:
+    clip = part(long_path, start, end)
+    assert clip.duration_s == pytest.approx(2.0, abs=0.11)
+    assert clip.waveform.shape == (round(clip.duration_s * SAMPLE_RATE),)
+    expected = (np.array([2, 7, 12, 17]) + round(start * 10)) % 20
+    assert np.abs(np.array(numbers(clip)) - expected).max() <= 1
+    assert clip.frame_times_s == pytest.approx([0.25, 0.75, 1.25, 1.75], abs=0.06)
+    assert pitch(clip.waveform) == pytest.approx(440, abs=3)
+    assert loud(clip.waveform) == pytest.approx((0.0, clip.duration_s), abs=0.07)
+
+
+def test_a_part_sounds_as_it_does_in_the_whole(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", replace(LONG, rate=16_000))
+    whole = decode(path).waveform
+    assert np.abs(part(path, 3.5, 5.0).waveform - whole[56_000:80_000]).max() < 1e-3
+
+
+def test_the_frames_of_a_part_begin_within_it(long_path: Path) -> None:
+    clip = part(long_path, 3.0, 3.5, frames=10)
+    assert set(numbers(clip)) <= {10, 11, 12, 13, 14, 15}
+    assert min(numbers(clip)) in (10, 11)
+
+
+def test_between_two_frames_the_one_on_display_is_taken(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", Recipe(frame_times_s=[0.0, 0.5, 1.0, 1.5]))
+    clip = part(path, 0.6, 0.9)
+    assert set(numbers(clip)) == {1}
+    assert set(clip.frame_times_s.tolist()) == {0.0}
+
+
+@pytest.mark.parametrize(("start", "end"), [(6.5, None), (60.0, 61.0), (-1.0, None), (2.0, 2.0), (3.0, 1.0)])
+def test_a_part_that_does_not_exist_is_refused(tmp_path: Path, start: float, end: float | None) -> None:
+    assert refused_part(write_clip(tmp_path / "clip.mp4", LONG), start, end) == "outside_clip"
+
+
+def test_limits_are_those_of_the_part(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", LONG)
+    assert part(path, 3.0, 4.0, max_duration_s=1.5).duration_s == pytest.approx(1.0)
+    assert refused_part(path, 1.0, 4.0, max_duration_s=1.5) == "too_long"
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_part_of_a_cut_file_is_refused_where_it_is_cut(tmp_path: Path, suffix: str) -> None:
+    path = write_clip(
+        tmp_path / f"clip.{suffix}", replace(LONG, options={"movflags": "faststart"} if suffix == "mp4" else {})
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert refused_part(path, 1.0, 5.5) == "corrupt"
+    assert refused_part(path, 5.5, 5.9) in ("corrupt", "no_frames", "outside_clip")
+    assert part(path, 0.0, 1.5).duration_s == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("options", [{"threads": 2}, {"hwaccel": "cuda"}], ids=["threads", "no GPU"])
+def test_speed_settings_change_nothing(tmp_path: Path, options: dict[str, object]) -> None:
+    path = write_clip(tmp_path / "clip.mp4")
+    one, other = decode(path), decode(path, SPEC.model_copy(update=options))
+    np.testing.assert_array_equal(one.frames, other.frames)
+    np.testing.assert_array_equal(one.waveform, other.waveform)
+
+
+def test_a_known_file_is_not_decoded(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4")
+    clip, sha256 = Clip(clip_id="c", uri="clip.mp4"), file_digest(path)
+    assert decode_unless_known(clip, path, SPEC, frozenset({sha256})) == (None, sha256)
+    decoded, same = decode_unless_known(clip, path, SPEC, frozenset({"another"}))
+    assert (decoded is not None, same) == (True, sha256)
+
+
+def test_a_decoder_without_memory_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starve(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("avere_ray.media.sample_frames", starve)
+    assert refused(write_clip(tmp_path / "clip.mp4")) == "out_of_memory"

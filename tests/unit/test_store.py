@@ -1,19 +1,20 @@
 """The store gives back exactly what was written, by id, in any process."""
 
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from avere_ray.arrow import to_table
+from avere_ray.av_store import AvStore
 from avere_ray.errors import StageError
 from avere_ray.records import Clip, DecodedClip, Drop
-from avere_ray.stages import StageFolder
-from avere_ray.store import SHARD_CLIPS, DecodedStore, ShardWriter, shard_name
+from avere_ray.stages import StageFolder, StageManifest
+from avere_ray.store import DecodedStore, is_complete, write_index, write_places
 
-COUNT = SHARD_CLIPS + 3
+COUNT = 20
 
 
 def decoded(number: int) -> DecodedClip:
@@ -28,18 +29,30 @@ def decoded(number: int) -> DecodedClip:
     )
 
 
+def stored(run: Path, store: AvStore, count: int, shard: int = 8, order: int = 1) -> StageManifest:
+    """A finished decode stage of `count` clips, whose media are in shards of `shard`, written in this order or -1."""
+    stage = StageFolder(run / "decoded", stage="decode", key="k")
+    stage.begin()
+    numbers = list(range(count))[::order]
+    places = {}
+    for start in range(0, count, shard):
+        some = numbers[start : start + shard]
+        for n, place in zip(some, store.add("spec", [(f"sha{n}", n, decoded(n)) for n in some]), strict=True):
+            places[f"c{n}"] = place
+    clips = [Clip(clip_id=f"c{n}", uri="u", sha256=f"sha{n}") for n in range(count)]
+    write_index(stage.path, clips, places)
+    stage.write("clips", Clip, clips)
+    drop = Drop(sample_id="bad", stage="decode", reason="corrupt", message="bad.mp4 is broken")
+    manifest = stage.finish(inputs=count + 1, used=count, drops=[drop])
+    write_places(stage.path, store, {c.clip_id: places[c.clip_id] for c in clips})
+    return manifest
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    stage = StageFolder(tmp_path_factory.mktemp("run") / "decoded", stage="decode", key="k")
-    stage.begin()
-    writer = ShardWriter(stage.path)
-    for number in range(COUNT):
-        writer.add(to_table(DecodedClip, [decoded(number)]), f"sha{number}")
-    writer.close()
-    stage.write("clips", Clip, [Clip(clip_id=f"c{n}", uri="u", sha256=f"sha{n}") for n in range(COUNT)])
-    drop = Drop(sample_id="bad", stage="decode", reason="corrupt", message="bad.mp4 is broken")
-    stage.finish(inputs=COUNT + 1, used=COUNT, drops=[drop])
-    return stage.path
+    root = tmp_path_factory.mktemp("runs")
+    stored(root / "run", AvStore(root / "store"), COUNT)
+    return root / "run" / "decoded"
 
 
 def assert_same(one: DecodedClip, other: DecodedClip) -> None:
@@ -54,7 +67,7 @@ def test_every_clip_comes_back(folder: Path) -> None:
     store = DecodedStore(folder)
     assert store.ids() == list(store) == [f"c{n}" for n in range(COUNT)]
     assert len(store) == COUNT
-    for number in (COUNT - 1, 0, SHARD_CLIPS, SHARD_CLIPS - 1):
+    for number in (COUNT - 1, 0, 8, 7):
         assert_same(store[f"c{number}"], decoded(number))
 
 
@@ -94,13 +107,50 @@ def test_an_unfinished_stage_is_refused(tmp_path: Path) -> None:
         DecodedStore(tmp_path).ids()
 
 
-def test_a_lost_shard_is_named(tmp_path: Path) -> None:
-    stage = StageFolder(tmp_path / "decoded", stage="decode", key="k")
-    stage.begin()
-    writer = ShardWriter(stage.path)
-    writer.add(to_table(DecodedClip, [decoded(0)]), "x")
-    writer.close()
-    stage.finish(inputs=1, used=1)
-    (stage.path / shard_name(0)).unlink()
-    with pytest.raises(StageError, match="shard-00000"):
-        DecodedStore(stage.path)["c0"]
+def test_a_clip_has_its_own_id_and_the_medium_another_name(folder: Path) -> None:
+    assert DecodedStore(folder)["c3"].clip_id == "c3"
+    assert sorted(AvStore(folder.parent.parent / "store").places("spec"))[0] == "sha0"
+
+
+def test_durations(folder: Path) -> None:
+    assert DecodedStore(folder).durations_s() == {f"c{n}": n / 10 for n in range(COUNT)}
+
+
+def test_a_lost_shard_is_named_with_what_to_do(tmp_path: Path) -> None:
+    store = AvStore(tmp_path / "store")
+    stored(tmp_path / "run", store, 1)
+    assert is_complete(tmp_path / "run" / "decoded")
+    lost = next((tmp_path / "store" / "spec").glob("*.parquet"))
+    lost.unlink()
+    assert not is_complete(tmp_path / "run" / "decoded")
+    with pytest.raises(StageError, match=f"{lost.name}.*Run `avere-ray decode`"):
+        DecodedStore(tmp_path / "run" / "decoded")["c0"]
+
+
+def test_where_the_media_are_is_no_part_of_the_result(tmp_path: Path) -> None:
+    one = stored(tmp_path / "one", AvStore(tmp_path / "store"), 6, shard=2)
+    two = stored(tmp_path / "two", AvStore(tmp_path / "store"), 6, shard=3, order=-1)
+    assert one.output_digest == two.output_digest
+    for name in ("one", "two"):
+        assert_same(DecodedStore(tmp_path / name / "decoded")["c4"], decoded(4))
+
+
+def test_a_project_folder_may_move(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    stored(tmp_path / "old" / "run", AvStore(tmp_path / "old" / "store"), 2)
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    assert_same(DecodedStore(tmp_path / "new" / "run" / "decoded")["c1"], decoded(1))
+
+
+def test_a_run_finds_a_store_far_away_after_it_moves(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "deep").mkdir(parents=True)
+    stored(tmp_path / "runs" / "deep" / "run", AvStore(tmp_path / "elsewhere"), 2)
+    shutil.move(tmp_path / "runs" / "deep" / "run", tmp_path / "run")
+    assert_same(DecodedStore(tmp_path / "run" / "decoded")["c1"], decoded(1))
+
+
+def test_damaged_places_are_named(tmp_path: Path) -> None:
+    stored(tmp_path / "run", AvStore(tmp_path / "store"), 1)
+    (tmp_path / "run" / "decoded" / "places.parquet").write_bytes(b"no table")
+    with pytest.raises(StageError, match=r"places\.parquet.*avere-ray decode"):
+        DecodedStore(tmp_path / "run" / "decoded").ids()

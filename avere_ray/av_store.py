@@ -1,0 +1,226 @@
+"""The AV store: decoded media of a project, addressed by content, so that one (medium, sampling spec) is decoded once.
+
+STORE/
+  <spec>/                digest of a sampling spec and the decoder's version
+    <shard>.parquet      decoded media, one row group each, so that one is one small read; never changed
+    <shard>.json         written after it: the media it holds; a shard without it does not exist
+  pins/<owner>.json      the shards a run refers to, as long as its folder exists
+
+A medium's key is the SHA-256 of its file, and the part of it that is the clip. Any number of processes may read and
+write at a time: shards have names of their own, and appear whole. Above its quota the store gives up shards that no run
+refers to, those not used for longest first; who misses one later decodes it again.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avere_ray.arrow import to_table
+from avere_ray.errors import StorageError
+from avere_ray.records import DecodedClip
+from avere_ray.stages import atomic_path, digest, storage_error, write_json
+
+PINS = "pins"
+YOUNG_S = 600.0
+"""Shards used this recently are not removed: a run that has just written or found them may not have pinned them yet."""
+_LEFTOVER_S = 3600.0
+"""Half-written files older than this belong to processes that are gone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Medium:
+    """One decoded medium of a shard."""
+
+    key: str
+    """See `media_key`."""
+    size: int
+    """Bytes of the media file; equal files have equal sizes, so this finds candidates without reading them."""
+    frames: int
+    samples: int
+    duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a medium is: shard as "<spec>/<name>", and its row there."""
+
+    shard: str
+    row: int
+    medium: Medium
+
+
+def media_key(sha256: str, start_s: float = 0.0, end_s: float | None = None) -> str:
+    """Key of a file, or of the part [start, end) of it."""
+    whole = start_s == 0.0 and end_s is None
+    return sha256 if whole else f"{sha256}@{start_s!r}-{'' if end_s is None else repr(end_s)}"
+
+
+class AvStore:
+    """The store in a folder, which need not exist yet. Pickles as its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder).absolute()
+
+    def shard_path(self, shard: str) -> Path:
+        """The Parquet file of a shard."""
+        return self.folder / f"{shard}.parquet"
+
+    def holds(self, shards: Collection[str]) -> bool:
+        """Whether all these shards are there."""
+        return all(self._manifest(shard).is_file() and self.shard_path(shard).is_file() for shard in shards)
+
+    def places(self, spec: str) -> dict[str, Place]:
+        """Every medium decoded with a spec (its digest), by key."""
+        found: dict[str, Place] = {}
+        for shard, media in self._shards(spec):
+            for row, values in enumerate(media):
+                medium = Medium(**values)
+                found.setdefault(medium.key, Place(shard=shard, row=row, medium=medium))
+        return found
+
+    def add(self, spec: str, items: Sequence[tuple[str, int, DecodedClip]]) -> list[Place]:
+        """Writes one shard of (key, bytes of the media file, decoded medium); returns their places.
+
+        Raises:
+            StorageError: see `stages.atomic_path`.
+        """
+        import pyarrow.parquet as pq
+
+        shard = f"{spec}/{digest([key for key, _, _ in items])[:12]}-{uuid.uuid4().hex[:8]}"
+        media = [_medium(key, size, clip) for key, size, clip in items]
+        table = to_table(DecodedClip, [dataclasses.replace(clip, clip_id=key) for key, _, clip in items])
+        with atomic_path(self.shard_path(shard)) as partial:
+            pq.write_table(
+                table, partial, row_group_size=1, compression="zstd", use_dictionary=False, write_statistics=False
+            )
+        write_json(self._manifest(shard), {"media": [dataclasses.asdict(m) for m in media]})
+        return [Place(shard=shard, row=row, medium=medium) for row, medium in enumerate(media)]
+
+    def touch(self, shards: Collection[str]) -> None:
+        """Notes that shards are used now; those that are gone stay gone."""
+        for shard in shards:
+            with contextlib.suppress(OSError):
+                os.utime(self._manifest(shard))
+
+    def pin(self, owner: Path, shards: Collection[str]) -> None:
+        """Keeps shards for the run whose decoded folder is `owner`, in place of those it pinned before.
+
+        Raises:
+            StorageError: see `stages.atomic_path`.
+        """
+        name = digest(str(owner.absolute()))
+        write_json(
+            self.folder / PINS / f"{name}.json", {"folder": str(owner.absolute()), "shards": sorted(set(shards))}
+        )
+
+    def size(self) -> int:
+        """Bytes of all shards."""
+        return sum(_bytes(path) for path in self.folder.glob("*/*.parquet"))
+
+    def owners(self) -> dict[str, set[str]]:
+        """The shards that existing runs refer to, by the run's decoded folder; forgets runs that are gone."""
+        owners: dict[str, set[str]] = {}
+        for path in sorted((self.folder / PINS).glob("*.json")):
+            values = _read_json(path)
+            if values is not None and Path(values["folder"]).is_dir():
+                owners[values["folder"]] = set(values["shards"])
+            elif values is not None:
+                path.unlink(missing_ok=True)
+        return owners
+
+    def evict(self, quota_bytes: int) -> int:
+        """Removes shards that no run refers to, those not used for longest first, until the quota is kept.
+
+        Returns the bytes that are left.
+
+        Raises:
+            StorageError: the quota cannot be kept, since runs refer to all the rest; the message names them.
+        """
+        self._sweep()
+        left, now = self.size(), time.time()
+        if left <= quota_bytes:
+            return left
+        owners = self.owners()
+        pinned = set().union(*owners.values())
+        for used, shard in sorted((_modified(p), self._name(p)) for p in self.folder.glob("*/*.json")):
+            if left <= quota_bytes:
+                return left
+            if shard in pinned or shard.startswith(f"{PINS}/") or now - used < YOUNG_S:
+                continue
+            size = _bytes(self.shard_path(shard))
+            self._manifest(shard).unlink(missing_ok=True)
+            self.shard_path(shard).unlink(missing_ok=True)
+            left -= size
+        if left > quota_bytes:
+            raise StorageError(
+                f"the store {self.folder} holds {left / 1e9:.3f} GB, above its quota of {quota_bytes / 1e9:.3f} GB "
+                f"(data.store_gb), and the rest is in use by {', '.join(sorted(owners)) or 'runs that just began'}. "
+                "Raise data.store_gb, or delete the folders of runs that are no longer needed."
+            )
+        return left
+
+    def _shards(self, spec: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        for path in sorted((self.folder / spec).glob("*.json")):
+            values = _read_json(path)
+            if values is not None and path.with_suffix(".parquet").is_file():
+                yield self._name(path), values["media"]
+
+    def _sweep(self) -> None:
+        """Removes what killed processes left: half-written files, and shards without a manifest."""
+        for path in [*self.folder.glob("*/*.partial"), *self.folder.glob("*/*.parquet")]:
+            whole = path.suffix == ".parquet" and path.with_suffix(".json").is_file()
+            if not whole and 0 < _modified(path) < time.time() - _LEFTOVER_S:
+                path.unlink(missing_ok=True)
+
+    def _manifest(self, shard: str) -> Path:
+        return self.folder / f"{shard}.json"
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).with_suffix("").as_posix()
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the folder of a store.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def _medium(key: str, size: int, clip: DecodedClip) -> Medium:
+    return Medium(
+        key=key, size=size, frames=len(clip.frames), samples=len(clip.waveform), duration_s=float(clip.duration_s)
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The values of a file; None when another process has removed it meanwhile, or it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # removed meanwhile
+        return 0
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0

@@ -1,0 +1,327 @@
+"""What the decode stage does around the decoder: what to decode, what came of it, and the order in the store.
+
+Plain functions over clips and the AV store; `avere_ray.data` runs them in Ray Data tasks.
+"""
+
+import collections
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from avere_ray.av_store import AvStore, Medium, Place, media_key
+from avere_ray.config import DecodeConfig
+from avere_ray.errors import ClipDecodeError, StorageError
+from avere_ray.records import Clip, DecodedClip
+from avere_ray.stages import file_digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DecodeFn = Callable[[Clip, Path, DecodeConfig, frozenset[str]], tuple[DecodedClip | None, str]]
+"""As `data.decode_new`: nothing instead of a clip, when the digest of its file is among those given."""
+
+SHARD_BYTES = 256 * 1024 * 1024
+"""A shard is closed earlier when its media take this much memory."""
+_T = TypeVar("_T")
+_READERS = 8
+_GLIMPSE = 4096
+_PIN_EVERY_S = 30.0
+_STORAGE = "storage"
+"""Reason of an outcome that is no fault of the clip: the store cannot be written."""
+
+
+def media_path(clip: Clip, root: Path) -> Path:
+    """Absolute path of a clip's media file; a relative uri is relative to the folder of the clip table."""
+    return (root / clip.uri).absolute()
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes and modification time (ns) of a file; zeros when it cannot be examined."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+class DecodePlan:
+    """Which clips have to pass through the tasks: one of those with the same medium each.
+
+    Files are compared by size, then by a few blocks, and only then by their digest; so few are read here. What may be
+    in the store already, by its size, is told the task, which compares digests.
+    """
+
+    def __init__(self, clips: Sequence[Clip], root: Path, places: Mapping[str, Place], spec: DecodeConfig) -> None:
+        """`places`: what the store holds for the spec; `rows`: one per distinct clip, for `decode_rows`."""
+        paths = [media_path(clip, root) for clip in clips]
+        sizes = [size_and_time(path)[0] for path in paths]
+        known: dict[tuple[int, str], list[Place]] = collections.defaultdict(list)
+        for place in places.values():
+            known[place.medium.size, _part(place.medium.key)].append(place)
+        self._groups: dict[int, list[int]] = {}
+        self.rows: list[dict[str, Any]] = []
+        for group in _distinct(clips, paths, sizes, spec.max_bytes):
+            clip, size = clips[group[0]], sizes[group[0]]
+            self._groups[group[0]] = group
+            self.rows.append(
+                {
+                    "position": group[0],
+                    "clip_id": clip.clip_id,
+                    "path": str(paths[group[0]]),
+                    "start_s": clip.start_s,
+                    "end_s": clip.end_s,
+                    "size": size,
+                    "known": [_known_row(p) for p in known[size, _part(media_key("", clip.start_s, clip.end_s))]],
+                }
+            )
+
+    def alike(self, position: int) -> list[int]:
+        """Positions of the clips that have the medium of this one, itself included."""
+        return self._groups[position]
+
+
+def _known_row(place: Place) -> dict[str, Any]:
+    return {"shard": place.shard, "row": place.row, **dataclasses.asdict(place.medium)}
+
+
+def _part(key: str) -> str:
+    """What follows the digest in a key: which part of the file."""
+    return key.partition("@")[2]
+
+
+def _distinct(clips: Sequence[Clip], paths: Sequence[Path], sizes: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Positions of clips in groups with the same medium, in the order of their first ones."""
+    files = _grouped(range(len(clips)), lambda i: (str(paths[i]), clips[i].start_s, clips[i].end_s))
+    rivals = _grouped(files, lambda f: (sizes[f[0]], clips[f[0]].start_s, clips[f[0]].end_s))
+    suspects = [group for group in rivals if len(group) > 1 and 0 < sizes[group[0][0]] <= limit]
+    with ThreadPoolExecutor(_READERS) as readers:
+        for look in (_glimpse, _digest):
+            suspects = _refined(suspects, lambda file: paths[file[0]], look, readers)
+    merged = {id(file): group for group in suspects for file in group}
+    for file in files:
+        group = merged.get(id(file), [file])
+        if file is group[0]:
+            yield sorted(position for same in group for position in same)
+
+
+def _refined(
+    groups: list[list[_T]], path_of: Callable[[_T], Path], look: Callable[[Path], Any], readers: ThreadPoolExecutor
+) -> list[list[_T]]:
+    """The groups parted by what their files look like; without those of one file."""
+    flat = [item for group in groups for item in group]
+    looks = dict(zip(map(id, flat), readers.map(look, map(path_of, flat)), strict=True))
+    return [part for group in groups for part in _grouped(group, lambda item: looks[id(item)]) if len(part) > 1]
+
+
+def _grouped(items: Iterable[_T], key: Callable[[_T], Any]) -> list[list[_T]]:
+    """Items with equal keys together, in the order of first appearance; an item whose key is None stays alone."""
+    groups: dict[Any, list[_T]] = {}
+    for number, item in enumerate(items):
+        found = key(item)
+        groups.setdefault((number,) if found is None else (found,), []).append(item)
+    return list(groups.values())
+
+
+def _glimpse(path: Path) -> bytes | None:
+    """First, middle and last block of a file; None when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            blocks = []
+            for start in (0, size // 2, max(size - _GLIMPSE, 0)):
+                file.seek(start)
+                blocks.append(file.read(_GLIMPSE))
+            return b"".join(blocks)
+    except OSError:
+        return None
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return file_digest(path)
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What came of one clip: its place in the store, or why it has none."""
+
+    position: int
+    place: Place | None = None
+    decoded: bool = False
+    """Whether it was decoded now; else the store had it."""
+    reason: str = ""
+    message: str = ""
+    bytes: int = 0
+
+    def to_row(self) -> dict[str, Any]:
+        """As a row of `schema`."""
+        names = ("position", "decoded", "reason", "message", "bytes")
+        known = [] if self.place is None else [_known_row(self.place)]
+        return {**{name: getattr(self, name) for name in names}, "place": known}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Outcome":
+        """The inverse of `to_row`."""
+        return cls(**{**row, "place": _known_place(row["place"][0]) if row["place"] else None})
+
+    @staticmethod
+    def schema() -> "pa.Schema":
+        """Arrow schema of the rows."""
+        import pyarrow as pa
+
+        return pa.schema(
+            [
+                ("position", pa.int64()),
+                ("decoded", pa.bool_()),
+                ("reason", pa.string()),
+                ("message", pa.string()),
+                ("bytes", pa.int64()),
+                ("place", pa.list_(_known_type())),
+            ]
+        )
+
+
+def decode_rows(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConfig, decode: DecodeFn) -> list[Outcome]:
+    """Decodes those rows of a `DecodePlan` that the store does not have, and puts them there, as one shard if small.
+
+    A store that cannot be written is told as an outcome too (`raise_storage` raises it where it can be acted on).
+    """
+    from avere_ray.media import spec_digest
+
+    shelf = _Shelf(store, spec_digest(spec))
+    outcomes: list[Outcome] = []
+    for row in rows:
+        clip = Clip(clip_id=row["clip_id"], uri=row["path"], start_s=row["start_s"], end_s=row["end_s"])
+        path = Path(row["path"])
+        known = {p.medium.key[:64]: p for p in map(_known_place, row["known"]) if _serves(p, store, spec)}
+        try:
+            decoded, sha256 = decode(clip, path, spec, frozenset(known))
+        except ClipDecodeError as error:
+            size, _ = size_and_time(path)
+            outcomes.append(Outcome(position=row["position"], reason=error.reason, message=error.message, bytes=size))
+            continue
+        if decoded is None:
+            store.touch([known[sha256].shard])
+            outcomes.append(Outcome(position=row["position"], place=known[sha256]))
+        else:
+            key = media_key(sha256, clip.start_s, clip.end_s)
+            outcomes += shelf.put(row["position"], key, row["size"], decoded)
+    return sorted([*outcomes, *shelf.close()], key=lambda outcome: outcome.position)
+
+
+def _serves(place: Place, store: AvStore, spec: DecodeConfig) -> bool:
+    """Whether a medium of the store will do; one that is too long now is refused as if it were new."""
+    return place.medium.duration_s <= spec.max_duration_s and store.holds([place.shard])
+
+
+class _Shelf:
+    """Decoded media on their way into a shard; `put` and `close` give the outcomes of those that have arrived."""
+
+    def __init__(self, store: AvStore, spec: str) -> None:
+        self.store = store
+        self.spec = spec
+        self._positions: list[int] = []
+        self._items: list[tuple[str, int, DecodedClip]] = []
+
+    def put(self, position: int, key: str, size: int, clip: DecodedClip) -> list[Outcome]:
+        self._positions.append(position)
+        self._items.append((key, size, clip))
+        held = sum(c.frames.nbytes + c.waveform.nbytes for _, _, c in self._items)
+        return self.close() if held >= SHARD_BYTES else []
+
+    def close(self) -> list[Outcome]:
+        positions, items = self._positions, self._items
+        self._positions, self._items = [], []
+        if not items:
+            return []
+        try:
+            places = self.store.add(self.spec, items)
+        except StorageError as error:
+            return [Outcome(position=p, reason=_STORAGE, message=str(error)) for p in positions]
+        return [Outcome(position=p, place=at, decoded=True) for p, at in zip(positions, places, strict=True)]
+
+
+def raise_storage(outcome: Outcome) -> None:
+    """Nothing, unless the store could not be written.
+
+    Raises:
+        StorageError: it could not.
+    """
+    if outcome.reason == _STORAGE:
+        raise StorageError(outcome.message)
+
+
+class StoreKeeper:
+    """Holds the shards of one run in the store, and the store within its quota, while media arrive."""
+
+    def __init__(self, store: AvStore, owner: Path, quota_bytes: int) -> None:
+        self.store = store
+        self.owner = owner
+        self.quota_bytes = quota_bytes
+        self._shards: set[str] = set()
+        self._held = store.size()
+        self._decoded = self._found = 0
+        self._pinned = time.monotonic()
+
+    def note(self, place: Place | None, *, decoded: bool) -> None:
+        """Takes notice of one medium, or of none.
+
+        Raises:
+            StorageError: see `AvStore.evict`.
+        """
+        if place is None:
+            return
+        self._decoded += decoded
+        self._found += not decoded
+        if place.shard not in self._shards:
+            self._shards.add(place.shard)
+            self._held += self.store.shard_path(place.shard).stat().st_size if decoded else 0
+        if self._held > self.quota_bytes:
+            self.close()
+        elif time.monotonic() - self._pinned > _PIN_EVERY_S:
+            self._pin()
+
+    def close(self) -> None:
+        """Pins what the run refers to, and makes room.
+
+        Raises:
+            StorageError: see `AvStore.evict`.
+        """
+        self._pin()
+        self._held = self.store.evict(self.quota_bytes)
+
+    def counts(self) -> dict[str, int]:
+        """Media decoded now, and media that the store had."""
+        return {"decoded": self._decoded, "found": self._found}
+
+    def _pin(self) -> None:
+        self.store.pin(self.owner, self._shards)
+        self._pinned = time.monotonic()
+
+
+def _known_place(row: dict[str, Any]) -> Place:
+    values = dict(row)
+    return Place(shard=values.pop("shard"), row=values.pop("row"), medium=Medium(**values))
+
+
+def _known_type() -> "pa.DataType":
+    import pyarrow as pa
+
+    return pa.struct(
+        [
+            ("shard", pa.string()),
+            ("row", pa.int32()),
+            ("key", pa.string()),
+            ("size", pa.int64()),
+            ("frames", pa.int32()),
+            ("samples", pa.int64()),
+            ("duration_s", pa.float64()),
+        ]
+    )

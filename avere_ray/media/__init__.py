@@ -1,0 +1,112 @@
+"""The one door to PyAV for reading: frames and waveform of one clip, on one time axis that starts at 0 s.
+
+    limits     what a file may be, and every reason for which it is refused
+    sampling   which frames are wanted, and which packets have to be decoded for them
+    keyframes  where decoding may start
+    reading    opens and demuxes a file once: packets, timestamps, the span of the clip
+    video      the wanted frames
+    audio      the waveform
+
+Whatever is wrong with a file ends as a ClipDecodeError. Hostile files can also hang or crash FFmpeg itself;
+`avere_ray.data` therefore decodes in a child process.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+
+from avere_ray.config import DecodeConfig
+from avere_ray.errors import ClipDecodeError
+from avere_ray.media.audio import SAMPLE_RATE, waveform
+from avere_ray.media.limits import Guard, check_file, out_of_memory, out_of_time, refusal
+from avere_ray.media.reading import FORMATS, LEAD_S, Misplaced, Reading, open_media, words
+from avere_ray.media.video import sample_frames
+from avere_ray.records import Clip, DecodedClip
+from avere_ray.stages import digest, file_digest
+
+__all__ = [
+    "DECODER_VERSION",
+    "SAMPLE_RATE",
+    "decode_clip",
+    "decode_unless_known",
+    "decode_with_digest",
+    "spec_digest",
+]
+
+DECODER_VERSION = 1
+"""Raised whenever the same file and spec give other frames or samples."""
+_DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, RuntimeError)
+
+
+def spec_digest(spec: DecodeConfig) -> str:
+    """Digest of everything that decides the decoded result: sampling fields and decoder version, but no limits."""
+    frames, sampling = spec.frames, list[Any]()
+    if spec.times_s:
+        frames, sampling = 0, ["times_s", list(spec.times_s)]
+    elif spec.fps is not None:
+        frames, sampling = 0, ["fps", spec.fps, spec.max_frames]
+    return digest("decode", DECODER_VERSION, SAMPLE_RATE, frames, spec.height, spec.width, *sampling)
+
+
+def decode_clip(clip: Clip, path: Path, spec: DecodeConfig) -> DecodedClip:
+    """Frames and waveform of one clip.
+
+    Frames: those with the timestamps nearest to `sampling.wanted_times`, rotated as the file says and resized to uint8
+    [T, H, W, 3] RGB. Waveform: float32 [S], 16 kHz, mean of the channels, S = round(duration * 16000), cut or padded
+    with silence to the span of the video. With `clip.start_s` and `clip.end_s`: the part [start, end) of the file, cut
+    where the video ends; its frames are those that begin within it, or the one on display where none does.
+
+    Raises:
+        ClipDecodeError: see `avere_ray.media.limits` for the reasons.
+    """
+    check_file(path, spec)
+    guard = Guard(path, spec)
+    try:
+        try:
+            return _decode(clip, guard, jump=clip.start_s > 2 * LEAD_S)
+        except Misplaced:
+            return _decode(clip, guard, jump=False)
+    except ClipDecodeError:
+        raise
+    except (av.error.TimeoutError, av.error.ExitError) as error:
+        raise out_of_time(path, spec) from error
+    except MemoryError as error:
+        raise out_of_memory(path, spec) from error
+    except av.ArgumentError as error:
+        what = "it is no video file, or of a format that is not opened here"
+        raise refusal("corrupt", path, what, f"Allowed are {', '.join(FORMATS)}; convert it to mp4") from error
+    except _DECODE_ERRORS as error:
+        remedy = "The file is damaged or no video file; copy it again or re-encode it"
+        raise refusal("corrupt", path, f"FFmpeg cannot read it ({words(error)})", remedy) from error
+
+
+def decode_with_digest(clip: Clip, path: Path, spec: DecodeConfig) -> tuple[DecodedClip, str]:
+    """`decode_clip`, and the SHA-256 (hex) of the file."""
+    decoded = decode_clip(clip, path, spec)
+    return decoded, file_digest(path)
+
+
+def decode_unless_known(
+    clip: Clip, path: Path, spec: DecodeConfig, known: frozenset[str]
+) -> tuple[DecodedClip | None, str]:
+    """`decode_with_digest`, but nothing is decoded when the digest of the file is among `known`."""
+    check_file(path, spec)
+    if known and (sha256 := file_digest(path)) in known:
+        return None, sha256
+    return decode_with_digest(clip, path, spec)
+
+
+def _decode(clip: Clip, guard: Guard, *, jump: bool) -> DecodedClip:
+    with open_media(guard) as container:
+        reading = Reading(clip, guard, container, jump=jump)
+        times, frames = sample_frames(reading)
+        return DecodedClip(
+            clip_id=clip.clip_id,
+            spec=spec_digest(guard.spec),
+            frames=frames,
+            frame_times_s=times,
+            waveform=waveform(reading),
+            duration_s=reading.span.duration,
+        )

@@ -1,0 +1,349 @@
+"""Opens and demuxes a file once: the packets of its first video and first audio stream, and the span of the clip.
+
+The video packets' timestamps say how long the clip is. Their data is kept while it is little; a large file is read a
+second time for its pictures, so that memory stays bounded.
+"""
+
+import collections
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import av
+import av.error
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+
+from avere_ray.errors import ClipDecodeError
+from avere_ray.media.keyframes import starts_decoding
+from avere_ray.media.limits import Guard, out_of_time
+from avere_ray.records import Clip
+
+LEAD_S = 1.0
+"""A part of a longer file is read from this much before it, so that the audio decoder has warmed up."""
+HELD_BYTES = 64 * 1024 * 1024
+"""Video packets are kept in memory up to this much."""
+# Only these containers, and nothing but the file itself: a playlist in disguise must not make FFmpeg open other files.
+FORMATS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "nut", "mxf")
+"""Containers that are opened."""
+_BARE = ("mpegvideo", "h264", "hevc", "m4v", "wav", "mp3", "aac", "flac")  # opened to say which stream is missing
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join((*FORMATS, *_BARE))}
+_FALLBACK_FRAME_S = 0.04
+"""Length of a frame where the file tells none (25 per second)."""
+_EDGE_S = 1e-6
+
+
+class Misplaced(Exception):
+    """After a jump the file goes on too late for the clip; it has to be read from its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The unit of a stream's timestamps, as a fraction of a second; plain whole numbers, since Fraction is slow."""
+
+    numerator: int
+    denominator: int
+
+    @classmethod
+    def of(cls, stream: Stream) -> "Tick":
+        base = stream.time_base
+        return cls(base.numerator, base.denominator) if base else cls(0, 1)
+
+    def seconds(self, ticks: int) -> float:
+        """A timestamp in seconds, correctly rounded."""
+        return ticks * self.numerator / self.denominator
+
+
+@dataclass(slots=True)
+class VideoPackets:
+    """The video packets in file order: what the file says of each, and their data while that is little."""
+
+    times: list[float] = field(default_factory=list)
+    """Presentation time, seconds; decoding time in files that have no other (AVI); NaN where there is neither."""
+    stamps: list[int | None] = field(default_factory=list)
+    """Presentation timestamp as written."""
+    lengths: list[float] = field(default_factory=list)
+    """Seconds; 0 where the file tells none."""
+    shown: list[bool] = field(default_factory=list)
+    """Has a time, and is not cut away by an edit list."""
+    keyframes: list[bool] = field(default_factory=list)
+    """Decoding may start here."""
+    held: list[Packet] | None = field(default_factory=list)
+    held_bytes: int = 0
+
+    def add(self, packet: Packet, stream: Stream, tick: Tick) -> None:
+        """Notes the next packet."""
+        at = seconds(packet, tick)
+        self.times.append(float("nan") if at is None else at)
+        self.stamps.append(packet.pts)
+        self.lengths.append(length(packet, tick))
+        self.shown.append(at is not None and not packet.is_discard)
+        self.keyframes.append(starts_decoding(packet, stream))
+        self.held_bytes += packet.size
+        if self.held is not None and self.held_bytes <= HELD_BYTES:
+            self.held.append(packet)
+        else:
+            self.held = None
+
+    def shown_times(self) -> list[float]:
+        """Times of the frames that are shown, in file order."""
+        return [at for at, shown in zip(self.times, self.shown, strict=True) if shown]
+
+    def spans(self) -> list[tuple[float, float]]:
+        """Begin and end of every packet that has a time."""
+        return [(at, at + n) for at, n in zip(self.times, self.lengths, strict=True) if at == at]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The clip in the file's own time: start and length, seconds, and the times of its frames, ascending."""
+
+    start: float
+    duration: float
+    times: np.ndarray
+    whole: bool
+    """Whether the clip is the whole file."""
+
+    def holds(self, at: float) -> bool:
+        """Whether a frame at this time belongs to the clip."""
+        return self.whole or bool(self.times[0] - _EDGE_S <= at <= self.times[-1] + _EDGE_S)
+
+
+class Reading:
+    """One clip of an opened file, demuxed: `video` and `audio` streams, `packets`, `heard` (audio packets), `span`."""
+
+    def __init__(self, clip: Clip, guard: Guard, container: InputContainer, *, jump: bool) -> None:
+        """`jump`: go to a keyframe before the clip instead of reading the file from its start.
+
+        Raises:
+            ClipDecodeError: a limit is passed, a stream is missing, or the file is cut off.
+            Misplaced: after a jump, the clip's beginning was not found.
+        """
+        self.clip = clip
+        self.guard = guard
+        self.container = container
+        self.whole = clip.start_s == 0.0 and clip.end_s is None
+        self.video, self.audio = self._streams()
+        self.video_tick, self.audio_tick = Tick.of(self.video), Tick.of(self.audio)
+        self.jumped = jump and self._jump(container)
+        self.packets, self.heard = self._demux()
+        self.span = self._span()
+
+    def video_packets(self) -> Iterator[Packet]:
+        """The video packets, from memory or from a second reading of the file."""
+        if self.packets.held is not None:
+            yield from self.packets.held
+            return
+        with open_media(self.guard) as again:
+            if self.jumped:
+                self._jump(again)
+            count = 0
+            for packet in again.demux(again.streams[self.video.index]):
+                if packet.size > 0 and count < len(self.packets.times):
+                    count += 1
+                    yield packet
+
+    def _streams(self) -> tuple[Stream, Stream]:
+        """First video stream that is no cover picture and first audio stream, within the limits."""
+        guard, streams = self.guard, self.container.streams
+        guard.streams(len(streams))
+        video = next((s for s in streams.video if not s.disposition & Disposition.attached_pic), None)
+        audio = next(iter(streams.audio), None)
+        if video is None:
+            raise guard.refuse("no_video_stream", "the file has no video", "Remove the clip or add the video track")
+        if audio is None:
+            raise guard.refuse("no_audio_stream", "the file has no audio", "Remove the clip or add the audio track")
+        for kind, stream in (("video", video), ("audio", audio)):
+            if stream.codec_context is None:
+                what = f"no decoder for its {kind}"
+                raise guard.refuse("unsupported_codec", what, "Re-encode it, e.g. H.264 and AAC")
+            stream.codec_context.thread_count = 1
+        if guard.spec.threads > 1:
+            video.codec_context.thread_count = guard.spec.threads
+            video.codec_context.thread_type = "AUTO"
+        guard.pixels(video.codec_context.width, video.codec_context.height)
+        video.codec_context.options = {"max_pixels": str(guard.spec.max_pixels)}  # should the size change on the way
+        self._check_part(_declared(video))
+        return video, audio
+
+    def _check_part(self, declared: float | None) -> None:
+        """Whether the part of the file that the clip names can exist and is not too long."""
+        start, end = self.clip.start_s, self.clip.end_s
+        if start < 0 or (end is not None and end <= start):
+            what = f"the clip begins at {start:g} s and ends at {'the end' if end is None else f'{end:g} s'}"
+            remedy = "Set start_s to 0 or more, and end_s above it or leave it out"
+            raise self.guard.refuse("outside_clip", what, remedy)
+        if declared is not None and start > 0 and start >= declared:
+            raise self._outside(declared)
+        if declared is not None:
+            self.guard.length((declared if end is None else min(declared, end)) - start)
+
+    def _outside(self, seconds: float) -> ClipDecodeError:
+        what = f"the clip begins at {self.clip.start_s:g} s, but the video is {seconds:.2f} s long"
+        return self.guard.refuse("outside_clip", what, "Correct start_s in the clip table")
+
+    def _jump(self, container: InputContainer) -> bool:
+        """Goes to a keyframe some time before the clip, where the file says when its video starts."""
+        video = self.video
+        if video.start_time is None or not video.time_base:
+            return False
+        offset = video.start_time + int((self.clip.start_s - LEAD_S) / video.time_base)
+        container.seek(offset, stream=container.streams[video.index], backward=True)
+        return True
+
+    def _demux(self) -> tuple[VideoPackets, list[Packet]]:
+        """The packets of both streams. A read error ends the file there; what is missing shows in its length."""
+        packets, heard, passed = VideoPackets(), list[Packet](), set[int]()
+        self._listed = {s.index: len(s.index_entries) for s in (self.video, self.audio)}
+        self._read: collections.Counter[int] = collections.Counter()
+        try:
+            for count, packet in enumerate(self.container.demux(self.video, self.audio)):
+                self.guard.clock()
+                self.guard.packets(count)
+                self._read[packet.stream_index] += packet.dts is not None and not packet.is_corrupt
+                if packet.size == 0 or packet.stream_index not in (self.video.index, self.audio.index):
+                    continue
+                if packet.stream_index == self.video.index:
+                    packets.add(packet, self.video, self.video_tick)
+                else:
+                    heard.append(packet)
+                if self.clip.end_s is not None and self._is_past(packet, packets):
+                    passed.add(packet.stream_index)
+                    if len(passed) == 2:
+                        break
+        except (av.error.TimeoutError, av.error.ExitError) as error:
+            raise out_of_time(self.guard.path, self.guard.spec) from error
+        except av.FFmpegError as error:
+            if not packets.times:
+                raise self.guard.refuse("corrupt", f"no video data can be read ({words(error)})") from error
+        return packets, heard
+
+    def _is_past(self, packet: Packet, packets: VideoPackets) -> bool:
+        """Whether a packet, and with it every later one of its stream, is well after the end of the clip."""
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is None or not packets.times or self.clip.end_s is None:
+            return False
+        tick = self.video_tick if packet.stream_index == self.video.index else self.audio_tick
+        start = _start(self.video)
+        first = packets.times[0] if start is None else start
+        return tick.seconds(stamp) > first + self.clip.end_s + LEAD_S
+
+    def _span(self) -> Span:
+        """Start, length and frame times of the clip."""
+        times = np.unique(self.packets.shown_times())
+        if not len(times):
+            if self.jumped:
+                raise Misplaced
+            self.guard.complete(_declared(self.video), 0.0, "video")
+            raise self.guard.refuse("no_frames", "its video has no frames", "Remove the clip or record it again")
+        last = max(zip(self.packets.times, self.packets.lengths, self.packets.shown, strict=True), key=_shown_time)[1]
+        duration = float(times[-1] - times[0]) + (last or _frame_length(self.video, times))
+        if not self.whole:
+            return self._part(times, float(times[0]) + duration)
+        self.guard.length(duration)
+        self._check_complete(duration)
+        return Span(start=float(times[0]), duration=duration, times=times, whole=True)
+
+    def _part(self, times: np.ndarray, video_end: float) -> Span:
+        """The part [start, end) of the file that is the clip."""
+        origin = (_start(self.video) or 0.0) if self.jumped else float(times[0])
+        start = origin + self.clip.start_s
+        if self.jumped and (times[0] > start or not self.packets.keyframes[0]):
+            raise Misplaced
+        end = video_end if self.clip.end_s is None else min(origin + self.clip.end_s, video_end)
+        self._check_part_complete(origin, end - start)
+        if end <= start:
+            raise self._outside(video_end - origin)
+        self.guard.length(end - start)
+        within = times[(times >= start - _EDGE_S) & (times < end - _EDGE_S)]
+        if not len(within):
+            within = times[max(int(np.searchsorted(times, start, side="right")) - 1, 0)][None]
+        return Span(start=start, duration=end - start, times=within, whole=False)
+
+    def _check_part_complete(self, origin: float, duration: float) -> None:
+        """Whether the file holds, of what it declares, all that belongs to the clip."""
+        start, end = self.clip.start_s, float("inf") if self.clip.end_s is None else self.clip.end_s
+        declared = _declared(self.video)
+        if declared is not None:
+            self.guard.complete(min(declared, end) - start, duration, "video")
+        elif self.container.duration is not None and len(self.container.streams) == 2:
+            read = _extent([(0.0, 0.0), *self.packets.spans(), *_spans(self.heard, self.audio_tick)])
+            self.guard.complete(min(self.container.duration / av.time_base, origin + end), read, "media")
+
+    def _check_complete(self, duration: float) -> None:
+        """Whether the file holds what it declares."""
+        heard = _spans(self.heard, self.audio_tick)
+        self.guard.complete(_declared(self.video), duration, "video")
+        self.guard.complete(_declared(self.audio), _extent(heard), "audio")
+        if self.video.duration is None and len(self.container.streams) == 2:  # Matroska declares one length for both
+            declared = None if self.container.duration is None else self.container.duration / av.time_base
+            self.guard.complete(declared, _extent([(0.0, 0.0), *self.packets.spans(), *heard]), "media")
+        if "mp4" in self.container.format.name:  # its index lists every packet
+            for stream, kind in ((self.video, "video"), (self.audio, "audio")):
+                self.guard.listed(self._listed[stream.index], self._read[stream.index], kind)
+
+
+def open_media(guard: Guard) -> InputContainer:
+    """The opened file; with the GPU's decoder where one is asked for and there is one."""
+    spec = guard.spec
+
+    def opened(hwaccel: HWAccel | None) -> InputContainer:
+        name = f"file:{guard.path}"
+        return av.open(name, options=_OPEN_OPTIONS, timeout=spec.timeout_s, metadata_errors="replace", hwaccel=hwaccel)
+
+    if spec.hwaccel != "none":
+        try:
+            return opened(HWAccel(spec.hwaccel, allow_software_fallback=True))
+        except (av.FFmpegError, OSError, RuntimeError, ValueError):
+            pass  # no such device here, or the file itself is broken: then the next line says so
+    return opened(None)
+
+
+def seconds(item: Packet | VideoFrame | AudioFrame, tick: Tick) -> float | None:
+    """Presentation time, or decoding time in files that have no other (AVI); None when there is neither."""
+    stamp = item.pts if item.pts is not None else item.dts
+    return None if stamp is None else tick.seconds(stamp)
+
+
+def length(packet: Packet, tick: Tick) -> float:
+    """Seconds a packet lasts; 0 where the file tells nothing."""
+    return tick.seconds(packet.duration or 0)
+
+
+def words(error: BaseException) -> str:
+    """What an exception says, in a few words."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _spans(packets: Sequence[Packet], tick: Tick) -> list[tuple[float, float]]:
+    """Begin and end of every packet that has a time."""
+    return [(at, at + length(p, tick)) for p in packets if (at := seconds(p, tick)) is not None]
+
+
+def _extent(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds from the first begin to the last end."""
+    return max(end for _, end in spans) - min(at for at, _ in spans) if spans else 0.0
+
+
+def _start(stream: Stream) -> float | None:
+    """Time of the stream's first frame, as the file tells it."""
+    return None if stream.start_time is None or not stream.time_base else float(stream.start_time * stream.time_base)
+
+
+def _declared(stream: Stream) -> float | None:
+    return None if stream.duration is None else float(stream.duration * (stream.time_base or 0))
+
+
+def _shown_time(packet: tuple[float, float, bool]) -> float:
+    at, _, shown = packet
+    return at if shown else float("-inf")
+
+
+def _frame_length(video: Stream, times: np.ndarray) -> float:
+    if len(times) > 1:
+        return float(np.median(np.diff(times)))
+    return float(1 / video.average_rate) if video.average_rate else _FALLBACK_FRAME_S

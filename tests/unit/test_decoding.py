@@ -1,0 +1,179 @@
+"""The decode stage around the decoder: each medium once, each clip accounted for, the store kept in order."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avere_ray import decoding
+from avere_ray.av_store import AvStore, Place, media_key
+from avere_ray.config import DecodeConfig
+from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, raise_storage
+from avere_ray.errors import ClipDecodeError, StorageError
+from avere_ray.media import spec_digest
+from avere_ray.records import Clip, DecodedClip
+from avere_ray.stages import file_digest
+
+SPEC = DecodeConfig()
+
+
+class Decoder:
+    """Stands in for FFmpeg: files that begin with "bad" are refused; remembers what it decoded."""
+
+    def __init__(self) -> None:
+        self.decoded: list[str] = []
+
+    def __call__(
+        self, clip: Clip, path: Path, spec: DecodeConfig, known: frozenset[str]
+    ) -> tuple[DecodedClip | None, str]:
+        sha256 = file_digest(path)
+        if sha256 in known:
+            return None, sha256
+        if path.read_bytes().startswith(b"bad"):
+            raise ClipDecodeError("corrupt", f"{path}: it is bad")
+        self.decoded.append(path.name)
+        return DecodedClip(
+            clip_id=clip.clip_id,
+            spec="s",
+            frames=np.full((1, 2, 2, 3), len(path.read_bytes()) % 256, dtype=np.uint8),
+            frame_times_s=np.zeros(1, np.float32),
+            waveform=np.zeros(3, np.float32),
+            duration_s=1.0,
+        ), sha256
+
+
+def corpus(folder: Path, **contents: bytes) -> list[Clip]:
+    """One file and clip for each name."""
+    folder.mkdir(exist_ok=True)
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    return [Clip(clip_id=name, uri=name) for name in contents]
+
+
+def places_of(store: AvStore) -> dict[str, Place]:
+    return store.places(spec_digest(SPEC))
+
+
+def run(clips: Sequence[Clip], root: Path, store: AvStore, decoder: Any) -> dict[str, Outcome]:
+    """Every clip's outcome, as the stage gets it."""
+    plan = DecodePlan(clips, root, places_of(store), SPEC)
+    outcomes = decode_rows(plan.rows, store, SPEC, decoder)
+    back = [Outcome.from_row(outcome.to_row()) for outcome in outcomes]
+    assert back == outcomes
+    return {clips[i].clip_id: outcome for outcome in back for i in plan.alike(outcome.position)}
+
+
+def test_a_medium_is_decoded_once_for_all_runs(tmp_path: Path) -> None:
+    clips, store, decoder = corpus(tmp_path / "in", a=b"1", b=b"22"), AvStore(tmp_path / "store"), Decoder()
+    first = run(clips, tmp_path / "in", store, decoder)
+    again = run(clips, tmp_path / "in", store, decoder)
+    assert decoder.decoded == ["a", "b"]
+    assert [o.decoded for o in first.values()] == [True, True]
+    assert [o.decoded for o in again.values()] == [False, False]
+    assert {n: o.place for n, o in first.items()} == {n: o.place for n, o in again.items()}
+
+
+def test_equal_files_of_one_corpus_are_decoded_once(tmp_path: Path) -> None:
+    clips = corpus(tmp_path / "in", a=b"same", b=b"diff", c=b"same", d=b"same size", e=b"same")
+    clips.append(Clip(clip_id="f", uri="a"))
+    decoder = Decoder()
+    outcomes = run(clips, tmp_path / "in", AvStore(tmp_path / "store"), decoder)
+    assert decoder.decoded == ["a", "b", "d"]
+    assert len({outcomes[n].place for n in "acef"}) == 1
+    assert outcomes["a"].place != outcomes["b"].place
+
+
+def test_files_that_differ_between_the_blocks_looked_at_are_different(tmp_path: Path) -> None:
+    data = bytes(40_000)
+    clips = corpus(tmp_path / "in", a=data, b=data[:10_000] + b"x" + data[10_001:])
+    decoder = Decoder()
+    run(clips, tmp_path / "in", AvStore(tmp_path / "store"), decoder)
+    assert decoder.decoded == ["a", "b"]
+
+
+def test_a_file_of_the_same_size_as_a_known_one_is_decoded(tmp_path: Path) -> None:
+    store, decoder = AvStore(tmp_path / "store"), Decoder()
+    run(corpus(tmp_path / "one", a=b"11"), tmp_path / "one", store, decoder)
+    outcomes = run(corpus(tmp_path / "two", b=b"22", c=b"11"), tmp_path / "two", store, decoder)
+    assert decoder.decoded == ["a", "b"]
+    assert [o.decoded for o in outcomes.values()] == [True, False]
+
+
+def test_parts_of_one_file_are_media_of_their_own(tmp_path: Path) -> None:
+    (whole,) = corpus(tmp_path / "in", a=b"1")
+    clips = [whole, *(dataclasses.replace(whole, clip_id=f"p{i}", start_s=float(i), end_s=i + 1.0) for i in range(2))]
+    store, decoder = AvStore(tmp_path / "store"), Decoder()
+    first = run(clips, tmp_path / "in", store, decoder)
+    assert decoder.decoded == ["a"] * 3
+    assert set(places_of(store)) == {media_key(file_digest(tmp_path / "in" / "a"), c.start_s, c.end_s) for c in clips}
+    again = run(clips, tmp_path / "in", store, decoder)
+    assert decoder.decoded == ["a"] * 3
+    assert {n: o.place for n, o in first.items()} == {n: o.place for n, o in again.items()}
+
+
+def test_a_refused_file_costs_only_the_clips_that_show_it(tmp_path: Path) -> None:
+    clips = corpus(tmp_path / "in", a=b"1", b=b"bad", c=b"bad", d=b"4")
+    outcomes = run(clips, tmp_path / "in", AvStore(tmp_path / "store"), Decoder())
+    assert [outcomes[n].reason for n in "abcd"] == ["", "corrupt", "corrupt", ""]
+    assert outcomes["b"].bytes == 3
+    assert outcomes["b"].place is None
+
+
+def test_what_the_store_gave_up_meanwhile_is_decoded_again(tmp_path: Path) -> None:
+    clips, store, decoder = corpus(tmp_path / "in", a=b"1"), AvStore(tmp_path / "store"), Decoder()
+    run(clips, tmp_path / "in", store, decoder)
+    plan = DecodePlan(clips, tmp_path / "in", places_of(store), SPEC)
+    next((tmp_path / "store").glob("*/*.parquet")).unlink()
+    assert decode_rows(plan.rows, store, SPEC, decoder)[0].decoded
+    assert decoder.decoded == ["a", "a"]
+
+
+def test_what_is_too_long_now_is_asked_of_the_decoder_again(tmp_path: Path) -> None:
+    clips, store, decoder = corpus(tmp_path / "in", a=b"1"), AvStore(tmp_path / "store"), Decoder()
+    run(clips, tmp_path / "in", store, decoder)
+    plan = DecodePlan(clips, tmp_path / "in", places_of(store), SPEC)
+    for limit, times in ((1.0, 1), (0.9, 2)):
+        decode_rows(plan.rows, store, SPEC.model_copy(update={"max_duration_s": limit}), decoder)
+        assert decoder.decoded == ["a"] * times
+
+
+def test_large_media_fill_shards_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "SHARD_BYTES", 40)
+    clips = corpus(tmp_path / "in", **{f"c{n}": bytes(n + 1) for n in range(5)})
+    outcomes = run(clips, tmp_path / "in", AvStore(tmp_path / "store"), Decoder())
+    shards = [o.place.shard for o in outcomes.values() if o.place]
+    assert [shards.count(s) for s in dict.fromkeys(shards)] == [2, 2, 1]
+
+
+def test_a_store_that_cannot_be_written_stops_the_stage(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    outcomes = run(corpus(tmp_path / "in", a=b"1"), tmp_path / "in", AvStore(tmp_path / "store"), Decoder())
+    with pytest.raises(StorageError, match=f"cannot write {tmp_path}/store"):
+        raise_storage(outcomes["a"])
+
+
+def test_missing_and_unreadable_files_reach_the_decoder(tmp_path: Path) -> None:
+    clips = [Clip(clip_id=name, uri="not/there") for name in ("a", "b")]
+    plan = DecodePlan(clips, tmp_path, {}, SPEC)
+    assert [row["position"] for row in plan.rows] == [0]
+    assert plan.alike(0) == [0, 1]
+
+
+def test_the_keeper_pins_counts_and_holds_the_quota(tmp_path: Path) -> None:
+    store = AvStore(tmp_path / "store")
+    owner = tmp_path / "run" / "decoded"
+    owner.mkdir(parents=True)
+    outcomes = run(corpus(tmp_path / "in", a=b"1", b=b"22"), tmp_path / "in", store, Decoder())
+    keeper = StoreKeeper(store, owner, quota_bytes=10**9)
+    for outcome in outcomes.values():
+        keeper.note(outcome.place, decoded=outcome.decoded)
+    keeper.note(None, decoded=False)
+    keeper.close()
+    assert keeper.counts() == {"decoded": 2, "found": 0}
+    assert store.owners() == {str(owner): {o.place.shard for o in outcomes.values() if o.place}}
+    small = StoreKeeper(store, owner, quota_bytes=1)
+    with pytest.raises(StorageError, match=r"data\.store_gb"):
+        small.note(outcomes["a"].place, decoded=True)
