@@ -13,6 +13,7 @@ from typing import Any
 from avere_ray import errors
 from avere_ray.config import RunConfig
 from avere_ray.errors import AvereError, ModelError, TrainingError
+from avere_ray.learner import checkpoints
 from avere_ray.learner.job import ADAPTER_MANIFEST, STOPPED, TrainJob
 from avere_ray.records import AdapterManifest
 from avere_ray.stages import write_json
@@ -86,10 +87,12 @@ def train_loop(settings: dict[str, Any]) -> None:
         return
     set_threads()
     reader = ShardReader(ray.train.get_dataset_shard(SHARDS), rank=rank)
+    attempt = checkpoints.attempt(job.checkpoints)
     try:
         manifest = Learner(cfg, job, rank=rank, world=world).run(reader.rows)
     except AvereError as error:
-        write_json(job.checkpoints / STOPPED, {"error": type(error).__name__, "message": str(error)})
+        if checkpoints.attempt(job.checkpoints) == attempt:  # else it is no longer ours to stop
+            write_json(job.checkpoints / STOPPED, {"error": type(error).__name__, "message": str(error)})
         raise
     ray.train.report({"steps": manifest.step if manifest else 0})
 

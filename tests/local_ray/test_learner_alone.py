@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pairmaker import make_run
 
 from avere_ray.config import RunConfig, TrainConfig
 from avere_ray.errors import TrainingError
@@ -19,7 +20,6 @@ from avere_ray.records import AdapterManifest, PreferencePair, ReferenceLogps
 from avere_ray.stages import StageFolder, file_digest, read_records, write_records
 from jobs import train
 from jobs.layout import stage_path
-from tests.pairmaker import make_run
 
 TRAIN = {"workers": 1, "pairs_per_step": 4, "micro_pairs": 2, "learning_rate": 1e-3, "epochs": 2, "checkpoint_every": 2}
 STEPS = 4
