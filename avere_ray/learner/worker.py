@@ -27,7 +27,7 @@ from avere_ray.records import AdapterManifest, DecodedClip, PreferencePair, Refe
 from avere_ray.stages import file_digest, read_records, write_json, write_text
 
 STAGES = ("data_wait", "encode", "forward", "backward", "optimizer")
-"""What a step's time is divided into; metrics `timing_s/<stage>`, mean over workers."""
+"""What a step's time is divided into; metrics `timing_s/<stage>`, seconds of the first worker."""
 
 
 class Learner:
