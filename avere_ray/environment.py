@@ -100,11 +100,8 @@ for library in glob.glob(os.path.join(os.path.dirname(spec.origin), "_C*")):
 """
 
 _SHM_BUILD = """\
-import deepspeed
-from deepspeed.accelerator import get_accelerator
-builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
-if builder is not None and deepspeed.ops.__compatible_ops__.get(builder.NAME, False):
-    builder.load(verbose=False)
+from avere_ray.learner.opbuild import load_cpu_operator
+load_cpu_operator()
 """
 
 

@@ -114,14 +114,20 @@ def _engine(cfg: RunConfig, weights: float) -> Part:
 def _learner(cfg: RunConfig, weights: float, shapes: Shapes, lora_targets: str) -> Part:
     train, adapted = cfg.train, _adapted(shapes, lora_targets)
     lora = sum(train.lora_rank * sum(shape) for shape in adapted.values())
+    trained = lora if train.tuning == "lora" else _language_weights(shapes)
     copies = 8 + 12 / (train.workers if train.zero_stage >= 1 else 1)
     model = {
         "weights": weights / (train.workers if train.zero_stage == 3 else 1),
-        "LoRA": lora * copies / MIB,
+        "LoRA" if train.tuning == "lora" else "gradients and optimizer": trained * copies / MIB,
         "activations": _activations(cfg, shapes, adapted) / MIB,
     }
     host = {"process": WORKER_PROCESS_MB} if train.use_gpu else {**model, "process": WORKER_PROCESS_MB}
     return Part(name="learner", count=train.workers, host_mb=host, gpu_mb=model if train.use_gpu else {})
+
+
+def _language_weights(shapes: Shapes) -> int:
+    """Weights that full fine-tuning trains: all but the towers'."""
+    return sum(math.prod(s) for name, s in shapes.items() if ".visual." not in name and ".audio_tower." not in name)
 
 
 def _activations(cfg: RunConfig, shapes: Shapes, adapted: Shapes) -> float:

@@ -102,12 +102,16 @@ def serve_spec(cfg: RunConfig) -> "ServeSpec":
     check_model_folder(cfg.model.path)
     from actors.api import TOKEN_VARIABLE, token_digest
     from actors.chat import ServeSpec  # Ray is imported later: the session decides where it listens
+    from avere_ray.learner import MODEL_FOLDER
 
     model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
     base = model.path.name
     models: dict[str, tuple[Path, int]] = {base: (model.path, 0)}
-    if (round_ := newest_adapter(cfg)) >= 0:
-        folder = stage_path(cfg, "adapters", round_)
+    folder = stage_path(cfg, "adapters", round_) if (round_ := newest_adapter(cfg)) >= 0 else None
+    if folder is not None and (folder / MODEL_FOLDER).is_dir():  # after full fine-tuning there is no adapter
+        model = model.model_copy(update={"path": folder / MODEL_FOLDER})
+        models = {f"{base}:tuned": (model.path, 0)}
+    elif folder is not None:
         version = checked_adapter(folder, cfg).version
         models[f"{base}:adapter-{version}"] = (folder, version)
     token = os.environ.get(TOKEN_VARIABLE, "").strip()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
+from avere_ray.learner import MODEL_FOLDER
 from avere_ray.parity import choose_probes, compare
 from avere_ray.progress import say
 from avere_ray.prompts import all_queries
@@ -118,6 +119,8 @@ class Workers:
         """
         if self._loaded == (folder, version):
             return self._parity[version]
+        if folder is not None and (folder / MODEL_FOLDER).is_dir():
+            return self._use_model(folder, version)
         self.pool.load_adapter(folder, version)
         worst = self._pass_parity_gate(folder, version)
         self._loaded, self._parity[version] = (folder, version), worst
@@ -125,6 +128,18 @@ class Workers:
             f"parity: engine and learner agree with {'adapter version ' + str(version) if version else 'the base'}; "
             f"largest difference {worst:.1e} nats"
         )
+        return worst
+
+    def _use_model(self, folder: Path, version: int) -> float:
+        """Starts the engines and the scorer again on the model that full fine-tuning wrote."""
+        self._end("scorer", "pool")
+        self.cfg = self.cfg.model_copy(
+            update={"model": self.cfg.model.model_copy(update={"path": folder / MODEL_FOLDER})}
+        )
+        self.pool.load_adapter(None, 0)
+        worst = self._pass_parity_gate(None, 0)
+        self._loaded, self._parity[version] = (folder, version), worst
+        say(f"parity: engine and learner agree with the fine-tuned model; largest difference {worst:.1e} nats")
         return worst
 
     def _pass_parity_gate(self, folder: Path | None, version: int) -> float:
@@ -158,13 +173,15 @@ class Workers:
 
     def close(self) -> None:
         """Ends every actor that was started."""
+        self._end("scorer", "judge", "swap", "pool")
+
+    def _end(self, *names: str) -> None:
         import ray
 
-        for name in ("scorer", "judge", "swap"):
-            if name in self.__dict__:
-                ray.kill(self.__dict__[name])
-        if "pool" in self.__dict__:
-            self.pool.close()
+        for name in names:
+            actor = self.__dict__.pop(name, None)
+            if actor is not None:
+                actor.close() if name == "pool" else ray.kill(actor)
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pairmaker import make_pair
 
 from avere_ray.backbones import load_policy
 from avere_ray.backbones.qwen2_5_omni import add_lora
@@ -17,7 +18,6 @@ from avere_ray.config import RunConfig, TrainConfig
 from avere_ray.errors import TrainingError
 from avere_ray.learner import guard, zero
 from avere_ray.records import DecodedClip
-from tests.pairmaker import make_pair
 
 PROMPT, RESPONSES = "Is the person angry? (A) Yes (B) No", ("(B) No.", "(A) Yes, the red shirt shows anger.")
 

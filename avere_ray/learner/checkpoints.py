@@ -16,6 +16,7 @@ are done.
 import dataclasses
 import json
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,9 +117,14 @@ def claim(root: Path, *, key: str, world: int, zero_stage: int, base_digest: str
         shutil.rmtree(root, ignore_errors=True)
         begin = spool.stat().st_size if spool.is_file() else 0
         note = {"key": key, "world": world, "zero_stage": zero_stage, "spool_begin": begin, "finished": False}
-        write_json(root / NOTE, note)
-        return None
+        found = None
+    write_json(root / NOTE, {**note, "attempt": uuid.uuid4().hex})
     return found
+
+
+def attempt(root: Path) -> str:
+    """Which start of the round the folder belongs to now; workers of an earlier one must not write any more."""
+    return _note(root)["attempt"]
 
 
 def close(root: Path) -> None:
@@ -182,7 +188,7 @@ def _note(root: Path) -> dict[str, Any]:
     try:
         return json.loads((root / NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {"key": "", "world": 0, "zero_stage": 0, "spool_begin": 0, "finished": True}
+        return {"key": "", "world": 0, "zero_stage": 0, "spool_begin": 0, "finished": True, "attempt": ""}
 
 
 def _read(folder: Path) -> Checkpoint | None:

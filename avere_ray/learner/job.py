@@ -9,8 +9,8 @@ from typing import Any
 ADAPTER_MANIFEST = "adapter_manifest.json"
 MODEL_FOLDER = "model"
 """Folder beside the manifest that holds the whole model after full fine-tuning."""
-PAIRS, SIZES, STOPPED, FIRST_PAIR = "pairs.parquet", "sizes.json", "stopped.json", "first_pair.txt"
-"""Files in the checkpoint folder: usable pairs, their lengths, why a run must not go on, the first pair in words."""
+PAIRS, SIZES, FIRST_PAIR = "pairs.parquet", "sizes.json", "first_pair.txt"
+"""Files in the checkpoint folder: usable pairs, their lengths, the first pair in words."""
 
 _PATHS = ("reference", "decoded", "start", "out", "checkpoints", "spool", "scratch", "mlflow", "features", "logps")
 

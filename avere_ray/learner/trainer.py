@@ -7,17 +7,22 @@ again, and raised here in its own words.
 
 import functools
 import json
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 from avere_ray import errors
 from avere_ray.config import RunConfig
 from avere_ray.errors import AvereError, ModelError, TrainingError
-from avere_ray.learner.job import ADAPTER_MANIFEST, STOPPED, TrainJob
+from avere_ray.learner import checkpoints
+from avere_ray.learner.job import ADAPTER_MANIFEST, TrainJob
 from avere_ray.records import AdapterManifest
 from avere_ray.stages import write_json
 
 SHARDS = "shares"
+_START_TIMEOUT = ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+"""Ray Train gives workers a minute to start, which an autoscaled node or a busy machine does not keep."""
 
 
 def run_training(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
@@ -29,7 +34,9 @@ def run_training(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
         ModelError: the adapter to go on from belongs to another base.
     """
     check_start(job)
-    (job.checkpoints / STOPPED).unlink(missing_ok=True)
+    os.environ.setdefault(*_START_TIMEOUT)
+    for note in _stop_notes(job):
+        note.unlink()
     try:
         _trainer(cfg, job).fit()
     except Exception as error:  # Ray Train wraps what a worker raised in classes of its own
@@ -82,14 +89,17 @@ def train_loop(settings: dict[str, Any]) -> None:
     cfg, job = RunConfig.model_validate(settings["config"]), TrainJob.from_plain(settings["job"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    if (job.checkpoints / STOPPED).is_file():
+    if _stop_notes(job):
         return
     set_threads()
     reader = ShardReader(ray.train.get_dataset_shard(SHARDS), rank=rank)
+    attempt = checkpoints.attempt(job.checkpoints)
     try:
         manifest = Learner(cfg, job, rank=rank, world=world).run(reader.rows)
     except AvereError as error:
-        write_json(job.checkpoints / STOPPED, {"error": type(error).__name__, "message": str(error)})
+        if checkpoints.attempt(job.checkpoints) == attempt:  # else it is no longer ours to stop
+            note = {"error": type(error).__name__, "message": str(error)}
+            write_json(job.checkpoints / f"stopped-{rank}.json", note)
         raise
     ray.train.report({"steps": manifest.step if manifest else 0})
 
@@ -116,12 +126,16 @@ def check_start(job: TrainJob) -> None:
 
 def _stopped(job: TrainJob) -> AvereError | None:
     """What a worker noted as the reason not to go on."""
-    try:
-        note = json.loads((job.checkpoints / STOPPED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    notes = _stop_notes(job)
+    if not notes:
         return None
+    note = json.loads(notes[0].read_text(encoding="utf-8"))
     kind = getattr(errors, note["error"], TrainingError)
     return TrainingError(note["message"]) if kind is errors.ClipDecodeError else kind(note["message"])
+
+
+def _stop_notes(job: TrainJob) -> list[Path]:
+    return sorted(job.checkpoints.glob("stopped-*.json"))
 
 
 def _last_words(error: BaseException) -> str:

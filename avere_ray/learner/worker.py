@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from avere_ray.learner.objective import Scored
 
 STAGES = ("data_wait", "encode", "forward", "backward", "optimizer")
-"""What a step's time is divided into; metrics `timing_s/<stage>`, mean over workers."""
+"""What a step's time is divided into; metrics `timing_s/<stage>`, seconds of the first worker."""
 
 
 class Learner:
@@ -47,6 +47,7 @@ class Learner:
         self.passes = most_passes(len(pairs), cfg, world=world, sizes=job.sizes())
         self.total = count_steps(len(pairs), cfg.train.epochs, cfg.train.pairs_per_step)
         self.num_pairs = len(pairs)
+        self.attempt = checkpoints.attempt(job.checkpoints)
         self.policy, self.module = open_policy(cfg, job)
         set_towers_apart(self.policy)
         self._store = DecodedStore(job.decoded)
@@ -74,6 +75,7 @@ class Learner:
             with self.clock("data_wait"):
                 row = next(dealt)
             rate = self._set_rate(optimizer, share.step)
+            self._check_attempt()
             metrics = self._step(engine, row, deadline=began + self.cfg.train.deadline_s)
             self._log(share, {**metrics, "learning_rate": rate, "grad_norm": _grad_norm(engine)})
             if (share.step + 1) % self.cfg.train.checkpoint_every == 0:
@@ -119,6 +121,15 @@ class Learner:
         if cfg.train.reference_source == "adapter_off":
             return source
         return Cached(source, LogpCache(job.logps), weights=job.base_digest, dtype=cfg.model.dtype)
+
+    def _check_attempt(self) -> None:
+        """Stops a worker that outlived its driver when the round has been started again.
+
+        Raises:
+            TrainingError: another run writes to the checkpoint folder now.
+        """
+        if self.rank == 0 and checkpoints.attempt(self.job.checkpoints) != self.attempt:
+            raise TrainingError(f"another run has taken over {self.job.checkpoints}; this one ends without writing")
 
     def _step(self, engine: Any, row: Dealt, deadline: float) -> dict[str, float]:
         """One optimizer step; returns the metrics of all workers' pairs."""

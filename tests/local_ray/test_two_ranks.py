@@ -30,16 +30,11 @@ def test_mixed_media_do_not_lock_and_a_bad_value_stops_both(tmp_path: Path, proj
 
 def run_both(folder: Path, projectors: bool) -> list[dict[str, Any]]:
     """What the two processes wrote."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "WORLD_SIZE": "2",
-        "DS_ACCELERATOR": "cpu",
-    }
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "DS_ACCELERATOR": "cpu"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.two_ranks", str(folder), str(int(projectors))],
+            [sys.executable, "-m", "two_ranks", str(folder), str(int(projectors))],
             cwd=ROOT,
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,

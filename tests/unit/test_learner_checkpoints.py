@@ -121,3 +121,12 @@ def test_a_replayed_step_is_logged_once_and_an_earlier_round_does_not_count(tmp_
             log.log({"loss": float(step)}, step=step)
     mine = [(e.body["step"], e.metrics["loss"]) for e in read_events(spool.path)[5:]]
     assert mine == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+
+
+def test_every_start_of_a_round_is_another_attempt(tmp_path: Path) -> None:
+    root = tmp_path / "checkpoints"
+    begin(root, tmp_path)
+    put(root, 7)
+    first = checkpoints.attempt(root)
+    begin(root, tmp_path)
+    assert first != checkpoints.attempt(root) != ""

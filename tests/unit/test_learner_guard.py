@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pairmaker import make_pair
 
 from avere_ray.errors import ModelError, TrainingError
 from avere_ray.learner import guard
 from avere_ray.learner.job import ADAPTER_MANIFEST, TrainJob
 from avere_ray.learner.trainer import check_start
 from avere_ray.learner.worker import Sums
-from tests.pairmaker import make_pair
 
 PAIRS = [make_pair(0, 2), make_pair(1, 2)]
 

@@ -3,12 +3,12 @@
 import dataclasses
 
 import pytest
+from pairmaker import make_pair
 
 from avere_ray.config import TrainConfig
 from avere_ray.learner.preflight import check_pairs
 from avere_ray.ledger import Ledger
 from avere_ray.records import PreferencePair
-from tests.pairmaker import make_pair
 
 LIMITS = TrainConfig(max_response_tokens=8, max_prompt_tokens=100)
 

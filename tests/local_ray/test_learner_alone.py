@@ -1,0 +1,204 @@
+"""The real learner with DeepSpeed in one process, on real clips: exact resume, refusals, and what it writes."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pairmaker import make_run
+
+from avere_ray.config import RunConfig, TrainConfig
+from avere_ray.errors import TrainingError
+from avere_ray.learner import TrainJob, checkpoints
+from avere_ray.learner.job import FIRST_PAIR
+from avere_ray.learner.stream import Dealt, local_rows
+from avere_ray.ledger import Ledger
+from avere_ray.metrics import read_events
+from avere_ray.records import AdapterManifest, PreferencePair, ReferenceLogps
+from avere_ray.stages import StageFolder, file_digest, read_records, write_records
+from jobs import train
+from jobs.layout import stage_path
+
+TRAIN = {"workers": 1, "pairs_per_step": 4, "micro_pairs": 2, "learning_rate": 1e-3, "epochs": 2, "checkpoint_every": 2}
+STEPS = 4
+"""7 pairs, 2 epochs, 4 pairs a step: the last step has no full set of pairs."""
+
+
+class Killed(Exception):
+    """Stands for the end of the process between two steps."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
+    """A run with its pairs, and a process group of one."""
+    import torch.distributed as dist
+
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+            patch.setenv(name, value)
+        patch.setenv("MASTER_PORT", "29500")
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=0, world_size=1)
+        yield make_run(folder / "run", clips=3, pairs=7)
+        dist.destroy_process_group()
+
+
+Start = Callable[..., tuple[RunConfig, TrainJob]]
+
+
+@pytest.fixture
+def start(made: RunConfig, tmp_path: Path) -> Start:
+    """Makes a job ready for other settings, in a folder of its own."""
+
+    def ready(dtype: str = "float32", **settings: Any) -> tuple[RunConfig, TrainJob]:
+        run_dir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        for stage in ("decoded", "pairs", "reference", "store"):
+            shutil.copytree(made.run_dir / stage, run_dir / stage)
+        cfg = made.model_copy(
+            update={
+                "run_dir": run_dir,
+                "train": TrainConfig(**{**TRAIN, **settings}),
+                "model": made.model.model_copy(update={"dtype": dtype}),
+            }
+        )
+        folder = StageFolder(stage_path(cfg, "adapters", 0), stage="adapters", key="")
+        folder.begin()
+        job = train._job(cfg, 0, folder, ("pairs", "reference", ""))
+        claim(cfg, job)
+        pairs = read_records(stage_path(cfg, "pairs", 0) / "pairs.parquet", PreferencePair)
+        train._usable_pairs(cfg, job, pairs, Ledger("adapters"))
+        return cfg, job
+
+    return ready
+
+
+def claim(cfg: RunConfig, job: TrainJob) -> checkpoints.Checkpoint | None:
+    return checkpoints.claim(
+        job.checkpoints,
+        key=job.key,
+        world=1,
+        zero_stage=cfg.train.zero_stage,
+        base_digest=job.base_digest,
+        spool=job.spool / f"{job.writer}.jsonl",
+    )
+
+
+def learn(cfg: RunConfig, job: TrainJob, *, kill_at: int | None = None) -> AdapterManifest | None:
+    from avere_ray.learner.worker import Learner
+
+    def rows(owed: Any) -> Iterator[Dealt]:
+        for row in local_rows(cfg, job, rank=0, world=1, first=owed[0].step if owed else STEPS):
+            if row.share.step == kill_at:
+                raise Killed
+            yield row
+
+    return Learner(cfg, job, rank=0, world=1).run(rows)
+
+
+def logged(job: TrainJob) -> list[tuple[int, float, float]]:
+    events = read_events(job.spool / f"{job.writer}.jsonl")
+    return [(e.body["step"], e.metrics["loss"], e.metrics["grad_norm"]) for e in events]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "kills"),
+    [
+        ("float32", {"zero_stage": 2}, (1, 2, 3)),
+        ("bfloat16", {"zero_stage": 0}, (3,)),
+        ("float32", {"zero_stage": 3, "tuning": "full", "projectors": True, "offload_optimizer": True}, (3,)),
+    ],
+    ids=["lora zero2", "lora bf16 zero0", "full zero3 offload"],
+)
+def test_a_run_killed_at_any_step_repeats_itself_bit_for_bit(
+    start: Start, dtype: str, settings: dict[str, Any], kills: tuple[int, ...]
+) -> None:
+    cfg, job = start(dtype, **settings)
+    undisturbed = learn(cfg, job)
+    assert undisturbed is not None
+    assert [step for step, _, _ in logged(job)] == list(range(STEPS))
+    for step in kills:
+        cfg, killed = start(dtype, **settings)
+        with pytest.raises(Killed):
+            learn(cfg, killed, kill_at=step)
+        found = claim(cfg, killed)
+        assert (found.step if found else 0) == step // 2 * 2
+        again = learn(cfg, killed)
+        assert logged(killed) == logged(job)
+        assert again is not None
+        assert again.weights_sha256 == undisturbed.weights_sha256
+
+
+def test_a_checkpoint_holds_what_going_on_needs(start: Start) -> None:
+    cfg, job = start()
+    job.mlflow.write_text('{"run_id": "abc"}')
+    learn(cfg, job)
+    found = checkpoints.latest(job.checkpoints)
+    assert found is not None
+    assert (found.step, found.cursor, found.world, found.mlflow_run_id) == (STEPS, 14, 1, "abc")
+    folder = checkpoints.step_folder(job.checkpoints, STEPS)
+    assert file_digest(folder / "adapter" / "adapter_model.safetensors") == file_digest(
+        job.out / "adapter_model.safetensors"
+    )
+    last = read_events(job.spool / f"{job.writer}.jsonl")[-1].metrics
+    assert last["encoder/calls_per_pair"] == 0.0, "from the second epoch on nothing is encoded"
+    assert {f"timing_s/{s}" for s in ("data_wait", "encode", "forward", "backward", "optimizer", "step")} <= set(last)
+    assert last["perf/tokens_per_second"] > 0
+
+
+def test_the_first_pair_is_shown_with_its_mask_and_tree(start: Start) -> None:
+    cfg, job = start()
+    with pytest.raises(Killed):
+        learn(cfg, job, kill_at=1)
+    text = (job.checkpoints / FIRST_PAIR).read_text()
+    assert "<|VIDEO|>" in text
+    assert "[(][B][)][ No]" in text
+    assert "nodes instead of" in text
+
+
+def spoil(job: TrainJob, pair_id: str, value: float) -> None:
+    """Another reference figure for the chosen response of one pair."""
+    figures = read_records(job.reference, ReferenceLogps)
+    write_records(
+        job.reference,
+        ReferenceLogps,
+        [dataclasses.replace(f, responses=(value, *f.responses[1:])) if f.pair_id == pair_id else f for f in figures],
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(float("inf"), r"the loss is not finite at step \d for pair\(s\) pair004"), (-3.0, r"own reference.*pair004")],
+)
+def test_a_wrong_reference_stops_before_the_first_step(start: Start, value: float, words: str) -> None:
+    cfg, job = start(pairs_per_step=8)
+    spoil(job, "pair004", value)
+    with pytest.raises(TrainingError, match=words):
+        learn(cfg, job)
+    assert logged(job) == []
+    assert checkpoints.latest(job.checkpoints) is None
+
+
+def test_full_tuning_writes_a_model_folder_that_loads(start: Start) -> None:
+    """Language model and projectors have moved, the towers have not, and every other file is there."""
+    from safetensors.torch import load_file
+
+    from avere_ray.backbones import load_policy, model_digest
+
+    cfg, job = start(tuning="full", projectors=True)
+    manifest = learn(cfg, job)
+    assert manifest is not None
+    tuned = job.out / "model"
+    assert manifest.weights_sha256 == model_digest(tuned) != job.base_digest
+    before, after = (load_file(folder / "model.safetensors") for folder in (cfg.model.path, tuned))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert any("visual.merger" in name for name in changed)
+    assert any("audio_tower.proj" in name for name in changed)
+    assert any(".model.layers." in name for name in changed)
+    assert not [
+        n for n in changed if ("visual." in n and ".merger." not in n) or ("audio_tower." in n and ".proj." not in n)
+    ]
+    load_policy(cfg.model.model_copy(update={"path": tuned}))
+    assert {p.name for p in tuned.iterdir()} == {p.name for p in cfg.model.path.iterdir() if p.is_file()}

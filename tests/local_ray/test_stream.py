@@ -1,0 +1,40 @@
+"""The stream of shares on a machine whose CPUs are all taken: it moves, and every row reaches its worker."""
+
+import random
+import time
+from typing import Any
+
+import pytest
+
+from avere_ray.data import in_order, ordered_stream
+
+pytestmark = pytest.mark.timeout(300)
+ROWS = 62
+
+
+def test_rows_arrive_in_order_at_the_worker_they_belong_to(local_ray: Any) -> None:
+    def unequal(table: Any) -> Any:
+        """Rows take between 0 and 0.3 s to make, so that later ones are often ready first."""
+        time.sleep(random.Random(table["number"][0].as_py()).choice([0.0, 0.0, 0.1, 0.3]))
+        return table
+
+    class Consumer:
+        def read(self, shard: Any, wait_s: float) -> list[int]:
+            numbers: list[int] = []
+            for batch in shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+                numbers += batch["number"].to_pylist()
+                time.sleep(wait_s)
+            return numbers
+
+    stream = ordered_stream([{"number": i} for i in range(ROWS)], unequal, at_once=4, stall_s=120)
+    stream.context.execution_options = in_order()
+    shards = stream.streaming_split(2, equal=True)
+    workers = [local_ray.remote(num_cpus=1)(Consumer).remote() for _ in range(2)]
+    try:
+        found = local_ray.get(
+            [w.read.remote(s, wait) for w, s, wait in zip(workers, shards, (0.0, 0.05), strict=True)], timeout=240
+        )
+    finally:
+        for worker in workers:
+            local_ray.kill(worker)
+    assert found == [list(range(0, ROWS, 2)), list(range(1, ROWS, 2))]
