@@ -35,10 +35,15 @@ def run(path: Path, rules: str) -> int:
 
 
 def serve_problems(config: Body) -> Iterator[Problem]:
-    """What Ray Serve would refuse in a parsed serveConfigV2; applications of this project must also build."""
+    """What Ray Serve would refuse, or not notice, in a parsed serveConfigV2; this project's applications must build."""
     from pydantic import ValidationError
-    from ray.serve.schema import ServeDeploySchema
+    from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
+    yield from _unknown("", config, ServeDeploySchema)
+    for i, application in entries(config.get("applications")):
+        yield from _unknown(f"applications[{i}]", application, ServeApplicationSchema)
+        for j, deployment in entries(application.get("deployments")):
+            yield from _unknown(f"applications[{i}].deployments[{j}]", deployment, DeploymentSchema)
     try:
         ServeDeploySchema.model_validate(config)
     except ValidationError as error:
@@ -48,6 +53,13 @@ def serve_problems(config: Body) -> Iterator[Problem]:
     for i, application in entries(config.get("applications")):
         if str(application.get("import_path", "")).startswith("jobs."):
             yield from _application_problems(f"applications[{i}]", application)
+
+
+def _unknown(path: str, value: Body, schema: Any) -> Iterator[Problem]:
+    """Keys that Ray Serve leaves out without a word."""
+    for name in sorted(set(value) - set(schema.model_fields)):
+        allowed = ", ".join(sorted(schema.model_fields))
+        yield Problem(at(path, name) if path else name, f"unknown field {name!r}; allowed: {allowed}")
 
 
 def _application_problems(path: str, application: Body) -> Iterator[Problem]:

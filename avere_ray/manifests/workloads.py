@@ -5,6 +5,7 @@ groups' role labels: decoding on "decode", engines on "rollout", learner ranks o
 has may use any group.
 """
 
+import functools
 import re
 import shlex
 from collections import Counter
@@ -215,6 +216,7 @@ def check_verb(entrypoint: Entrypoint, root: Path) -> None:
         raise ValueError(f"there is no jobs/{entrypoint.verb.replace('-', '_')}.py")
 
 
+@functools.lru_cache(maxsize=64)
 def load_entrypoint_config(entrypoint: Entrypoint, root: Path) -> RunConfig:
     """The config an entrypoint would run with.
 
