@@ -31,7 +31,7 @@ IMAGE_ROOT = Path("/opt/avere_ray")
 """Where the image keeps the repository."""
 GPU = "nvidia.com/gpu"
 
-_STAGES: dict[str, tuple[str, ...]] = {
+STAGES: dict[str, tuple[str, ...]] = {
     "pipeline": ("decode", "rollout", "learner"),
     "decode": ("decode",),
     "build-preferences": ("rollout",),
@@ -151,7 +151,7 @@ def check_fits(document: Document, site: Site) -> Iterator[Problem]:
             continue  # the rule "entrypoint" says so
         for cluster in clusters_of(document):
             groups = worker_groups(cluster)
-            for message in misfits(demands(cfg, _STAGES.get(entrypoint.verb, ())), groups):
+            for message in misfits(demands(cfg, STAGES.get(entrypoint.verb, ())), groups):
                 yield Problem(f"{path}.rayClusterSpec.workerGroupSpecs", message)
 
 
