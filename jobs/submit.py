@@ -6,8 +6,8 @@
 It takes along this checkout's code and the resolved config, and nothing else. The same code and config give the same
 submission id: submitting again follows the job that is running; when it failed or was stopped, it starts another
 attempt, which continues from the shared run_dir. `--overlay` checks the manifests, and that what the config asks for
-submission id: submitting again follows the job that is running; when it failed or was stopped, it starts the next
-do. The token is read from RAY_AUTH_TOKEN, as Ray does.
+fits the worker groups. `--manifest` writes a RayJob instead, for `kubectl apply -f`. `--dry-run` only says what would
+happen. The token is read from RAY_AUTH_TOKEN, as Ray does.
 """
 
 import asyncio
