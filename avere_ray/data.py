@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from avere_ray.arrow import arrow_schema, to_row
 from avere_ray.config import DataConfig, DecodeConfig
 from avere_ray.errors import ClipDecodeError, InputError, StageError
 from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
 from avere_ray.protocols import ProgressFn
-from avere_ray.records import Clip, Cue, DecodedClip, arrow_schema, to_row
+from avere_ray.records import Clip, Cue, DecodedClip
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
 from avere_ray.store import ShardWriter
 

@@ -41,6 +41,8 @@ class TrainJob:
     """Folder for the new adapter."""
     spool: Path
     """Folder of the metric spools."""
+    source: str
+    """Key of the stage, noted with its metrics: training it again measures the same points."""
     scratch: Path
     """Folder for Ray Train's own files; nothing in it is needed afterwards."""
     round: int
@@ -116,15 +118,14 @@ class Learner:
     def __init__(self, cfg: RunConfig, job: TrainJob, *, rank: int, world: int) -> None:
         from avere_ray.backbones import load_policy
         from avere_ray.backbones.qwen2_5_omni import add_lora, load_adapter
-        from avere_ray.reference import MediaCache, check_complete
+        from avere_ray.media_cache import MediaCache
+        from avere_ray.reference import Precomputed
         from avere_ray.stages import read_records
         from avere_ray.store import DecodedStore
 
         self.cfg, self.job, self.rank, self.world = cfg, job, rank, world
         self.pairs = read_records(job.pairs, PreferencePair)
-        reference = read_records(job.reference, ReferenceLogps)
-        check_complete(self.pairs, reference)
-        self.reference = {r.pair_id: r for r in reference}
+        self.reference = Precomputed(self.pairs, read_records(job.reference, ReferenceLogps))
         base = load_policy(cfg.model)
         self.policy = add_lora(base, rank=cfg.train.lora_rank, alpha=cfg.train.lora_alpha, seed=cfg.seed)
         if job.start is not None:
@@ -165,6 +166,7 @@ class Learner:
                         "timing_s/step": time.monotonic() - began,
                     },
                     step=self.job.first_step + share.step,
+                    source=self.job.source,
                 )
         return self._save(engine, total)
 
@@ -182,49 +184,23 @@ class Learner:
             engine.backward((loss_P * weights_P).sum() * self.world * len(share.micro))
             engine.step()
             for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + (value * weights_P).sum()
+                known_P = ~value.isnan()
+                part = torch.stack([torch.where(known_P, value, 0.0) * weights_P, known_P * weights_P]).sum(-1)
+                sums[name] = sums.get(name, 0.0) + part
         return self._mean_over_workers(sums)
 
     def _pair_losses(self, engine: Any, pairs: Sequence[PreferencePair]) -> tuple[Any, dict[str, Any]]:
-        import torch
+        from avere_ray.branches import Wanted, pair_samples
+        from avere_ray.losses import make_objective, make_text_prior
+        from avere_ray.pair_batch import loss_inputs
 
-        from avere_ray.losses import PairLogps, avem_dpo_loss, reject_weights
-        from avere_ray.reference import pair_samples
-
-        loss = self.cfg.loss
         self.cache.ensure(self.policy, pairs)
-        rows = [pair_samples(self.cache, pair, text_prior=False) for pair in pairs]
-        scores = engine(rows, self.cache.embeds).split([len(row) for row in rows])
-        figures = [self.reference[p.pair_id] for p in pairs]
-        width = max(len(p.rejects) for p in pairs)
-        policy = PairLogps(
-            chosen_P=torch.stack([s[0] for s in scores]),
-            rejected_PK=torch.stack(
-                [_padded(s[1 : 1 + len(p.rejects)], width) for s, p in zip(scores, pairs, strict=True)]
-            ),
-            swapped_P=torch.stack([s[-1] if p.swap else s[0] for s, p in zip(scores, pairs, strict=True)]),
-        )
-        reference = PairLogps(
-            chosen_P=torch.tensor([f.responses[0] for f in figures]),
-            rejected_PK=torch.stack([_padded(torch.tensor(f.responses[1:]), width) for f in figures]),
-            swapped_P=torch.tensor([f.swapped if p.swap else 0.0 for f, p in zip(figures, pairs, strict=True)]),
-        )
-        prior = torch.stack([_padded(torch.tensor(f.text_prior), width + 1) for f in figures])
-        weights = reject_weights([[r.kind.value for r in p.rejects] for p in pairs], loss.spurious_weight)
-        loss_P, metrics = avem_dpo_loss(
-            policy,
-            reference,
-            prior,
-            weights,
-            torch.tensor([p.swap is not None for p in pairs]),
-            beta=loss.beta,
-            lambda_av=loss.lambda_av,
-            gamma=loss.text_prior_gamma,
-            sign=loss.text_prior_sign,
-            sft_weight=loss.sft_weight,
-            chosen_tokens_P=torch.tensor([len(row[0].token_ids) - row[0].branch.response_start for row in rows]),
-        )
-        return loss_P, metrics
+        rows = [pair_samples(self.cache, pair, Wanted()) for pair in pairs]
+        scores = iter(engine([row.flat() for row in rows], self.cache.embeds))
+        policy = [row.like(scores) for row in rows]
+        reference = self.reference.figures(pairs)
+        strength = make_text_prior(self.cfg.loss).gammas(tuple(p.modality for p in pairs))
+        return make_objective(self.cfg.loss)(*loss_inputs(pairs, rows, policy, reference, strength, self.cfg.loss))
 
     def _check_finite(self, loss_P: Any, pairs: Sequence[PreferencePair]) -> None:
         """Stops before the optimizer step when a loss is not finite.
@@ -247,7 +223,7 @@ class Learner:
         values = torch.stack([sums[name].float() for name in names])
         if self.world > 1:
             dist.all_reduce(values)
-        return dict(zip(names, values.tolist(), strict=True))
+        return {name: total / weight for name, (total, weight) in zip(names, values.tolist(), strict=True) if weight}
 
     def _save(self, engine: Any, total: int) -> AdapterManifest | None:
         import deepspeed

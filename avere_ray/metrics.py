@@ -4,7 +4,7 @@ Every process that measures something (driver, learner rank 0, actors) appends e
 `RUN/metrics/<writer>.jsonl`, one JSON line each; `avere_ray.tracking` in the driver reads them and sends them on.
 A writer needs neither MLflow nor a network. Kinds of event:
 
-    {"kind": "metrics", "metrics": {name: value}, "step": 3, "timestamp_ms": 1700000000000}
+    {"kind": "metrics", "metrics": {name: value}, "step": 3, "timestamp_ms": 1700000000000, "source": "stage key"}
     {"kind": "params", "params": {name: text}}          {"kind": "tags", "tags": {name: text}}
     {"kind": "artifact", "path": "metrics/artifacts/config.json", "name": "config.json"}
     {"kind": "status", "status": "FINISHED", "timestamp_ms": 1700000000000}
@@ -56,15 +56,22 @@ class MetricSpool:
             raise ConfigError(f"writer {writer!r} may hold letters, digits, '_' and '-' only; it names a file")
         self.path = Path(folder).resolve() / f"{writer}.jsonl"
 
-    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+    def log(self, metrics: Mapping[str, float], *, step: int, source: str = "") -> None:
         """Appends one metrics event with the time of now; anything that `float()` takes is a value.
+
+        Args:
+            metrics: values by name.
+            step: optimizer step of the run.
+            source: key of the stage that the figures come from. A point is a name, a step and a source: when a stage
+                is done again and measures it again, the first one is sent to MLflow and the others are not.
 
         Raises:
             StorageError: the file cannot be written (disk full, no permission).
         """
         values = {name: _to_json(float(value)) for name, value in metrics.items()}
         if values:
-            self.append({"kind": "metrics", "metrics": values, "step": int(step), "timestamp_ms": now_ms()})
+            event = {"kind": "metrics", "metrics": values, "step": int(step), "timestamp_ms": now_ms()}
+            self.append(event | {"source": source} if source else event)
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Appends one event as a line of strict JSON.
@@ -94,8 +101,18 @@ class SpooledEvent:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Values of a metrics event, NaN and infinities as floats again."""
-        return {name: float(value) for name, value in self.body["metrics"].items()}
+        """Values of a metrics event, NaN and infinities as floats again; none for other events."""
+        return {name: float(value) for name, value in self.body.get("metrics", {}).items()}
+
+    @property
+    def step(self) -> int:
+        """Step of a metrics event."""
+        return self.body["step"]
+
+    @property
+    def source(self) -> str:
+        """Key of the stage that a metrics event comes from; empty when it was not named."""
+        return self.body.get("source", "")
 
 
 def read_events(path: Path, offset: int = 0, *, limit: int = 1000) -> list[SpooledEvent]:

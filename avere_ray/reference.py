@@ -1,149 +1,156 @@
-"""Frozen-reference log-probs of pairs: what the learner's loss compares with, computed once.
+"""Frozen-reference log-probs of pairs: what the learner's loss compares with. Three sources, one interface.
 
-One pair is one prefix tree: the clip's branches (chosen, rejects), the chosen response under the mismatched input, and
-the same responses after the prompt alone (the text prior).
+    AdapterOff    the policy with its adapter switched off, in the learner itself, every step
+    Cached        the same, but each pair once: kept over steps, rounds and runs by content (`logp_cache.py`)
+    Precomputed   a stage of its own before training; the learner only reads
+
+Each pair is scored as one tree by itself, so its figures depend on nothing but the pair and the weights.
 """
 
+import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, MediaFeatures, Policy, Processor, Sample
+from avere_ray.backbones.qwen2_5_omni import Policy, Sample
+from avere_ray.branches import ByBranch, Wanted, pair_samples
 from avere_ray.errors import StageError
-from avere_ray.modality import apply_swap
-from avere_ray.records import DecodedClip, PreferencePair, ReferenceLogps
-from avere_ray.stages import digest
+from avere_ray.logp_cache import LogpCache
+from avere_ray.media_cache import MediaCache
+from avere_ray.records import PreferencePair, ReferenceLogps
+
+STORED = Wanted(relevant=True, irrelevant=True, text_prior=True)
+"""What a reference table holds for each pair."""
 
 
-@dataclass
-class MediaCache:
-    """Features and frozen-tower outputs of clips and mismatched inputs, each made once.
+class ReferenceSource(Protocol):
+    """Gives the reference figures of pairs, in order."""
 
-    `load` gives a decoded clip by id. Entries are kept by what is shown and heard, not by pair, so in-batch partners
-    and later epochs cost nothing. Exact because the towers are frozen.
+    def figures(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[float]]: ...
+
+
+class AdapterOff:
+    """The policy without its adapter; for adapters on a frozen base, where that is the reference."""
+
+    def __init__(self, policy: Policy, media: MediaCache, wanted: Wanted = STORED) -> None:
+        self.policy, self.media, self.wanted = policy, media, wanted
+
+    def figures(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[float]]:
+        """Scores the pairs now."""
+        return [self.score(row) for row in self.rows(pairs)]
+
+    def rows(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[Sample]]:
+        """The branches of pairs, their media encoded."""
+        self.media.ensure(self.policy, pairs, irrelevant=self.wanted.irrelevant)
+        return [pair_samples(self.media, pair, self.wanted) for pair in pairs]
+
+    @torch.no_grad()
+    def score(self, row: ByBranch[Sample]) -> ByBranch[float]:
+        """Scores the branches of one pair."""
+        with self.policy.without_adapter():
+            scores = self.policy([row.flat()], self.media.embeds)
+        return row.like(iter(scores.double().tolist()))
+
+
+class AsIs(AdapterOff):
+    """The policy as it stands, for a reference that is an adapter itself (the round before)."""
+
+    @torch.no_grad()
+    def score(self, row: ByBranch[Sample]) -> ByBranch[float]:
+        """Scores the branches of one pair."""
+        return row.like(iter(self.policy([row.flat()], self.media.embeds).double().tolist()))
+
+
+class Cached:
+    """Another source, asked once for each pair; `weights` is the digest of everything the source computes with."""
+
+    def __init__(self, source: AdapterOff, cache: LogpCache, *, weights: str, dtype: str) -> None:
+        self.source, self.cache, self.weights, self.dtype = source, cache, weights, dtype
+
+    def figures(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[float]]:
+        """Looks the pairs up, and scores and keeps those that are new."""
+        return [self.keyed(row)[1] for row in self.source.rows(pairs)]
+
+    def keyed(self, row: ByBranch[Sample]) -> tuple[str, ByBranch[float]]:
+        """Key and figures of one pair."""
+        key = pair_key(row, weights=self.weights, dtype=self.dtype)
+        known = self.cache.get(key)
+        if known is not None:
+            return key, row.like(iter(known))
+        scores = self.source.score(row)
+        self.cache.put(key, scores.flat())
+        return key, scores
+
+
+class Precomputed:
+    """A finished reference table.
+
+    Raises:
+        StageError: figures of some pairs are missing.
     """
 
-    processor: Processor
-    load: Callable[[str], DecodedClip]
-    features: dict[str, MediaFeatures] = field(default_factory=dict)
-    embeds: dict[str, MediaEmbeds] = field(default_factory=dict)
-    encoder_calls: int = 0
+    def __init__(self, pairs: Sequence[PreferencePair], records: Sequence[ReferenceLogps]) -> None:
+        check_complete(pairs, records)
+        self._records: Mapping[str, ReferenceLogps] = {r.pair_id: r for r in records}
 
-    def key(self, pair: PreferencePair) -> str:
-        """Key of the pair's own clip."""
-        return pair.clip_id
-
-    def swapped_key(self, pair: PreferencePair) -> str:
-        """Key of the pair's mismatched input; it is trimmed to the clip, so it belongs to clip and partner."""
-        swap = pair.swap
-        assert swap is not None
-        return f"{pair.clip_id}|video={swap.video_clip_id}|audio={swap.audio_clip_id}"
-
-    def ensure(self, policy: Policy, pairs: Sequence[PreferencePair]) -> None:
-        """Makes sure that the media of these pairs are encoded."""
-        wanted: dict[str, DecodedClip] = {}
-        for pair in pairs:
-            if self.key(pair) not in self.embeds:
-                wanted[self.key(pair)] = self.load(pair.clip_id)
-            if pair.swap is not None and self.swapped_key(pair) not in self.embeds:
-                wanted[self.swapped_key(pair)] = self._mismatched(pair)
-        if not wanted:
-            return
-        features = {key: self.processor.features(clip) for key, clip in wanted.items()}
-        with torch.no_grad():
-            encoded = policy.encode(list(features.values()))
-        self.encoder_calls += len(encoded)
-        self.features.update(features)
-        self.embeds.update(zip(features, encoded, strict=True))
-
-    def clip(self, policy: Policy, clip_id: str) -> tuple[str, MediaFeatures]:
-        """Key and features of a clip, encoded if it was not yet."""
-        if clip_id not in self.embeds:
-            self.features[clip_id] = self.processor.features(self.load(clip_id))
-            with torch.no_grad():
-                self.embeds[clip_id] = policy.encode([self.features[clip_id]])[0]
-            self.encoder_calls += 1
-        return clip_id, self.features[clip_id]
-
-    def _mismatched(self, pair: PreferencePair) -> DecodedClip:
-        swap = pair.swap
-        assert swap is not None
-        own = self.load(pair.clip_id)
-        audio = self.load(swap.audio_clip_id) if swap.audio_clip_id != pair.clip_id else None
-        video = self.load(swap.video_clip_id) if swap.video_clip_id != pair.clip_id else None
-        return apply_swap(own, swap, audio=audio, video=video)
+    def figures(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[float]]:
+        """Reads the figures."""
+        return [from_record(self._records[p.pair_id]) for p in pairs]
 
 
-def pair_samples(cache: MediaCache, pair: PreferencePair, *, text_prior: bool) -> list[Sample]:
-    """The branches of one pair: chosen, rejects, chosen under the mismatched input if any, then without media."""
-    processor = cache.processor
-    texts = [pair.chosen, *(r.text for r in pair.rejects)]
-    own = (cache.key(pair), cache.features[cache.key(pair)])
-    samples = [processor.sample(pair.prompt, text, video=own, audio=own) for text in texts]
-    if pair.swap is not None:
-        # An unswapped medium keeps its own key, so that its tokens are shared with the other branches.
-        key = cache.swapped_key(pair)
-        other = (key, cache.features[key])
-        video = own if pair.swap.video_clip_id == pair.clip_id else other
-        audio = own if pair.swap.audio_clip_id == pair.clip_id else other
-        samples.append(processor.sample(pair.prompt, pair.chosen, video=video, audio=audio))
-    if text_prior:
-        samples += [processor.sample(pair.prompt, text) for text in texts]
-    return samples
+def pair_key(row: ByBranch[Sample], *, weights: str, dtype: str) -> str:
+    """Digest (hex, 32 bytes) of everything that changes a pair's figures: prompt and response token ids, position ids,
+    the content of what is shown and heard, the weights and their dtype."""
+    sha = hashlib.sha256(f"{weights} {dtype}".encode())
+    for part in (row.clean, row.relevant, row.irrelevant, row.text):
+        sha.update(f"|{len(part)}".encode())
+        for sample in part:
+            sha.update(f" {sample.video_id} {sample.audio_id} {sample.branch.response_start} ".encode())
+            sha.update(sample.token_ids.tobytes())
+            sha.update(sample.branch.positions.tobytes())
+    return sha.hexdigest()
 
 
-def reference_key(pair: PreferencePair, *, base_digest: str, decode_spec: str, dtype: str) -> str:
-    """Digest of everything that changes a pair's reference figures."""
-    return digest(
-        pair.clip_id,
-        pair.prompt,
-        pair.chosen,
-        [r.text for r in pair.rejects],
-        [pair.swap.audio_clip_id, pair.swap.video_clip_id] if pair.swap else None,
-        base_digest,
-        decode_spec,
-        dtype,
+def to_record(pair: PreferencePair, scores: ByBranch[float], key: str) -> ReferenceLogps:
+    """The figures of one pair as a record; NaN where a branch does not exist."""
+    return ReferenceLogps(
+        pair_id=pair.pair_id,
+        key=key,
+        responses=scores.clean,
+        swapped=next(iter(scores.relevant), math.nan),
+        irrelevant=next(iter(scores.irrelevant), math.nan),
+        text_prior=scores.text,
     )
 
 
-@torch.no_grad()
-def score_pairs(
-    policy: Policy,
-    cache: MediaCache,
-    pairs: Sequence[PreferencePair],
-    *,
-    base_digest: str,
-    decode_spec: str,
-    dtype: str,
-    batch: int = 8,
-) -> Iterator[ReferenceLogps]:
-    """Reference log-probs of each pair, in order."""
-    for start in range(0, len(pairs), batch):
-        part = pairs[start : start + batch]
-        cache.ensure(policy, part)
-        rows = [pair_samples(cache, pair, text_prior=True) for pair in part]
-        scores = iter(policy(rows, cache.embeds).tolist())
-        for pair in part:
-            count = 1 + len(pair.rejects)
-            responses = tuple(next(scores) for _ in range(count))
-            swapped = next(scores) if pair.swap is not None else math.nan
-            prior = tuple(next(scores) for _ in range(count))
-            key = reference_key(pair, base_digest=base_digest, decode_spec=decode_spec, dtype=dtype)
-            yield ReferenceLogps(pair_id=pair.pair_id, key=key, responses=responses, swapped=swapped, text_prior=prior)
+def from_record(record: ReferenceLogps) -> ByBranch[float]:
+    """The inverse of `to_record`."""
+    return ByBranch(
+        clean=record.responses,
+        relevant=() if math.isnan(record.swapped) else (record.swapped,),
+        irrelevant=() if math.isnan(record.irrelevant) else (record.irrelevant,),
+        text=record.text_prior,
+    )
 
 
 def check_complete(pairs: Sequence[PreferencePair], scored: Sequence[ReferenceLogps]) -> None:
-    """Refuses a reference table with gaps.
+    """Refuses a reference table with gaps: pairs without a row, and rows that still hold NaN where a figure belongs.
 
     Raises:
-        StageError: names the pairs without figures.
+        StageError: names the pairs.
     """
-    have = {r.pair_id for r in scored}
-    missing = [p.pair_id for p in pairs if p.pair_id not in have]
+    have = {r.pair_id: r for r in scored}
+    missing = [p.pair_id for p in pairs if p.pair_id not in have or not _whole(p, have[p.pair_id])]
     if missing:
         raise StageError(
             f"{len(missing)} of {len(pairs)} pairs have no reference log-probs, for instance "
             f"{', '.join(missing[:5])}. Delete the reference folder of this round and run again."
         )
+
+
+def _whole(pair: PreferencePair, record: ReferenceLogps) -> bool:
+    width = 1 + len(pair.rejects)
+    figures = [*record.responses, *record.text_prior, *([record.swapped] if pair.swap else [])]
+    return len(record.responses) == width == len(record.text_prior) and not any(math.isnan(f) for f in figures)

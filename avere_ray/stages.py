@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import avere_ray
+from avere_ray.arrow import from_table, to_table
 from avere_ray.errors import StageError, StorageError
-from avere_ray.records import Drop, from_table, to_table
+from avere_ray.records import Drop
 
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avere_ray.arrow import arrow_schema, from_row
 from avere_ray.errors import StageError
-from avere_ray.records import Clip, DecodedClip, arrow_schema, from_row
+from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import MANIFEST, atomic_path, read_drops, read_records
 
 if TYPE_CHECKING:

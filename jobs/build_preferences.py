@@ -5,6 +5,7 @@ Reads RUN/decoded and the adapter of the round before; writes RUN/rollouts, verd
 
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from avere_ray.backbones import model_digest
@@ -176,32 +177,41 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
 
 
 def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
-    """Scores the round's pairs under the frozen base."""
-    from avere_ray.media import spec_digest
+    """Scores the round's pairs under the frozen reference; pairs that were scored before are looked up."""
+    from avere_ray.reference import check_complete
 
     source, decoded = require(cfg, "pairs", round_), require(cfg, "decoded")
-    base = model_digest(cfg.model.path)
+    weights, adapter = reference_weights(cfg, round_)
     folder = StageFolder(
         stage_path(cfg, "reference", round_),
         stage="reference",
         config=cfg.to_yaml(),
-        key=digest("reference", source.output_digest, decoded.output_digest, base, cfg.model.dtype),
+        key=digest("reference", 2, source.output_digest, decoded.output_digest, weights, cfg.model.dtype),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"reference of round {round_}", manifest.used, "pairs")
         return manifest
     folder.begin()
     pairs = read_records(stage_path(cfg, "pairs", round_) / "pairs.parquet", PreferencePair)
-    spec = spec_digest(cfg.data.decode)
     scored: list[ReferenceLogps] = []
     with stage_progress(f"reference (round {round_})", "pairs") as progress:
         for part in _chunks(pairs, _SCORED_AT_ONCE):
             scored += workers.ask(
-                workers.scorer.score_pairs.remote(part, base_digest=base, decode_spec=spec, dtype=cfg.model.dtype)
+                workers.scorer.score_pairs.remote(part, weights=weights, dtype=cfg.model.dtype, adapter=adapter)
             )
             progress(len(scored), len(pairs))
+    check_complete(pairs, scored)
     folder.write("reference", ReferenceLogps, scored)
     return folder.finish(inputs=len(pairs), used=len(scored))
+
+
+def reference_weights(cfg: RunConfig, round_: int) -> tuple[str, Path | None]:
+    """Digest of the reference policy's weights, and its adapter; None for the base."""
+    base = model_digest(cfg.model.path)
+    if cfg.train.reference == "base" or round_ == 0:
+        return base, None
+    before = require(cfg, "adapters", round_ - 1)
+    return digest(base, before.output_digest), stage_path(cfg, "adapters", round_ - 1)
 
 
 def read_rollouts(cfg: RunConfig, round_: int) -> tuple[list[Query], list[Rollout]]:

@@ -28,6 +28,11 @@ def stage_path(cfg: RunConfig, stage: str, round_: int | None = None) -> Path:
     return path / ("before" if round_ < 0 else f"round={round_}")
 
 
+def cache_path(cfg: RunConfig) -> Path:
+    """Folder of what is kept over runs, absolute."""
+    return (cfg.cache.folder or cfg.run_dir.absolute().parent / "cache").absolute()
+
+
 def finished(cfg: RunConfig, stage: str, round_: int | None = None) -> StageManifest | None:
     """Manifest of a finished stage, whatever its key."""
     return read_manifest(stage_path(cfg, stage, round_))

@@ -56,7 +56,7 @@ def _stages(cfg: RunConfig, log: "Log") -> None:
 
 
 class Log:
-    """Sends what each stage did to MLflow."""
+    """Sends what each stage did to MLflow, once: a stage that is reused has the key under which it was logged."""
 
     def __init__(self, tracker: Any) -> None:
         self.tracker = tracker
@@ -79,7 +79,7 @@ class Log:
             self.steps += int(manifest.summary["steps"])
         if name == "evals":
             figures |= {f"eval/{k}": v for k, v in manifest.summary["metrics"].items()}
-        self.tracker.log(figures, step=self.steps)
+        self.tracker.log(figures, step=self.steps, source=manifest.key)
 
     def round(self, cfg: RunConfig, round_: int) -> None:
         """Logs the verdicts of a round, and shows a readable sample of its rollouts."""
@@ -90,9 +90,8 @@ class Log:
         verdicts = read_records(stage_path(cfg, "verdicts", round_) / "verdicts.parquet", Verdict)
         by_id = {q.query_id: q for q in queries}
         labels = [v.label.value for v in verdicts]
-        self.tracker.log(
-            {f"verdicts/{name}": labels.count(name) / len(labels) for name in set(labels)}, step=self.steps
-        )
+        shares = {f"verdicts/{name}": labels.count(name) / len(labels) for name in set(labels)}
+        self.tracker.log(shares, step=self.steps, source=build_preferences.require(cfg, "verdicts", round_).key)
         self.tracker.log_text(f"rollouts_round_{round_}.txt", sample_text(rollouts, verdicts, by_id, 10))
         print_rollout_sample(rollouts, verdicts, by_id, _SAMPLE)
 

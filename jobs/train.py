@@ -78,6 +78,7 @@ def _train(
         start=stage_path(cfg, "adapters", round_ - 1) if round_ else None,
         out=folder.path,
         spool=stage_path(cfg, "metrics"),
+        source=folder.key,
         scratch=stage_path(cfg, ".ray_train"),
         round=round_,
         first_step=steps_before(cfg, round_),

@@ -19,7 +19,7 @@ from avere_ray.prompts import all_queries
 from avere_ray.records import Clip, Query
 from avere_ray.store import DecodedStore
 from avere_ray.verdicts import corpus_lexicon
-from jobs.layout import stage_path
+from jobs.layout import cache_path, stage_path
 
 if TYPE_CHECKING:
     from actors.pool import RolloutPool
@@ -73,7 +73,12 @@ class Workers:
         cfg = self.cfg
         env = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(_threads(cfg))}
         return ScorerActor.options(num_cpus=0, num_gpus=0, runtime_env={"env_vars": env}).remote(
-            _absolute(cfg).model, lora_rank=cfg.train.lora_rank, lora_alpha=cfg.train.lora_alpha, decoded=self.decoded
+            _absolute(cfg).model,
+            lora_rank=cfg.train.lora_rank,
+            lora_alpha=cfg.train.lora_alpha,
+            decoded=self.decoded,
+            cache=cache_path(cfg),
+            quota_gb=cfg.cache.features_gb,
         )
 
     @cached_property

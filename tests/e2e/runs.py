@@ -1,8 +1,10 @@
 """Small runs of the pipeline as a user starts them: in a process of its own, in a folder of its own."""
 
+import collections
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -81,6 +83,15 @@ def wait_for(path: Path, process: subprocess.Popen[str], timeout_s: float = 300)
 def report(run_dir: Path) -> dict[str, Any]:
     """The report of a finished run."""
     return json.loads((run_dir / "report.json").read_text(encoding="utf-8"))
+
+
+def points(run_dir: Path) -> collections.Counter[tuple[str, int]]:
+    """How often each metric is in MLflow at each step."""
+    with sqlite3.connect(run_dir.parent / "mlflow.db") as database:
+        rows = database.execute(
+            "select key, step from metrics where run_uuid = ?", (report(run_dir)["mlflow_run_id"],)
+        ).fetchall()
+    return collections.Counter(rows)
 
 
 def without_timing(figures: dict[str, Any]) -> dict[str, Any]:

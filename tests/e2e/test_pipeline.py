@@ -81,6 +81,7 @@ def test_a_second_run_reuses_every_stage_and_says_so(finished: tuple[Path, str])
     assert output.count("reused") >= 8
     assert "starting" not in output  # no engine
     assert runs.without_timing(runs.report(run_dir)) == before
+    assert set(runs.points(run_dir).values()) == {1}
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(finished: tuple[Path, str], tmp_path: Path) -> None:
@@ -101,6 +102,8 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(finished: tuple[Path, str]
     assert "rollouts of round 0" in output
     uninterrupted = runs.report(finished[0])
     assert runs.without_timing(runs.report(run_dir)) == runs.without_timing(uninterrupted)
+    assert runs.points(run_dir) == runs.points(finished[0])
+    assert set(runs.points(run_dir).values()) == {1}
 
 
 def test_too_many_broken_clips_stop_the_run_with_the_budgets_exit_code(tmp_path: Path) -> None:

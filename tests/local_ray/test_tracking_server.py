@@ -172,6 +172,31 @@ def test_a_server_that_is_killed_gets_every_point_once_and_in_order(server, tmp_
     assert status == [("FINISHED", "outage")]
 
 
+def test_a_round_that_is_trained_again_is_in_mlflow_once(server, tmp_path):
+    """The first training is partly sent and partly kept through an outage; the second one measures all steps again."""
+    server.start()
+    cfg = TrackingConfig(uri=server.uri, experiment="again", timeout_s=5)
+    tracker = Tracker(tmp_path / "run", cfg, run_name="again", say=lambda line: None)
+    tracker.start({"train": {"learning_rate": 1e-4}})
+    _train(tracker, 12, loss=1.0)
+    wait_until(lambda: tracker._sender.pending() == 0, "the first points to be sent")
+    server.kill()
+    _train(tracker, 16, loss=2.0)
+    assert tracker.close(timeout_s=0) > 0
+    tracker = Tracker(tmp_path / "run", cfg, run_name="again", say=lambda line: None)
+    tracker.start({"train": {"learning_rate": 1e-4}})
+    _train(tracker, 20, loss=3.0)
+    server.start()
+    assert tracker.close(timeout_s=60) == 0
+    expected = [(s, 1.0 if s < 12 else 2.0 if s < 16 else 3.0) for s in range(20)]
+    assert _points(server, tracker.run_id, "loss") == expected
+
+
+def _train(tracker: Tracker, steps: int, *, loss: float) -> None:
+    for step in range(steps):
+        tracker.spool("train-round0").log({"loss": loss}, step=step, source="key of the round")
+
+
 def _count(database: Path, run_id: str, key: str) -> int:
     query = f"select count(*) from metrics where run_uuid = '{run_id}' and key = '{key}'"
     return database_rows(database, query)[0][0]
@@ -182,15 +207,16 @@ def test_the_default_database_keeps_one_run_over_a_crash_and_a_restart(tmp_path)
     run_dir, database = tmp_path / "runs" / "demo", tmp_path / "runs" / "mlflow.db"
     code = f"""
 import os, pathlib
-from avere_ray import tracking
 from avere_ray.config import TrackingConfig
+from avere_ray.tracking import Tracker
+from avere_ray.tracking.sender import Sender
 def die(self, path, offset):
     if path.name == "learner.jsonl":
         os._exit(9)
     write(self, path, offset)
-write = tracking._Sender._move
-tracking._Sender._move = die
-tracker = tracking.Tracker(pathlib.Path({str(run_dir)!r}), TrackingConfig(), run_name="demo")
+write = Sender._move
+Sender._move = die
+tracker = Tracker(pathlib.Path({str(run_dir)!r}), TrackingConfig(), run_name="demo")
 for step in range(20):
     tracker.spool("learner").log({{"loss": step}}, step=step)
 tracker.start({{"seed": 0}})

@@ -18,7 +18,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "transformers": ("avere_ray/backbones/",),
     "peft": ("avere_ray/backbones/",),
     "tokenizers": ("avere_ray/backbones/",),
-    "mlflow": ("avere_ray/tracking.py",),
+    "mlflow": ("avere_ray/tracking/",),
     "jsonschema": ("avere_ray/manifests/schemas.py",),
     "av": ("avere_ray/media.py", "avere_ray/synthetic/"),
 }
@@ -87,7 +87,7 @@ def test_a_breach_names_the_library_the_file_and_the_door(path: str, source: str
         ("avere_ray/engine.py", "from vllm import LLM"),
         ("actors/rollout.py", "import ray\nRolloutActor = ray.remote(object)"),
         ("avere_ray/environment.py", "CODE = 'import deepspeed'"),
-        ("avere_ray/tracking.py", "from avere_ray import tracking"),
+        ("avere_ray/tracking/mlflow_run.py", "from mlflow.tracking import MlflowClient"),
         ("jobs/serve.py", "import average"),
     ],
 )

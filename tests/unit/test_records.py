@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avere_ray.arrow import arrow_schema, from_row, from_table, to_row, to_table
 from avere_ray.records import (
     RECORDS,
     AdapterManifest,
@@ -29,11 +30,6 @@ from avere_ray.records import (
     Rollout,
     Verdict,
     VerdictLabel,
-    arrow_schema,
-    from_row,
-    from_table,
-    to_row,
-    to_table,
 )
 from avere_ray.stages import read_records, write_records
 
@@ -93,7 +89,9 @@ EXAMPLES: list[Any] = [
     ),
     PAIR,
     dataclasses.replace(PAIR, swap=None, rejects=()),
-    ReferenceLogps(pair_id="p", key="k", responses=(-1.5, -2.0), swapped=-3.25, text_prior=(-9.0, -1e-300)),
+    ReferenceLogps(
+        pair_id="p", key="k", responses=(-1.5, -2.0), swapped=-3.25, irrelevant=-2.5, text_prior=(-9.0, -1e-300)
+    ),
     AdapterManifest(
         version=1,
         path="adapters/1",
@@ -148,7 +146,9 @@ def test_a_record_is_frozen_and_picklable(record: Any) -> None:
 
 
 def test_a_pair_without_a_swap_keeps_nan() -> None:
-    logps = ReferenceLogps(pair_id="p", key="k", responses=(-1.0,), swapped=math.nan, text_prior=(-1.0,))
+    logps = ReferenceLogps(
+        pair_id="p", key="k", responses=(-1.0,), swapped=math.nan, irrelevant=math.nan, text_prior=(-1.0,)
+    )
     back = from_table(ReferenceLogps, to_table(ReferenceLogps, [logps]))[0]
     assert math.isnan(back.swapped)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avere_ray.arrow import to_table
 from avere_ray.errors import StageError
-from avere_ray.records import Clip, DecodedClip, Drop, to_table
+from avere_ray.records import Clip, DecodedClip, Drop
 from avere_ray.stages import StageFolder
 from avere_ray.store import SHARD_CLIPS, DecodedStore, ShardWriter, shard_name
 

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from avere_ray import tracking
 from avere_ray.config import TrackingConfig
 from avere_ray.errors import ConfigError, InputError, StageError
 from avere_ray.metrics import MetricSpool, read_events
 from avere_ray.tracking import Tracker, flatten, send_rest, source_tags, tracking_uri
+from avere_ray.tracking.repeats import FirstTimes
+from avere_ray.tracking.sender import batches
 
 
 def test_the_default_is_a_database_beside_the_run_folder(tmp_path, monkeypatch):
@@ -111,7 +112,7 @@ def test_neighbouring_metrics_travel_together_up_to_the_limit(tmp_path):
         spool.log({f"m{i}": i for i in range(400)}, step=step)
     spool.append({"kind": "tags", "tags": {}})
     spool.log({"x": 1}, step=9)
-    sizes = [[event.kind for event in batch] for batch in tracking._batches(read_events(spool.path))]
+    sizes = [[event.kind for event in batch] for batch in batches(read_events(spool.path))]
     assert sizes == [["metrics"] * 2, ["metrics"] * 2, ["metrics"], ["tags"], ["metrics"]]
 
 
@@ -123,15 +124,15 @@ def test_points_the_server_has_are_not_sent_again(tmp_path):
     """A server that, unlike MLflow's own, would store a point twice."""
     tracker = Tracker(tmp_path, TrackingConfig(), run_name="r", say=lambda line: None)
     there = {"loss": [_point(0.5, 0), _point(math.nan, 1), _point(sys.float_info.max, 2)], "other": []}
-    tracker._sender._client = SimpleNamespace(get_metric_history=lambda run_id, name: there[name])
+    tracker._sender.run._client = SimpleNamespace(get_metric_history=lambda run_id, name: there[name])
     sent = [_point(0.5, 0), _point(math.nan, 1), _point(math.inf, 2), _point(0.5, 3), _point(1.0, 0, "other")]
-    assert tracker._sender._missing(sent) == sent[3:]
+    assert tracker._sender.run._missing(sent) == sent[3:]
 
 
 def test_two_equal_points_are_two_points(tmp_path):
     tracker = Tracker(tmp_path, TrackingConfig(), run_name="r", say=lambda line: None)
-    tracker._sender._client = SimpleNamespace(get_metric_history=lambda run_id, name: [_point(0.5, 0)])
-    assert len(tracker._sender._missing([_point(0.5, 0), _point(0.5, 0)])) == 1
+    tracker._sender.run._client = SimpleNamespace(get_metric_history=lambda run_id, name: [_point(0.5, 0)])
+    assert len(tracker._sender.run._missing([_point(0.5, 0), _point(0.5, 0)])) == 1
 
 
 def test_offsets_belong_to_one_mlflow_run(tmp_path):
@@ -195,10 +196,16 @@ class ForgetfulServer:
         return SimpleNamespace(info=SimpleNamespace(lifecycle_stage="active"))
 
 
+def _tracker_of(run_dir, server):
+    tracker = Tracker(run_dir, TrackingConfig(), run_name="r", say=lambda line: None)
+    tracker._sender.state.run_id, tracker._sender.run._client = "abc", server
+    return tracker
+
+
 def test_an_answer_that_is_lost_doubles_no_point(tmp_path):
-    tracker = Tracker(tmp_path, TrackingConfig(), run_name="r", say=lambda line: None)
-    sender, server = tracker._sender, ForgetfulServer(lose_answer_at=2)
-    sender.state.run_id, sender._client = "abc", server
+    server = ForgetfulServer(lose_answer_at=2)
+    tracker = _tracker_of(tmp_path, server)
+    sender = tracker._sender
     for step in range(600):
         tracker.log({"loss": step, "logps/chosen": -step, "same": 1.0}, step=step)
     assert isinstance(sender.attempt(), ConnectionResetError)
@@ -208,3 +215,61 @@ def test_an_answer_that_is_lost_doubles_no_point(tmp_path):
     assert [point.step for point in server.get_metric_history("abc", "loss")] == list(range(601))
     assert [point.step for point in server.get_metric_history("abc", "same")] == list(range(600))
     assert sender.pending() == 0
+
+
+def _train_again(spool, steps, value, source="round 0 with these settings"):
+    for step in range(steps):
+        spool.log({"loss": value, "grad_norm": value}, step=step, source=source)
+
+
+@pytest.mark.parametrize("sent_between", [True, False], ids=["sent", "outage"])
+@pytest.mark.parametrize("restarted", [True, False], ids=["new-sender", "same-sender"])
+def test_a_round_that_is_trained_again_sends_each_step_once(tmp_path, sent_between, restarted):
+    server = ForgetfulServer(lose_answer_at=None)
+    tracker = _tracker_of(tmp_path, server)
+    spool = tracker.spool("train-round0")
+    _train_again(spool, 7, 1.0)
+    if sent_between:
+        assert tracker._sender.attempt() is None
+    _train_again(spool, 10, 2.0)
+    sender = (_tracker_of(tmp_path, server) if restarted else tracker)._sender
+    assert sender.attempt() is None
+    for name in ("loss", "grad_norm"):
+        points = [(p.step, p.value) for p in server.get_metric_history("abc", name)]
+        assert points == [(step, 1.0 if step < 7 else 2.0) for step in range(10)]
+    assert sender.pending() == 0
+
+
+def test_another_mlflow_run_gets_a_repeated_point_once_too(tmp_path):
+    server = ForgetfulServer(lose_answer_at=None)
+    tracker = _tracker_of(tmp_path, server)
+    for value in (1.0, 2.0):
+        _train_again(tracker.spool("train-round0"), 3, value)
+    assert tracker._sender.attempt() is None
+    server.points.clear()
+    tracker._sender.state.run_id = "def"
+    assert tracker._sender.attempt() is None
+    assert [(p.step, p.value) for p in server.get_metric_history("def", "loss")] == [(0, 1.0), (1, 1.0), (2, 1.0)]
+
+
+def test_other_settings_give_other_points(tmp_path):
+    server = ForgetfulServer(lose_answer_at=None)
+    tracker = _tracker_of(tmp_path, server)
+    _train_again(tracker.spool("train-round0"), 1, 1.0)
+    _train_again(tracker.spool("train-round0"), 1, 2.0, source="a higher learning rate")
+    assert tracker._sender.attempt() is None
+    assert [p.value for p in server.get_metric_history("abc", "loss")] == [1.0, 2.0]
+
+
+def test_a_repetition_is_a_name_a_step_and_a_source(tmp_path):
+    spool = MetricSpool(tmp_path, "driver")
+    for metrics in ({"x": 1}, {"x": 2, "y": 3}, {"y": 4}):
+        spool.log(metrics, step=0)
+    spool.append({"kind": "tags", "tags": {}})
+    spool.log({"x": 5}, step=1)
+    spool.log({"x": 6}, step=0, source="k")
+    events = [event for event in read_events(spool.path) if event.kind == "metrics"]
+    first_times = FirstTimes(spool.path)
+    expected = [{"x": 1.0}, {"y": 3.0}, {}, {"x": 5.0}, {"x": 6.0}]
+    assert [first_times.points(event) for event in events] == expected
+    assert [first_times.points(event) for event in reversed(events)] == expected[::-1]

@@ -1,12 +1,11 @@
-"""The prefix tree: shared prefixes once, each branch's path whole, attention to ancestors only."""
+"""The prefix tree: shared prefixes once, each branch's path whole, many trees side by side."""
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avere_ray.tree import Branch, ancestor_mask, collate_rows, pack_branches
+from avere_ray.tree import Branch, fill_to_budget, join_rows, pack_branches, response_predictions
 
 
 def _branch(keys, start=1, shift=0):
@@ -14,11 +13,19 @@ def _branch(keys, start=1, shift=0):
     return Branch(keys=np.asarray(keys, np.int64), positions=positions, response_start=start)
 
 
+def _tokens(row, branches):
+    """Which key stands at each node."""
+    keys = np.empty(row.size, np.int64)
+    for s in row.segments:
+        keys[s.start : s.end] = branches[s.branch].keys[s.offset : s.offset + s.end - s.start]
+    return keys
+
+
 def test_a_shared_prefix_stands_once():
     row = pack_branches([_branch([1, 2, 3, 4]), _branch([1, 2, 5]), _branch([1, 6])])
     assert row.size == 6
-    assert [len(p) for p in row.paths] == [4, 3, 2]
-    assert row.paths[0][:2].tolist() == row.paths[1][:2].tolist()
+    assert [len(row.path(b)) for b in range(3)] == [4, 3, 2]
+    assert row.path(0)[:2].tolist() == row.path(1)[:2].tolist()
 
 
 def test_equal_tokens_at_other_positions_are_not_shared():
@@ -29,29 +36,20 @@ def test_equal_branches_collapse():
     assert pack_branches([_branch([1, 2, 3]), _branch([1, 2, 3])]).size == 3
 
 
-def test_attention_sees_exactly_the_ancestors():
-    row = pack_branches([_branch([1, 2, 3]), _branch([1, 2, 4, 5])])
-    mask = ancestor_mask([row], row.size)[0, 0]
-    for path in row.paths:
-        for i, node in enumerate(path):
-            assert sorted(torch.nonzero(mask[node]).flatten().tolist()) == sorted(path[: i + 1].tolist())
-
-
-def test_padding_sees_itself_only():
-    row = pack_branches([_branch([1, 2])])
-    mask = ancestor_mask([row], 4)[0, 0]
-    assert mask[2].tolist() == [False, False, True, False]
-    assert not mask[:2, 2:].any()
+def test_a_branch_may_end_where_another_goes_on():
+    row = pack_branches([_branch([1, 2, 3, 4]), _branch([1, 2])])
+    assert row.size == 4
+    assert row.path(1).tolist() == row.path(0)[:2].tolist()
 
 
 def test_each_response_token_is_predicted_by_the_token_before_it():
     branches = [_branch([1, 2, 3, 4], start=2), _branch([1, 2, 9], start=2)]
     row = pack_branches(branches)
-    batch = collate_rows([row], [branches])
-    assert batch.target.tolist() == [3, 4, 9]
-    assert batch.branch.tolist() == [0, 0, 1]
-    two = row.paths[0][1]
-    assert batch.predict_node.tolist() == [two, row.paths[0][2], two]
+    found = response_predictions(row, branches)
+    assert found.target.tolist() == [3, 4, 9]
+    assert found.branch.tolist() == [0, 0, 1]
+    two = row.path(0)[1]
+    assert found.node.tolist() == [two, row.path(0)[2], two]
 
 
 @pytest.mark.parametrize("start", [0, 3])
@@ -65,15 +63,61 @@ def test_no_branches_are_refused():
         pack_branches([])
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=9), min_size=1, max_size=6))
+sequences = st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=9), min_size=1, max_size=6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(sequences)
 def test_any_branches_are_recovered_from_their_paths(sequences):
     branches = [_branch(s) for s in sequences]
     row = pack_branches(branches)
-    token = {n: int(branches[b].keys[o]) for n, (b, o) in enumerate(row.origin)}
-    for path, branch in zip(row.paths, branches, strict=True):
-        assert [token[n] for n in path] == branch.keys.tolist()
+    keys = _tokens(row, branches)
+    for b, branch in enumerate(branches):
+        path = row.path(b)
+        assert keys[path].tolist() == branch.keys.tolist()
         assert (row.positions[:, path] == branch.positions).all()
-        assert (row.depth[path] == np.arange(len(path))).all()
-    distinct = {tuple(s[: i + 1]) for s in sequences for i in range(len(s))}
-    assert row.size == len(distinct)
+    assert row.size == len({tuple(s[: i + 1]) for s in sequences for i in range(len(s))})
+
+
+@settings(max_examples=80, deadline=None)
+@given(sequences)
+def test_the_nodes_below_a_node_are_the_range_up_to_its_exit(sequences):
+    branches = [_branch(s) for s in sequences]
+    row = pack_branches(branches)
+    exits = row.exits()
+    below = {n: {n} for n in range(row.size)}
+    for b in range(len(branches)):
+        path = row.path(b)
+        for i, node in enumerate(path):
+            below[int(node)].update(int(n) for n in path[i:])
+    for node, nodes in below.items():
+        assert sorted(nodes) == list(range(node, exits[node]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sequences, min_size=1, max_size=4))
+def test_trees_side_by_side_keep_their_shape(groups):
+    rows = [pack_branches([_branch(s) for s in group]) for group in groups]
+    joined = join_rows(rows)
+    assert joined.size == sum(r.size for r in rows)
+    assert joined.num_branches == sum(r.num_branches for r in rows)
+    nodes = branches = 0
+    for row in rows:
+        for b in range(row.num_branches):
+            assert (joined.path(branches + b) == row.path(b) + nodes).all()
+        assert (joined.exits()[nodes : nodes + row.size] == row.exits() + nodes).all()
+        nodes, branches = nodes + row.size, branches + row.num_branches
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(5, 40))
+def test_groups_keep_to_the_budget_and_lose_nothing(sizes, budget):
+    groups = fill_to_budget(sizes, budget)
+    assert sorted(i for g in groups for i in g) == list(range(len(sizes)))
+    for group in groups:
+        assert len(group) == 1 or sum(sizes[i] for i in group) <= budget
+    assert len(groups) <= len(sizes)
+
+
+def test_items_that_fit_together_share_a_group():
+    assert fill_to_budget([6, 5, 4, 3], 10) == [[0, 2], [1, 3]]

@@ -225,7 +225,8 @@ CASES: list[tuple[str, Query, str, VerdictLabel]] = [
     ("angry", OPEN, "The person is", U),
     ("angry", FISTS, "...", U),
     ("angry", FISTS, "I cannot tell.", U),
-    # held out: written after the rules
+    # written after a first version of the rules, some of which were then changed because of them; sentences that the
+    # rules were not made from are in test_verdicts_held_out.py
     ("angry", OPEN, "He seems annoyed, as shown by his tightened fists.", F),
     ("angry", OPEN, "I can see clenched fists; nothing suggests sadness.", F),
     ("angry", OPEN, "I can't see any tears, yet the fists are clenched.", F),

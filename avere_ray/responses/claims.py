@@ -1,0 +1,89 @@
+"""Emotions claimed in a text: of the face, the voice or the person, and whether they are denied."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from avere_ray.records import Modality
+from avere_ray.responses.cues import Citation
+from avere_ray.responses.stances import Stance, stance_before
+from avere_ray.responses.tokens import Token
+from avere_ray.responses.words import CAUSE, CONTRAST, END, FACE, HEARING, JOIN, SEEING, VOICE
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One emotion named in a text."""
+
+    emotion: str
+    """Its noun, for instance "anger"."""
+    negated: bool
+    """Whether the text says that it is not felt."""
+    sources: frozenset[Modality]
+    """Whether it is said of the face ("video"), the voice ("audio"), both, or (empty) of the person."""
+    explicit: bool
+    """Whether a noun says so ("face", "voice") rather than a verb ("looks", "sounds")."""
+    with_cue: bool
+    """For a negated emotion: it is a cue that does not show it, not the person who does not feel it."""
+
+    @property
+    def about_both(self) -> bool:
+        """Whether it is said of face and voice alike."""
+        return len(self.sources) > 1
+
+
+def claims_of(tokens: Sequence[Token], citations: Sequence[Citation], emotions: dict[str, str]) -> list[Claim]:
+    """Emotions claimed in a text, in order, without those inside a cue's name or a dismissal."""
+    claims: list[Claim] = []
+    previous = 0
+    for at, token in enumerate(tokens):
+        if token.word not in emotions or any(c.start <= token.start < c.end for c in citations if c.cue):
+            continue
+        sources, explicit = _sources(tokens, previous, at)
+        previous = at + 1
+        if _in_dismissal(tokens, at, citations):
+            continue
+        negated = stance_before(tokens, at, at + 1) in {Stance.DENIED, Stance.DISMISSED}
+        with_cue = negated and _cue_in_clause(tokens, at, citations)
+        claims.append(Claim(emotions[token.word], negated, sources, explicit, with_cue))
+    return claims
+
+
+def _sources(tokens: Sequence[Token], previous: int, at: int) -> tuple[frozenset[Modality], bool]:
+    """Face, voice or both, as far as the words around an emotion say; and whether a noun says it."""
+    behind = next((t.word for t in tokens[at + 1 : at + 2]), "")
+    if behind in FACE or behind in VOICE:
+        return frozenset({"video" if behind in FACE else "audio"}), True
+    before: list[str] = []
+    for token in reversed(tokens[previous:at]):
+        if token.word in END:
+            break
+        before.append(token.word)
+    nouns = _modalities(before, FACE, VOICE)
+    verbs = _modalities(before, SEEING, HEARING)
+    return nouns or verbs, bool(nouns)
+
+
+def _modalities(words: Sequence[str], video: frozenset[str], audio: frozenset[str]) -> frozenset[Modality]:
+    found: list[Modality] = []
+    found += ["video"] if video & set(words) else []
+    found += ["audio"] if audio & set(words) else []
+    return frozenset(found)
+
+
+def _in_dismissal(tokens: Sequence[Token], at: int, citations: Sequence[Citation]) -> bool:
+    """Whether an emotion is only named as what a dismissed cue does not show."""
+    for citation in citations:
+        if citation.stance is Stance.DISMISSED and citation.end <= tokens[at].start:
+            between = [t.word for t in tokens if citation.end <= t.start < tokens[at].start]
+            if not any(w in END or w in CONTRAST or w in CAUSE or w in JOIN for w in between):
+                return True
+    return False
+
+
+def _cue_in_clause(tokens: Sequence[Token], at: int, citations: Sequence[Citation]) -> bool:
+    for i in range(at - 1, -1, -1):
+        if tokens[i].word in END or tokens[i].word in CONTRAST or tokens[i].word in CAUSE:
+            return False
+        if any(c.start <= tokens[i].start < c.end for c in citations):
+            return True
+    return False

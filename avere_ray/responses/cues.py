@@ -1,0 +1,113 @@
+"""Cues named in a text: the longest wording first, each with what the text does with it."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from avere_ray.records import Cue
+from avere_ray.responses.emotions import emotion_map
+from avere_ray.responses.stances import Stance, refers, stance_before, stance_behind
+from avere_ray.responses.tokens import Token, tokenize
+from avere_ray.responses.words import CONTRAST, END, FILLERS, GENERIC, JOIN, NEGATORS, PARAPHRASES
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """One cue named in a text: where, and what the text does with it."""
+
+    cue: Cue | None
+    """The cue, or None when the words match no known cue."""
+    start: int
+    """Offset of its first character."""
+    end: int
+    """Offset behind its last character."""
+    stance: Stance
+    """What the text does with it."""
+    about: tuple[str, ...] = ()
+    """For a dismissed cue: the emotions it is said not to show; empty when none is named."""
+
+
+def find_cues(text: str, cues: Sequence[Cue], modality: str = "audio_video") -> list[Citation]:
+    """Cues named in a text, in order, with what the text does with each.
+
+    The longest wording wins. Words that fit two cues ("crying") mean the one of the asked modality, else a present one.
+    """
+    return [c for c in cite_all(tokenize(text), cues, emotion_map(cues), modality) if c.cue is not None]
+
+
+def cite_all(tokens: Sequence[Token], cues: Sequence[Cue], emotions: dict[str, str], modality: str) -> list[Citation]:
+    """Known cues in order, then evidence that matches no known cue."""
+    spans = _spans(tokens, cues, modality)
+    found = [_cite(tokens, span, cue, emotions) for span, cue in spans]
+    return found + _unknown(tokens, spans, emotions)
+
+
+def _spans(tokens: Sequence[Token], cues: Sequence[Cue], modality: str) -> list[tuple[tuple[int, int], Cue]]:
+    words = {t.canon for t in tokens}
+    hits = [(bag, cue) for cue in cues for bag in _phrases(cue.name, cue.text) if bag <= words]
+    hits.sort(key=lambda h: (-len(h[0]), h[1].modality != modality, not h[1].present))
+    taken: set[int] = set()
+    spans: list[tuple[tuple[int, int], Cue]] = []
+    for bag, cue in hits:
+        for begin in range(len(tokens)):
+            end = _window(tokens, begin, bag)
+            if end is not None and not taken & set(range(begin, end)):
+                taken |= set(range(begin, end))
+                spans.append(((begin, end), cue))
+    return sorted(spans, key=lambda s: s[0])
+
+
+def _window(tokens: Sequence[Token], begin: int, bag: frozenset[str]) -> int | None:
+    """End of the shortest run from `begin` that holds all words of the bag and otherwise only fillers."""
+    missing = set(bag)
+    for at in range(begin, min(begin + len(bag) + 4, len(tokens))):
+        token = tokens[at]
+        if token.canon in missing:
+            missing.discard(token.canon)
+            if not missing:
+                return at + 1
+        elif at == begin or not (token.word in FILLERS or (len(bag) > 2 and token.word in JOIN)):
+            return None
+    return None
+
+
+@functools.lru_cache(maxsize=8192)
+def _phrases(name: str, text: str) -> tuple[frozenset[str], ...]:
+    """Every way to name a cue, as sets of canonical content words."""
+    texts = (text, text.partition(" in the ")[0], name.replace("_", " "), *PARAPHRASES.get(name, ()))
+    bags = [frozenset(t.canon for t in tokenize(x) if t.word not in FILLERS) for x in texts]
+    return tuple(dict.fromkeys(b for b in bags if b))
+
+
+def _cite(tokens: Sequence[Token], span: tuple[int, int], cue: Cue, emotions: dict[str, str]) -> Citation:
+    begin, end = span
+    start, stop = tokens[begin].start, tokens[end - 1].end
+    inside = any(t.word in {"not", "never"} for t in tokens[begin:end])
+    left = Stance.DENIED if inside else stance_before(tokens, begin, end)
+    if left is not None:
+        return Citation(cue, start, stop, left)
+    right, about = stance_behind(tokens, begin, end, emotions)
+    if right is not None:
+        return Citation(cue, start, stop, right, about)
+    referring = not cue.emotions and refers(tokens, begin)
+    return Citation(cue, start, stop, Stance.MENTIONED if referring else Stance.AFFIRMED)
+
+
+def _unknown(tokens: Sequence[Token], spans: Sequence[tuple[tuple[int, int], Cue]],
+             emotions: dict[str, str]) -> list[Citation]:  # fmt: skip
+    """Things cited as evidence that match no known cue: behind "because of", "see" and "hear"."""
+    taken = {i for (begin, end), _ in spans for i in range(begin, end)}
+    found = []
+    for at, token in enumerate(tokens):
+        if token.word not in {"because_of", "see", "hear"}:
+            continue
+        run = []
+        for i in range(at + 1, len(tokens)):
+            if tokens[i].word in END or tokens[i].word in JOIN or tokens[i].word in CONTRAST:
+                break
+            run.append(i)
+        content = [i for i in run if tokens[i].word not in GENERIC]
+        known = taken & set(run) or any(tokens[i].word in emotions or tokens[i].word in NEGATORS for i in run)
+        if content and not known:
+            found.append(Citation(None, tokens[content[0]].start, tokens[content[-1]].end, Stance.AFFIRMED))
+    return found

@@ -1,0 +1,127 @@
+"""What a text does with a phrase: the words before and behind it that deny, dismiss or merely mention it."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from avere_ray.responses.tokens import Token, stem
+from avere_ray.responses.words import (
+    ABSENT,
+    ARTICLES,
+    CAUSE,
+    CONCESSIONS,
+    CONTRAST,
+    DETERMINERS,
+    EMPTY,
+    END,
+    JOIN,
+    LINKS,
+    NEGATORS,
+    PERCEIVED,
+    REFERENTS,
+    SKIPPERS,
+    SUBJECTS,
+    VERBS,
+)
+
+_STEMMED_LINKS = LINKS | {stem(w) for w in LINKS}
+
+
+class Stance(StrEnum):
+    """What a response does with a cue it names."""
+
+    AFFIRMED = "affirmed"
+    """Relies on it."""
+    MENTIONED = "mentioned"
+    """Says in passing that it is there ("the man in the red shirt")."""
+    DISMISSED = "dismissed"
+    """Says that it does not matter."""
+    DENIED = "denied"
+    """Says that it is not there."""
+
+
+def stance_before(tokens: Sequence[Token], begin: int, end: int) -> Stance | None:
+    """What is done with a phrase by the words before it: DENIED, DISMISSED, MENTIONED ("despite ..."), else None."""
+    fresh = False
+    for at in range(begin - 1, -1, -1):
+        word, between = tokens[at].word, tokens[at + 1 : begin]
+        if word in SKIPPERS or word in CONCESSIONS:
+            return Stance.DISMISSED if word in SKIPPERS else Stance.MENTIONED
+        if word in NEGATORS:
+            verb = any(t.word in VERBS for t in between) and not any(t.word == "that" for t in between)
+            ended = word in DETERMINERS and (fresh or verb)
+            contrast = word == "not" and all(t.word in ARTICLES for t in between)
+            return None if ended else Stance.DISMISSED if contrast else Stance.DENIED
+        if word in END or word in CONTRAST or word in CAUSE or word in {"with", "because_of", "indeed"}:
+            return None
+        if word in JOIN:
+            if any(t.word in SUBJECTS or t.word in VERBS for t in between):
+                return None
+            article = bool(between) and between[0].word in ARTICLES
+            if article and _verb_follows(tokens, begin, end):
+                return None
+            fresh = fresh or article
+    return None
+
+
+def _verb_follows(tokens: Sequence[Token], begin: int, end: int) -> bool:
+    inside = any(t.word in VERBS for t in tokens[begin:end])
+    return inside or (end < len(tokens) and tokens[end].word in VERBS)
+
+
+def stance_behind(
+    tokens: Sequence[Token], begin: int, end: int, emotions: dict[str, str]
+) -> tuple[Stance | None, tuple[str, ...]]:
+    """DENIED or DISMISSED when the words behind a cue negate it, with the emotions named there."""
+    stop = _predicate_end(tokens, begin, end)
+    words = [t.word for t in tokens[end:stop]]
+    forms = [{t.word, t.canon} for t in tokens[end:stop]]
+    about = tuple(emotions[w] for w in words if w in emotions)
+    for at, word in enumerate(words):
+        near = {form for pair in forms[at + 1 : at + 6] for form in pair}
+        if word in ABSENT or (word in {"not", "never"} and near & PERCEIVED and not near & _STEMMED_LINKS):
+            return Stance.DENIED, ()
+        no_link = word in {"not", "never"} or (word == "no" and any(w in VERBS for w in words[:at]))
+        if word in EMPTY or (no_link and near & _STEMMED_LINKS):
+            return _unless_corrected(tokens, stop, emotions), about
+    return None, ()
+
+
+def _unless_corrected(tokens: Sequence[Token], stop: int, emotions: dict[str, str]) -> Stance | None:
+    """ "do not show sadness but anger" relies on the cue after all."""
+    behind = [t.word for t in tokens[stop : stop + 4]]
+    corrected = bool(behind) and behind[0] == "but" and any(w in emotions for w in behind)
+    return None if corrected else Stance.DISMISSED
+
+
+def _predicate_end(tokens: Sequence[Token], begin: int, end: int) -> int:
+    """Where the clause ends whose subject or object the cue is."""
+    subject = _is_subject(tokens, begin)
+    verb = False
+    for at in range(end, len(tokens)):
+        word = tokens[at].word
+        if word in END or (word in CONTRAST and word not in {"only", "just", "merely"}) or word in CAUSE:
+            return at
+        if word in {",", "and", "or"} and (verb or not subject) and not (word == "," and _relative(tokens, at)):
+            return at
+        verb = verb or word in VERBS
+    return len(tokens)
+
+
+def _relative(tokens: Sequence[Token], at: int) -> bool:
+    return at + 1 < len(tokens) and tokens[at + 1].word in {"which", "that"}
+
+
+def _is_subject(tokens: Sequence[Token], begin: int) -> bool:
+    for at in range(begin - 1, -1, -1):
+        word = tokens[at].word
+        if word in END or word in CONTRAST or word in CAUSE:
+            return True
+        if word in VERBS or word in {"with", "because_of"}:
+            return False
+    return True
+
+
+def refers(tokens: Sequence[Token], begin: int) -> bool:
+    """ "the man in the red shirt": the cue only says who is meant."""
+    words = [t.word for t in tokens[max(0, begin - 3) : begin] if t.word not in ARTICLES]
+    return len(words) >= 2 and words[-1] in {"in", "wearing", "with"} and words[-2] in REFERENTS

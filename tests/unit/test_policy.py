@@ -1,0 +1,169 @@
+"""The policy's trees against the published model run on each branch alone: log-probs and gradients."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+from avere_ray.backbones.qwen2_5_omni import add_lora, clip_fps, load_policy
+from avere_ray.records import DecodedClip
+from tests.unit.models import tiny_base
+
+TEXTS = ("Yes, her voice is loud.", "No, the shirt is yellow.", "(A)", "He smiles.")
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The model as transformers runs it, with its own masks and positions."""
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(tiny_base(), dtype=torch.float32)
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["apart", "interleaved"])
+def policy(request):
+    return load_policy(tiny_base(), "float32", audio_in_video=request.param)
+
+
+def _clip(name, frames=4, seconds=2.0):
+    random = np.random.default_rng(len(name) + ord(name[-1]))
+    return DecodedClip(
+        clip_id=name,
+        spec="",
+        frames=random.integers(0, 255, (frames, 84, 84, 3), dtype=np.uint8),
+        frame_times_s=np.arange(frames, dtype=np.float32),
+        waveform=random.standard_normal(int(seconds * 16000)).astype(np.float32) * 0.1,
+        duration_s=seconds,
+    )
+
+
+OWN, OTHER = _clip("own"), _clip("other")
+LONG = _clip("long", frames=8, seconds=9.0)
+INPUTS = {
+    "text only": (None, None),
+    "audio only": (None, OWN),
+    "video only": (OWN, None),
+    "both": (OWN, OWN),
+    "audio swapped": (OWN, OTHER),
+    "video swapped": (OTHER, OWN),
+    "both swapped": (OTHER, OTHER),
+    "long": (LONG, LONG),
+}
+
+
+@functools.cache
+def _features(policy, name):
+    return policy.processor.features({"own": OWN, "other": OTHER, "long": LONG}[name])
+
+
+def _sample(policy, video, audio, text):
+    shapes = {c.clip_id: _features(policy, c.clip_id) for c in (video, audio) if c is not None}
+    return policy.processor.sample(
+        "What does the woman feel?",
+        text,
+        video=(video.clip_id, shapes[video.clip_id]) if video else None,
+        audio=(audio.clip_id, shapes[audio.clip_id]) if audio else None,
+    )
+
+
+def _media(policy, grad=False):
+    clips = (OWN, OTHER, LONG)
+    with torch.set_grad_enabled(grad):
+        encoded = policy.encode([_features(policy, c.clip_id) for c in clips])
+    return dict(zip([c.clip_id for c in clips], encoded, strict=True))
+
+
+@functools.cache
+def _published_inputs(policy, video, audio):
+    """What the published processor makes of the prompt and its media, and whether they are interleaved."""
+    clips = {"own": OWN, "other": OTHER, "long": LONG}
+    interleaved = policy.processor.audio_in_video and bool(video) and bool(audio)
+    prompt = policy.processor.render("What does the woman feel?", video=bool(video), audio=bool(audio))
+    media = {}
+    if video:
+        size = {"shortest_edge": 784, "longest_edge": 1 << 30}
+        media["videos"] = [clips[video].frames.copy()]
+        media["videos_kwargs"] = {"size": size, "fps": clip_fps(clips[video]), "use_audio_in_video": interleaved}
+    if audio:
+        media["audio"] = [clips[audio].waveform.copy()]
+    return policy.processor.hf(text=prompt, return_tensors="pt", **media), interleaved
+
+
+def _alone(published, policy, video, audio, sample):
+    """Response token log-probs of one branch from the published model: its own processor, masks and positions."""
+    start = sample.branch.response_start
+    names = (c.clip_id if c else "" for c in (video, audio))
+    inputs, interleaved = _published_inputs(policy, *names)
+    assert inputs["input_ids"][0].tolist() == sample.token_ids[:start].tolist()
+    ids = torch.from_numpy(sample.token_ids)[None]
+    words = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    logits = published(**{**inputs, **words}, use_audio_in_video=interleaved).logits[0].float()
+    logps = logits.log_softmax(-1)[start - 1 : -1]
+    return logps.gather(-1, ids[0, start:, None])[:, 0]
+
+
+@pytest.mark.parametrize("names", [[n] for n in INPUTS] + [list(INPUTS)], ids=[*INPUTS, "all in one row"])
+def test_every_branch_gets_the_log_probs_it_has_alone(published, policy, names):
+    rows = [[_sample(policy, *INPUTS[name], text) for text in TEXTS] for name in names]
+    samples = [(name, s) for name, row in zip(names, rows, strict=True) for s in row]
+    with torch.no_grad():
+        media = _media(policy)
+        together = policy([[s for _, s in samples]], media)
+        tokens = policy([[s for _, s in samples]], media, per_token=True)
+        apart = [_alone(published, policy, *INPUTS[name], s) for name, s in samples]
+    torch.testing.assert_close(tokens, torch.cat(apart), atol=1e-5, rtol=0)
+    # Sums reach a hundred nats, where float32 itself steps by 8e-6.
+    torch.testing.assert_close(together, torch.stack([a.sum() for a in apart]), atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rejects", [1, 2, 3])
+def test_gradients_of_a_loss_are_those_of_separate_forwards(published, policy, rejects):
+    names = ["audio swapped", "video swapped", "both swapped", "text only"]
+    rows = [
+        [_sample(policy, OWN, OWN, text) for text in TEXTS[: 1 + rejects]] + [_sample(policy, *INPUTS[n], TEXTS[0])]
+        for n in names
+    ]
+    inputs = [[(OWN, OWN)] * (1 + rejects) + [INPUTS[n]] for n in names]
+    weights = torch.linspace(-1.0, 1.0, len(names) * (2 + rejects))
+    policy.zero_grad()
+    (policy(rows, _media(policy)) * weights).sum().backward()
+    published.zero_grad()
+    pairs = [(v, a, s) for row, media in zip(rows, inputs, strict=True) for s, (v, a) in zip(row, media, strict=True)]
+    sum(w * _alone(published, policy, *p).sum() for w, p in zip(weights, pairs, strict=True)).backward()
+    for name, ours in policy.core.model.named_parameters():
+        theirs = published.model.get_parameter(name).grad
+        assert (ours.grad - theirs).norm() <= 1e-4 * theirs.norm() + 1e-9, name
+
+
+def test_towers_get_no_gradient_from_cached_outputs(policy):
+    policy.zero_grad()
+    policy([[_sample(policy, OWN, OWN, TEXTS[0])]], _media(policy)).sum().backward()
+    assert all(p.grad is None for p in policy.core.visual.parameters())
+
+
+def test_gradient_checkpointing_changes_nothing(policy):
+    lora = add_lora(policy, rank=8, alpha=32.0, seed=0)
+    rows, media = [[_sample(policy, *INPUTS["audio swapped"], t) for t in TEXTS]], _media(policy)
+    found = []
+    for checkpointing in (False, True):
+        lora.train()
+        lora.zero_grad()
+        lora.checkpoint_activations(checkpointing)
+        lora(rows, media).sum().backward()
+        found.append({n: p.grad.clone() for n, p in lora.named_parameters() if p.grad is not None})
+    lora.thinker.unload()
+    assert found[0]
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name])
+
+
+def test_bfloat16_stays_within_a_tenth_of_a_nat_per_token():
+    full, half = (load_policy(tiny_base(), dtype) for dtype in ("float32", "bfloat16"))
+    rows = [[_sample(full, *INPUTS[name], text) for text in TEXTS] for name in INPUTS]
+    with torch.no_grad():
+        exact, rounded = (p(rows, _media(p), per_token=True) for p in (full, half))
+    assert rounded.dtype == torch.float32
+    assert (exact - rounded).abs().mean() < 0.1
+    assert not torch.equal(exact, rounded)
