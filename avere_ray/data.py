@@ -5,6 +5,7 @@ driver writes them into shards as they arrive and holds one shard at most. A cli
 crashes FFmpeg becomes a row with a reason; the ledger accounts for it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -158,6 +159,20 @@ def _decode_pipeline(clips: Sequence[Clip], root: Path, spec: DecodeConfig) -> "
         return manifest.map_batches(
             decode_batch, batch_size=block, batch_format="pyarrow", num_cpus=1, fn_kwargs={"spec": spec}
         )
+
+
+@contextlib.contextmanager
+def placed(labels: dict[str, str]) -> Iterator[None]:
+    """Within the block, Ray Data works on nodes with these labels; without labels nothing changes."""
+    import ray.data
+
+    options = ray.data.DataContext.get_current().execution_options
+    before = options.label_selector
+    options.label_selector = labels or before
+    try:
+        yield
+    finally:
+        options.label_selector = before
 
 
 def decode_batch(batch: "pa.Table", spec: DecodeConfig) -> Iterator["pa.Table"]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import TrainingError
+from avere_ray.placement import label_selector
 from avere_ray.records import AdapterManifest, PreferencePair, ReferenceLogps
 
 ADAPTER_MANIFEST = "adapter_manifest.json"
@@ -82,7 +83,12 @@ def run_training(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
         train_loop,
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if train.use_gpu else "gloo", timeout_s=int(train.deadline_s)),
-        scaling_config=ScalingConfig(num_workers=train.workers, use_gpu=train.use_gpu, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=train.workers,
+            use_gpu=train.use_gpu,
+            resources_per_worker=resources,
+            label_selector=label_selector(cfg.placement.learner) or None,
+        ),
         run_config=TrainRunConfig(
             name=f"round-{job.round}-{time.time_ns()}",
             storage_path=str(job.scratch.resolve()),

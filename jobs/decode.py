@@ -10,6 +10,7 @@ from pathlib import Path
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import InputError
+from avere_ray.placement import label_selector
 from avere_ray.progress import reused, stage_progress
 from avere_ray.stages import StageFolder, StageManifest
 from jobs.command import run_command
@@ -24,7 +25,7 @@ def run(cfg: RunConfig) -> StageManifest:
         DropBudgetExceeded, StageError, StorageError: see `avere_ray.data.decode_stage`.
         ClusterError: see `jobs.session.ray_session`.
     """
-    from avere_ray.data import STAGE, check_drops, clips_key, decode_stage, read_clips
+    from avere_ray.data import STAGE, check_drops, clips_key, decode_stage, placed, read_clips
 
     source = clips_folder(cfg)
     if cfg.data.clips is None and not source.is_dir():
@@ -41,7 +42,8 @@ def run(cfg: RunConfig) -> StageManifest:
         reused(STAGE, manifest.used)
         check_drops(manifest, folder.path, cfg.data.drop_budget)
         return manifest
-    with ray_session(cfg.ray), stage_progress(STAGE, "clips") as progress:
+    nodes = label_selector(cfg.placement.decode)
+    with ray_session(cfg.ray), placed(nodes), stage_progress(STAGE, "clips") as progress:
         return decode_stage(clips, source, cfg.data, folder, progress)
 
 

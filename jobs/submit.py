@@ -134,7 +134,8 @@ def check_overlay(cfg: RunConfig, verb: str, overlay: Path, *, manifest: bool) -
     from avere_ray.manifests.kustomize import render
     from avere_ray.manifests.rules import clusters_of
     from avere_ray.manifests.validate import validate
-    from avere_ray.manifests.workloads import STAGES, demands, misfits, worker_groups
+    from avere_ray.manifests.workloads import worker_groups
+    from avere_ray.placement import demands, misfits
 
     found = validate(overlay).findings
     if found:
@@ -147,7 +148,7 @@ def check_overlay(cfg: RunConfig, verb: str, overlay: Path, *, manifest: bool) -
     ]
     if not clusters:
         raise InputError(f"{overlay} has no {wanted[0]}{f' {verb}' if manifest else ''} to submit to")
-    missing = misfits(demands(cfg, STAGES[verb]), worker_groups(clusters[0]))
+    missing = misfits(demands(cfg, verb), worker_groups(clusters[0]))
     if missing:
         raise ConfigError(f"the config does not fit {overlay}: {'; '.join(missing)}")
 
@@ -200,9 +201,11 @@ def _check_manifest(body: dict[str, Any], overlay: Path) -> None:
 
 def in_words(cfg: RunConfig, plan: Plan) -> str:
     """What `--dry-run` prints."""
-    from avere_ray.manifests.workloads import STAGES, demands
+    from avere_ray.placement import demands
 
-    wanted = {f"  {what}, each {bundle}" for _, what, bundle in demands(cfg, STAGES[plan.verb])}
+    wanted = {
+        f"  {d.what}, each {d.bundle}" + (f" on role {d.role}" if d.role else "") for d in demands(cfg, plan.verb)
+    }
     return "\n".join(
         [
             f"submit: would send {plan.submission_id} to {plan.address}",

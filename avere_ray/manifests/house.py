@@ -7,9 +7,7 @@ from avere_ray.manifests.clusters import start_params
 from avere_ray.manifests.documents import Body, Document, Problem, dig, entries, mapping
 from avere_ray.manifests.pods import Pod, pods_of, resources
 from avere_ray.manifests.rules import RAY_KINDS, Site, clusters_of, jobs_of, rule
-
-ROLE_LABEL = "avere-ray/role"
-"""Ray node label that says what a group is for: decode, rollout or learner."""
+from avere_ray.placement import ROLE_LABEL
 
 _DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 _SCRATCH = ("/tmp",)

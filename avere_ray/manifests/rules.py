@@ -66,13 +66,18 @@ def _schema(document: Document, site: Site) -> Iterator[Problem]:
     yield from check_schema(replace(document, body=document.written))
 
 
-def run_rules(documents: Sequence[Document], site: Site, groups: Iterable[Group]) -> list[Finding]:
-    """Every problem of every document; a document that breaks its schema is not looked at further."""
+def run_rules(
+    documents: Sequence[Document], site: Site, groups: Iterable[Group], *, only: Callable[[Body], bool] | None = None
+) -> list[Finding]:
+    """Every problem of every document; one that breaks its schema is not looked at further.
+
+    `only`: looks at the documents, as written, for which it is true; the others are what they refer to.
+    """
     stored = [replace(d, body=admitted(d.body), written=d.body) for d in documents]
     given = [replace(d, body=admitted(d.body), written=d.body) for d in site.given]
     site = replace(site, documents=stored, given=given)
     findings: list[Finding] = []
-    for document in stored:
+    for document in stored if only is None else [d for d in stored if only(d.written)]:
         broken = _findings(RULES["schema"], document, site)
         findings += broken
         if not broken:

@@ -1,15 +1,13 @@
 """What runs on a cluster: entrypoints and their configs exist, state outlives pods, and what is asked for fits.
 
-An entrypoint is `python -m jobs.<verb>` or `avere-ray <verb>`, with `--config` and overrides. Stages are placed by the
-groups' role labels: decoding on "decode", engines on "rollout", learner ranks on "learner". A stage whose role no group
-has may use any group.
+An entrypoint is `python -m jobs.<verb>` or `avere-ray <verb>`, with `--config` and overrides. `placement` in the config
+says which groups a stage may use, by their role label; see `avere_ray.placement`.
 """
 
 import functools
 import re
 import shlex
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,9 +19,9 @@ from avere_ray.config import RunConfig, load_config
 from avere_ray.errors import ConfigError
 from avere_ray.manifests.clusters import start_params
 from avere_ray.manifests.documents import Body, Document, Problem, dig, entries, mapping, parse_yaml
-from avere_ray.manifests.house import ROLE_LABEL
 from avere_ray.manifests.pods import Pod, pods_of, quantity, resources
 from avere_ray.manifests.rules import RAY_KINDS, Cluster, Site, clusters_of, jobs_of, rule
+from avere_ray.placement import ROLE_LABEL, Bundle, NodeGroup, demands, misfits
 
 IMAGE = "avere-ray"
 """Repository of this project's image, without a registry; tags are `<version>-cpu` and `<version>-gpu`."""
@@ -31,13 +29,6 @@ IMAGE_ROOT = Path("/opt/avere_ray")
 """Where the image keeps the repository."""
 GPU = "nvidia.com/gpu"
 
-STAGES: dict[str, tuple[str, ...]] = {
-    "pipeline": ("decode", "rollout", "learner"),
-    "decode": ("decode",),
-    "build-preferences": ("rollout",),
-    "train": ("learner",),
-    "evaluate": ("rollout",),
-}
 _PATH_SETTINGS = ("run_dir", "data.clips", "data.benchmark", "data.queries", "model.path")
 
 
@@ -48,27 +39,6 @@ class Entrypoint:
     verb: str
     config: str | None
     overrides: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """CPUs and GPUs that one actor or worker reserves on one node."""
-
-    cpus: float
-    gpus: float
-
-    def __str__(self) -> str:
-        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerGroup:
-    """What the nodes of a worker group offer to Ray."""
-
-    name: str
-    role: str | None
-    node: Bundle
-    nodes: int
 
 
 def parse_entrypoint(command: str) -> Entrypoint:
@@ -151,7 +121,7 @@ def check_fits(document: Document, site: Site) -> Iterator[Problem]:
             continue  # the rule "entrypoint" says so
         for cluster in clusters_of(document):
             groups = worker_groups(cluster)
-            for message in misfits(demands(cfg, STAGES.get(entrypoint.verb, ())), groups):
+            for message in misfits(demands(cfg, entrypoint.verb), groups):
                 yield Problem(f"{path}.rayClusterSpec.workerGroupSpecs", message)
 
 
@@ -241,28 +211,14 @@ def constrained_version(package: str, root: Path | None) -> str | None:
     return found[1] if found else None
 
 
-def demands(cfg: RunConfig, stages: Sequence[str]) -> list[tuple[str, str, Bundle]]:
-    """What the stages reserve at the same time: the stage's role, what it is, and CPUs and GPUs of each."""
-    found: list[tuple[str, str, Bundle]] = []
-    if "decode" in stages:
-        found.append(("decode", "one decoding task", Bundle(1, 0)))
-    if "rollout" in stages:
-        engine = Bundle(cfg.rollout.num_cpus, cfg.rollout.num_gpus)
-        found += [("rollout", f"rollout.engines={cfg.rollout.engines}", engine)] * cfg.rollout.engines
-    if "learner" in stages:
-        rank = Bundle(cfg.train.cpus_per_worker, 1 if cfg.train.use_gpu else 0)
-        found += [("learner", f"train.workers={cfg.train.workers}", rank)] * cfg.train.workers
-    return found
-
-
-def worker_groups(cluster: Cluster) -> list[WorkerGroup]:
+def worker_groups(cluster: Cluster) -> list[NodeGroup]:
     """What the worker groups of a cluster offer at full size."""
     found = []
     for _, group in cluster.workers:
         nodes = group.get("maxReplicas", 0) if cluster.autoscaled else group.get("replicas", 0)
         hosts = nodes * int(group.get("numOfHosts", 1))
         role = mapping(group.get("labels")).get(ROLE_LABEL)
-        found.append(WorkerGroup(name=str(group.get("groupName")), role=role, node=ray_resources(group), nodes=hosts))
+        found.append(NodeGroup(name=str(group.get("groupName")), role=role, node=ray_resources(group), nodes=hosts))
     return found
 
 
@@ -274,26 +230,6 @@ def ray_resources(group: Body) -> Bundle:
     cpus = said.get("CPU", params.get("num-cpus", limits.get("cpu", 0)))
     gpus = said.get("GPU", params.get("num-gpus", limits.get(GPU, 0)))
     return Bundle(float(quantity(str(cpus)) or 0), float(quantity(str(gpus)) or Decimal(0)))
-
-
-def misfits(wanted: Sequence[tuple[str, str, Bundle]], groups: Sequence[WorkerGroup]) -> list[str]:
-    """What does not fit on the groups' nodes, largest first onto the first node with room; one sentence per stage."""
-    free = {(g.name, i): [g.node.cpus, g.node.gpus] for g in groups for i in range(min(g.nodes, len(wanted)))}
-    roles = {g.name: g.role for g in groups}
-    left: Counter[tuple[str, str, Bundle]] = Counter()
-    for role, what, bundle in sorted(wanted, key=lambda w: (-w[2].gpus, -w[2].cpus)):
-        allowed = [n for n in free if roles[n[0]] == role or role not in roles.values()]
-        node = next((n for n in allowed if free[n][0] >= bundle.cpus and free[n][1] >= bundle.gpus), None)
-        if node is None:
-            left[(role, what, bundle)] += 1
-        else:
-            free[node][0] -= bundle.cpus
-            free[node][1] -= bundle.gpus
-    offer = "; ".join(f"{g.name}: {g.nodes} x {g.node}" for g in groups) or "nothing"
-    return [
-        f"{what}: {count} of them, with {bundle} each, find no room on groups for {role}. The groups offer {offer}"
-        for (role, what, bundle), count in left.items()
-    ]
 
 
 def _not_mounted(path: str, name: str, place: str, document: Document) -> Iterator[Problem]:

@@ -64,8 +64,11 @@ def put(body: Body, path: str, value: Any) -> None:
 
 
 def findings(documents: Sequence[Document], groups: Sequence[Group] = ALL_GROUPS, **kwargs: Any) -> list[Finding]:
-    """What the rules find."""
-    return run_rules(documents, site(documents, **kwargs), groups)
+    """What the rules find; among edited documents, in the edited ones alone, which is quicker."""
+    untouched = {id(d.body) for d in shipped()}
+    edits = any(id(d.body) not in untouched for d in documents)
+    only = (lambda body: id(body) not in untouched) if edits else None
+    return run_rules(documents, site(documents, **kwargs), groups, only=only)
 
 
 def _steps(path: str) -> list[tuple[str, str]]:

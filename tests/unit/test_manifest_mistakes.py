@@ -253,6 +253,7 @@ HOUSE: list[Mistake] = [
     ("external-state", JOB, "spec.entrypoint", [("spec.entrypoint", "avere-ray train --config jobs/configs/demo.yaml")]),
     ("fits", JOB, f"{RC}.worker", [(f"{RC}.workerGroupSpecs[2].maxReplicas", 0), (f"{RC}.workerGroupSpecs[2].minReplicas", 0)]),
     ("fits", JOB, f"{RC}.worker", [(f"{CONT}.resources", {k: {"cpu": "4", "memory": "9Gi", "nvidia.com/gpu": "2"} for k in ("requests", "limits")})]),
+    ("fits", JOB, f"{RC}.worker", [("spec.entrypoint", "avere-ray train --config jobs/configs/demo.yaml --placement.learner=learnr --run_dir=/mnt/avere/r")]),
     ("ray-version", JOB, f"{RC}.rayVersion", [(f"{RC}.rayVersion", "2.59.0")]),
     ("own-image", JOB, f"{CONT}.image", [(f"{CONT}.image", "avere-ray:0.1.0-cpu")]),
     ("own-image", JOB, f"{CONT}.image", [(f"{CONT}.image", "avere-ray:0.0.9-gpu")]),

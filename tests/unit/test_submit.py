@@ -119,7 +119,7 @@ def test_a_config_that_does_not_fit_the_overlay_is_refused(capsys: pytest.Captur
     assert main(argv) == 2
     shown = capsys.readouterr().err
     assert "train.workers=6: 6 of them, with 4 CPU and 1 GPU each, find no room" in shown
-    assert "The groups offer all: 1 x 3 CPU" in shown
+    assert "The groups offer all (role any): 1 x 3 CPU" in shown
 
 
 def test_a_manifest_is_the_overlays_job_with_this_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from avere_ray.errors import ConfigError, InputError
 from avere_ray.manifests.dockerfiles import CHECKS, check_dockerfile, parse
 from avere_ray.manifests.pods import quantity
 from avere_ray.manifests.validate import repository, validate
-from avere_ray.manifests.workloads import Bundle, WorkerGroup, constrained_version, misfits, parse_entrypoint
+from avere_ray.manifests.workloads import constrained_version, parse_entrypoint
 from jobs.validate_manifests import arguments, main
 from tests.unit.manifest_edits import ROOT
 
@@ -112,22 +112,6 @@ def test_entrypoints_are_understood() -> None:
     assert parse_entrypoint("avere-ray train --config 'b c.yaml'").config == "b c.yaml"
     with pytest.raises(ValueError, match="one simple command"):
         parse_entrypoint("avere-ray train && rm -rf x")
-
-
-def test_what_does_not_fit_is_said_with_what_there_is() -> None:
-    groups = [
-        WorkerGroup(name="small", role="rollout", node=Bundle(8, 2), nodes=1),
-        WorkerGroup(name="large", role="learner", node=Bundle(64, 8), nodes=2),
-    ]
-    ranks = [("learner", "train.workers=17", Bundle(4, 1))] * 17
-    assert misfits(ranks[:16], groups) == []
-    (message,) = misfits(ranks, groups)
-    assert message.startswith(
-        "train.workers=17: 1 of them, with 4 CPU and 1 GPU each, find no room on groups for learner"
-    )
-    assert "small: 1 x 8 CPU and 2 GPU; large: 2 x 64 CPU and 8 GPU" in message
-    assert misfits([("rollout", "rollout.engines=1", Bundle(4, 4))], groups)  # large nodes are the learner's
-    assert misfits([("decode", "one decoding task", Bundle(1, 0))], groups) == []  # no group is for decoding alone
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "mlflow"])
