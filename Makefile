@@ -29,11 +29,12 @@ test: lint  ## lint, then every test this machine can run
 unit: $(READY)  ## the fast tests alone
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
-lint: $(READY)  ## style, formatting, import floors, types
+lint: $(READY)  ## style, formatting, import floors, types, cluster manifests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
+	@$(BIN)/python -m jobs.validate_manifests cluster
 
 tiny-base: $(READY)  ## trains the tiny base model from nothing (under 20 minutes on 2 cores)
 	@$(BIN)/python -m jobs.tiny_base $(ARGS)

@@ -18,6 +18,7 @@ from actors.rollout import RolloutActor
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.engine import engine_environment
 from avere_ray.errors import StageError
+from avere_ray.placement import label_selector
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Query, Rollout
 
@@ -47,11 +48,14 @@ class RolloutPool:
         decode: DecodeConfig,
         decoded: Path,
         threads: int,
+        role: str | None = None,
     ) -> None:
+        """`role`: run the engines on nodes with this role only, see `avere_ray.placement`."""
         self._settings = (model, rollout)
         self._options = {
             "num_cpus": rollout.num_cpus,
             "num_gpus": rollout.num_gpus,
+            "label_selector": label_selector(role),
             "runtime_env": {"env_vars": engine_environment(rollout, threads)},
         }
         self._lora_rank, self._decode, self._decoded = lora_rank, decode, decoded

@@ -44,6 +44,17 @@ class RayConfig(Section):
     """Seconds to wait for the cluster to answer."""
 
 
+class PlacementConfig(Section):
+    """Which nodes of a cluster the stages run on, by the nodes' Ray label avere-ray/role; None takes any node."""
+
+    decode: str | None = None
+    """Role of the nodes that decode clips."""
+    rollout: str | None = None
+    """Role of the nodes with rollout engines and what works beside them (judge, swaps, reference scoring)."""
+    learner: str | None = None
+    """Role of the nodes with learner workers."""
+
+
 class WorldConfig(Section):
     """The synthetic world the clips are drawn from, when data.clips names no folder."""
 
@@ -464,6 +475,8 @@ class RunConfig(BaseSettings):
     """Rounds of rollouts, judging, pairing and training."""
     ray: RayConfig = RayConfig()
     """Where Ray runs."""
+    placement: PlacementConfig = PlacementConfig()
+    """Stages on labelled nodes."""
     world: WorldConfig = WorldConfig()
     """Synthetic clips, used when data.clips is not set."""
     data: DataConfig = DataConfig()

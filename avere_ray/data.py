@@ -5,6 +5,7 @@ return where they are, so that neither the object store nor the driver holds med
 or crashes FFmpeg becomes a row with a reason; the ledger accounts for it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -211,6 +212,20 @@ def decoded_dataset(folder: Path, block: int = 16) -> "ray.data.Dataset":
         return manifest.map_batches(
             _read_batch, batch_size=block, batch_format="pyarrow", fn_kwargs={"store": DecodedStore(folder)}
         )
+
+
+@contextlib.contextmanager
+def placed(labels: dict[str, str]) -> Iterator[None]:
+    """Within the block, Ray Data works on nodes with these labels; without labels nothing changes."""
+    import ray.data
+
+    options = ray.data.DataContext.get_current().execution_options
+    before = options.label_selector
+    options.label_selector = labels or before
+    try:
+        yield
+    finally:
+        options.label_selector = before
 
 
 def ordered_stream(

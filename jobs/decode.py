@@ -11,6 +11,7 @@ from pathlib import Path
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import InputError
+from avere_ray.placement import label_selector
 from avere_ray.progress import reused, stage_progress
 from avere_ray.stages import StageFolder, StageManifest
 from jobs.command import run_command
@@ -27,7 +28,7 @@ def run(cfg: RunConfig) -> StageManifest:
         ClusterError: see `jobs.session.ray_session`.
     """
     from avere_ray.av_store import AvStore
-    from avere_ray.data import STAGE, check_drops, clips_key, decode_stage
+    from avere_ray.data import STAGE, check_drops, clips_key, decode_stage, placed
     from avere_ray.store import is_complete
 
     source = clips_folder(cfg)
@@ -45,7 +46,8 @@ def run(cfg: RunConfig) -> StageManifest:
         reused(STAGE, manifest.used)
         check_drops(manifest, folder.path, cfg.data.drop_budget)
         return manifest
-    with ray_session(cfg.ray), stage_progress(STAGE, "clips") as progress:
+    nodes = label_selector(cfg.placement.decode)
+    with ray_session(cfg.ray), placed(nodes), stage_progress(STAGE, "clips") as progress:
         return decode_stage(clips, source, cfg.data, AvStore(store_folder(cfg)), folder, progress)
 
 

@@ -17,6 +17,8 @@ VERBS: dict[str, str] = {
     "serve": "answers questions about clips over HTTP with an adapter",
     "synth": "writes synthetic clips with known cues, and their questions",
     "tiny-base": "trains the tiny base model from nothing",
+    "submit": "sends a run to a Ray cluster, follows it, and returns its exit code",
+    "validate-manifests": "checks Kubernetes manifests and Dockerfiles without a cluster",
     "doctor": "checks this machine and this config before a run, and says what to do",
     "track": "sends to MLflow what a run could not send itself",
     "score": "figures of predictions on disk, without a model or media",

@@ -15,6 +15,7 @@ from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
 from avere_ray.learner import MODEL_FOLDER
 from avere_ray.parity import choose_probes, compare
+from avere_ray.placement import label_selector
 from avere_ray.progress import say
 from avere_ray.prompts import all_queries
 from avere_ray.records import Clip, Query
@@ -60,6 +61,7 @@ class Workers:
             decode=cfg.data.decode,
             decoded=self.decoded,
             threads=_threads(cfg),
+            role=cfg.placement.rollout,
         )
         say(f"rollout: starting {cfg.rollout.engines} vLLM engine(s) on {cfg.model.path}")
         _ = self.scorer
@@ -73,7 +75,9 @@ class Workers:
 
         cfg = self.cfg
         env = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(_threads(cfg))}
-        return ScorerActor.options(num_cpus=0, num_gpus=0, runtime_env={"env_vars": env}).remote(
+        return ScorerActor.options(
+            num_cpus=0, num_gpus=0, label_selector=self._beside_engines, runtime_env={"env_vars": env}
+        ).remote(
             _absolute(cfg).model,
             lora_rank=cfg.train.lora_rank,
             lora_alpha=cfg.train.lora_alpha,
@@ -88,20 +92,26 @@ class Workers:
         """The judge."""
         from actors.judge import JudgeActor
 
-        return JudgeActor.options(num_cpus=0).remote(self.cfg.judge, corpus_lexicon(self.clips))
+        return JudgeActor.options(num_cpus=0, label_selector=self._beside_engines).remote(
+            self.cfg.judge, corpus_lexicon(self.clips)
+        )
 
     @cached_property
     def swap(self) -> Any:
         """The swap partner service, over the training clips."""
         from actors.modality_swap import ModalitySwapActor
 
-        return ModalitySwapActor.options(num_cpus=0).remote(
+        return ModalitySwapActor.options(num_cpus=0, label_selector=self._beside_engines).remote(
             self.training_clips,
             strategy=self.cfg.preference.swap,
             level=self.cfg.preference.swap_level,
             seed=self.cfg.seed,
             durations_s=self.store.durations_s(),
         )
+
+    @property
+    def _beside_engines(self) -> dict[str, str]:
+        return label_selector(self.cfg.placement.rollout)
 
     @property
     def training_clips(self) -> list[Clip]:

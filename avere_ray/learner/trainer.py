@@ -17,6 +17,7 @@ from avere_ray.config import RunConfig
 from avere_ray.errors import AvereError, ModelError, TrainingError
 from avere_ray.learner import checkpoints
 from avere_ray.learner.job import ADAPTER_MANIFEST, TrainJob
+from avere_ray.placement import label_selector
 from avere_ray.records import AdapterManifest
 from avere_ray.stages import write_json
 
@@ -68,7 +69,12 @@ def _trainer(cfg: RunConfig, job: TrainJob) -> Any:
         train_loop,
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if train.use_gpu else "gloo", timeout_s=int(train.deadline_s)),
-        scaling_config=ScalingConfig(num_workers=train.workers, use_gpu=train.use_gpu, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=train.workers,
+            use_gpu=train.use_gpu,
+            resources_per_worker=resources,
+            label_selector=label_selector(cfg.placement.learner) or None,
+        ),
         datasets={SHARDS: functools.partial(build_stream, settings["config"], settings["job"])},
         dataset_config=DataConfig(execution_options=in_order(), enable_shard_locality=False),
         run_config=TrainRunConfig(

@@ -19,6 +19,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "peft": ("avere_ray/backbones/",),
     "tokenizers": ("avere_ray/backbones/",),
     "mlflow": ("avere_ray/tracking/",),
+    "jsonschema": ("avere_ray/manifests/schemas.py",),
     "av": ("avere_ray/media/", "avere_ray/synthetic/"),
 }
 

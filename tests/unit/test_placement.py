@@ -1,0 +1,59 @@
+"""Placement: what a verb asks for, by role, and whether groups of nodes have room."""
+
+from typing import Any
+
+import pytest
+
+from avere_ray.config import load_config
+from avere_ray.placement import ROLE_LABEL, Bundle, Demand, NodeGroup, demands, label_selector, misfits
+
+GROUPS = [
+    NodeGroup(name="small", role="rollout", node=Bundle(8, 2), nodes=1),
+    NodeGroup(name="large", role="learner", node=Bundle(64, 8), nodes=2),
+]
+
+
+def ask(count: int, cpus: float, gpus: float, role: str | None = None) -> list[Demand]:
+    return [Demand(role=role, what="train.workers=x", bundle=Bundle(cpus, gpus))] * count
+
+
+def test_a_role_becomes_a_label_selector() -> None:
+    assert label_selector("rollout") == {ROLE_LABEL: "rollout"}
+    assert label_selector(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [
+        ("decode", [("decode", "one decoding task", Bundle(1, 0))]),
+        ("evaluate", [(None, "rollout.engines=2", Bundle(4, 1))] * 2),
+        ("train", [("learner", "train.workers=3", Bundle(2, 1))] * 3),
+        ("doctor", []),
+    ],
+)
+def test_a_verb_asks_for_what_it_keeps_at_the_same_time(verb: str, expected: list[tuple[Any, ...]]) -> None:
+    overrides = ["--rollout.engines=2", "--rollout.num_cpus=4", "--rollout.num_gpus=1", "--train.workers=3"]
+    overrides += ["--train.pairs_per_step=24", "--train.use_gpu=true", "--train.cpus_per_worker=2"]
+    overrides += ["--parity.max_abs_diff=0.5", "--placement.decode=decode", "--placement.learner=learner"]
+    assert [(d.role, d.what, d.bundle) for d in demands(load_config(None, overrides), verb)] == expected
+
+
+def test_nodes_are_filled_and_what_is_left_over_is_said() -> None:
+    assert misfits(ask(16, 4, 1, "learner"), GROUPS) == []
+    (message,) = misfits(ask(17, 4, 1, "learner"), GROUPS)
+    assert message == (
+        "train.workers=x: 1 of them, with 4 CPU and 1 GPU each, find no room on nodes with role learner. "
+        "The groups offer small (role rollout): 1 x 8 CPU and 2 GPU; large (role learner): 2 x 64 CPU and 8 GPU"
+    )
+
+
+def test_without_a_role_any_node_will_do_and_a_bundle_is_not_split() -> None:
+    assert misfits(ask(18, 4, 1), GROUPS) == []
+    assert misfits(ask(1, 4, 4, "rollout"), GROUPS)
+    assert misfits(ask(1, 65, 0), GROUPS)
+    assert "offer nothing" in misfits(ask(1, 1, 0), [])[0]
+
+
+def test_what_is_bound_to_a_role_goes_first() -> None:
+    wanted = ask(1, 8, 2) + ask(1, 8, 2, "rollout")
+    assert misfits(wanted, GROUPS) == []
