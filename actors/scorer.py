@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from avere_ray.backbones import load_policy
 from avere_ray.config import ModelConfig
+from avere_ray.errors import StageError
 from avere_ray.logp_cache import LogpCache
 from avere_ray.media_cache import EmbedFolder, MediaCache
 from avere_ray.records import PreferencePair, Query, ReferenceLogps
@@ -84,3 +86,29 @@ class ScorerWorker:
 
 
 ScorerActor = ray.remote(ScorerWorker)
+
+
+def score_remotely(
+    pairs: Sequence[PreferencePair],
+    *,
+    scorer: Any,
+    weights: str,
+    dtype: str,
+    adapter: Path | None,
+    limit_s: float,
+) -> list[ReferenceLogps]:
+    """`ScorerWorker.score_pairs` of a scorer that lives elsewhere.
+
+    Raises:
+        StageError: no answer came within `limit_s` seconds.
+    """
+    from ray.exceptions import GetTimeoutError
+
+    answer = scorer.score_pairs.remote(list(pairs), weights=weights, dtype=dtype, adapter=adapter)
+    try:
+        return ray.get(answer, timeout=limit_s)
+    except GetTimeoutError as error:
+        raise StageError(
+            f"the scorer gave no reference figures within {limit_s:.0f} s for {len(pairs)} pairs; see Ray's logs of "
+            "this session, and check that the cluster has the resources the config asks for"
+        ) from error

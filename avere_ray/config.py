@@ -365,6 +365,8 @@ class TrainConfig(Section):
     """CPUs reserved per worker."""
     zero_stage: Annotated[Literal[0, 1, 2, 3], FromText] = 2
     """DeepSpeed ZeRO stage."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
     offload_optimizer: bool = False
     """Keep the optimizer's state in host memory (ZeRO stage 1 to 3)."""
     tuning: Literal["lora", "full"] = "lora"
@@ -567,6 +569,17 @@ class RunConfig(BaseSettings):
             raise ValueError(
                 "train.reference previous_round needs train.reference_source precomputed, "
                 f"but it is {train.reference_source}: switching the adapter off gives the base, not the round before"
+            )
+        if train.tuning == "full" and train.reference_source != "precomputed":
+            raise ValueError(
+                f"train.reference_source {train.reference_source} needs an adapter to switch off; "
+                "with train.tuning full set it to precomputed"
+            )
+        by_token = self.loss.kind == "vista_dpo" and self.loss.token_weight
+        if by_token and (train.tuning, train.reference) != ("lora", "base"):
+            raise ValueError(
+                "loss.token_weight above 0 compares with the base by token, which is the adapter switched off: it needs "
+                f"train.tuning lora and train.reference base, not {train.tuning} and {train.reference}"
             )
         if train.zero_stage == 3 and train.reference_source == "cached":
             raise ValueError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from avere_ray.arrow import to_row, to_table
+from avere_ray.arrow import from_table, to_row, to_table
 from avere_ray.av_store import AvStore, Place, check_writable
 from avere_ray.config import DataConfig, DecodeConfig
 from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, media_path, raise_storage, size_and_time
@@ -23,7 +23,7 @@ from avere_ray.errors import ClipDecodeError, InputError, StageError
 from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
 from avere_ray.protocols import ProgressFn
-from avere_ray.records import Clip, Cue, DecodedClip
+from avere_ray.records import Clip, Cue, DecodedClip, PreferencePair, ReferenceLogps
 from avere_ray.rows import read_rows
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
 from avere_ray.store import write_index, write_places
@@ -212,6 +212,38 @@ def decoded_dataset(folder: Path, block: int = 16) -> "ray.data.Dataset":
         return manifest.map_batches(
             _read_batch, batch_size=block, batch_format="pyarrow", fn_kwargs={"store": DecodedStore(folder)}
         )
+
+
+def scored_stream(
+    pairs: Sequence[PreferencePair], score: "Callable[[list[PreferencePair]], list[ReferenceLogps]]", *, batch: int
+) -> Iterator[list[ReferenceLogps]]:
+    """The reference stage: pairs stream through tasks that ask a scorer, and come back in order, a batch at a time.
+
+    The tasks reserve no CPU: they wait for the scorer, which holds the model. Ray Data holds them back while the reader
+    is slower, so at most a few batches are under way.
+
+    Args:
+        score: picklable; gives the figures of some pairs.
+    """
+    import ray.data
+
+    blocks = [pairs[start : start + batch] for start in range(0, len(pairs), batch)]
+    context = _quiet_context()
+    context.execution_options.preserve_order = True
+    with ray.data.DataContext.current(context):
+        scored = ray.data.from_arrow([to_table(PreferencePair, block) for block in blocks]).map_batches(
+            functools.partial(_score_batch, score=score),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0,
+            compute=ray.data.TaskPoolStrategy(size=2),
+        )
+        for table in scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from_table(ReferenceLogps, table)
+
+
+def _score_batch(table: "pa.Table", score: "Callable[[list[PreferencePair]], list[ReferenceLogps]]") -> "pa.Table":
+    return to_table(ReferenceLogps, score(from_table(PreferencePair, table)))
 
 
 @contextlib.contextmanager

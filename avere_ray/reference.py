@@ -125,6 +125,12 @@ def to_record(pair: PreferencePair, scores: ByBranch[float], key: str) -> Refere
     )
 
 
+def unscored(pair: PreferencePair) -> ReferenceLogps:
+    """The record of a pair before it is scored: NaN everywhere, which `check_complete` refuses."""
+    blank = (math.nan,) * (1 + len(pair.rejects))
+    return to_record(pair, ByBranch(clean=blank, relevant=blank[:1], irrelevant=blank[:1], text=blank), "")
+
+
 def from_record(record: ReferenceLogps) -> ByBranch[float]:
     """The inverse of `to_record`."""
     return ByBranch(

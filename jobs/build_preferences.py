@@ -5,6 +5,7 @@ Reads RUN/decoded and the adapter of the round before; writes RUN/rollouts, verd
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from avere_ray.verdicts import JUDGE
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
 from jobs.session import ray_session
-from jobs.workers import Workers, sample_queries
+from jobs.workers import ANSWER_S, Workers, sample_queries
 
 _SCORED_AT_ONCE = 64
 _T = TypeVar("_T")
@@ -178,7 +179,9 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
 
 def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Scores the round's pairs under the frozen reference; pairs that were scored before are looked up."""
-    from avere_ray.reference import check_complete
+    from actors.scorer import score_remotely
+    from avere_ray.data import scored_stream
+    from avere_ray.reference import check_complete, unscored
 
     source, decoded = require(cfg, "pairs", round_), require(cfg, "decoded")
     weights, adapter = reference_weights(cfg, round_)
@@ -193,15 +196,18 @@ def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
         return manifest
     folder.begin()
     pairs = read_records(stage_path(cfg, "pairs", round_) / "pairs.parquet", PreferencePair)
-    scored: list[ReferenceLogps] = []
+    scored = {pair.pair_id: unscored(pair) for pair in pairs}
+    score = partial(
+        score_remotely, scorer=workers.scorer, weights=weights, dtype=cfg.model.dtype, adapter=adapter, limit_s=ANSWER_S
+    )
     with stage_progress(f"reference (round {round_})", "pairs") as progress:
-        for part in _chunks(pairs, _SCORED_AT_ONCE):
-            scored += workers.ask(
-                workers.scorer.score_pairs.remote(part, weights=weights, dtype=cfg.model.dtype, adapter=adapter)
-            )
-            progress(len(scored), len(pairs))
-    check_complete(pairs, scored)
-    folder.write("reference", ReferenceLogps, scored)
+        done = 0
+        for part in scored_stream(pairs, score, batch=_SCORED_AT_ONCE):
+            scored |= {figures.pair_id: figures for figures in part}
+            done += len(part)
+            progress(done, len(pairs))
+    check_complete(pairs, list(scored.values()))
+    folder.write("reference", ReferenceLogps, list(scored.values()))
     return folder.finish(inputs=len(pairs), used=len(scored))
 
 

@@ -26,7 +26,7 @@ from jobs.layout import feature_path, logp_path, stage_path
 if TYPE_CHECKING:
     from actors.pool import RolloutPool
 
-_ANSWER_S = 600.0
+ANSWER_S = 600.0
 
 
 class Workers:
@@ -174,10 +174,10 @@ class Workers:
         from ray.exceptions import GetTimeoutError
 
         try:
-            return ray.get(ref, timeout=_ANSWER_S)
+            return ray.get(ref, timeout=ANSWER_S)
         except GetTimeoutError as error:
             raise StageError(
-                f"an actor gave no answer within {_ANSWER_S:.0f} s; see Ray's logs of this session, and "
+                f"an actor gave no answer within {ANSWER_S:.0f} s; see Ray's logs of this session, and "
                 "check that the cluster has the resources the config asks for"
             ) from error
 

@@ -90,6 +90,7 @@ class Learner:
 
         cfg, job = self.cfg, self.job
         self.module.train()
+        self.policy.checkpoint_activations(cfg.train.gradient_checkpointing)
         trained = [p for p in self.module.parameters() if p.requires_grad]
         self.watch = guard.Watch(trained)
         engine, optimizer = zero.start_engine(self.module, cfg, self.passes)

@@ -101,6 +101,19 @@ def test_a_bad_override_is_named(override: str, words: list[str]) -> None:
         (["--rollout.max_tokens=1024"], "rollout.max_tokens (1024) must be below rollout.max_model_len (1024)"),
         (["--data.benchmark=b.json"], "data.benchmark is set but data.clips is not"),
         (["--train.use_gpu=true"], "set parity.max_abs_diff to 1.0e-3 or more"),
+        (
+            ["--train.reference=previous_round", "--train.reference_source=cached"],
+            "previous_round needs train.reference_source precomputed",
+        ),
+        (["--train.zero_stage=3", "--train.reference_source=cached"], "cached does not work with train.zero_stage 3"),
+        (
+            ["--train.tuning=full", "--rounds=1", "--train.reference_source=adapter_off"],
+            "with train.tuning full set it to precomputed",
+        ),
+        (
+            ["--loss.kind=vista_dpo", "--train.reference=previous_round"],
+            "needs train.tuning lora and train.reference base, not lora and previous_round",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_in_a_sentence(overrides: list[str], words: str) -> None:
