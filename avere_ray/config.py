@@ -578,7 +578,7 @@ class RunConfig(BaseSettings):
         by_token = self.loss.kind == "vista_dpo" and self.loss.token_weight
         if by_token and (train.tuning, train.reference) != ("lora", "base"):
             raise ValueError(
-                "loss.token_weight above 0 compares with the base by token, which is the adapter switched off: it needs "
+                "loss.token_weight above 0 compares with the base token by token, with the adapter off: it needs "
                 f"train.tuning lora and train.reference base, not {train.tuning} and {train.reference}"
             )
         if train.zero_stage == 3 and train.reference_source == "cached":
