@@ -1,0 +1,103 @@
+"""Clips: where they come from and how they are sampled."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from avere_ray.config.section import Positive, Seconds, Section, Share
+
+
+class WorldConfig(Section):
+    """The synthetic world the clips are drawn from, when data.clips names no folder."""
+
+    train_clips: Positive = 240
+    """Clips for preference learning."""
+    test_clips: Positive = 120
+    """Held-out clips, decorrelated, with other identities and other cue combinations."""
+    bias: Share = 0.9
+    """Share of training clips whose irrelevant cues agree with the emotion."""
+    corrupt_clips: Annotated[int, Field(ge=0)] = 0
+    """Broken mp4 files put among the training clips, to see how they are accounted for."""
+
+
+class DecodeConfig(Section):
+    """How a clip is sampled; part of the content address of everything decoded, except for limits and speed."""
+
+    frames: Positive = 4
+    """Frames taken at equal distances over the clip, when neither fps nor times_s is set."""
+    fps: Annotated[float, Field(gt=0)] | None = None
+    """Frames per second, at equal distances over the clip; instead of `frames`."""
+    max_frames: Positive = 64
+    """With fps: frames of a long clip at most; they are spread over the whole clip."""
+    times_s: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Times of the frames, seconds from the start of the clip, ascending; instead of `frames`."""
+    height: Annotated[int, Field(ge=28, multiple_of=28)] = 84
+    """Height of a decoded frame, pixels; a multiple of the vision patch (28)."""
+    width: Annotated[int, Field(ge=28, multiple_of=28)] = 84
+    """Width of a decoded frame, pixels; a multiple of the vision patch (28)."""
+    max_duration_s: Seconds = 60.0
+    """Longer clips are refused."""
+    max_pixels: Positive = 3840 * 2160
+    """Larger source frames are refused."""
+    max_bytes: Positive = 512 * 1024 * 1024
+    """Larger files are refused."""
+    max_streams: Positive = 32
+    """Files with more streams are refused."""
+    max_memory_mb: Annotated[int, Field(ge=512)] = 4096
+    """Memory the process that decodes may take, MiB; a file that needs more is refused."""
+    timeout_s: Seconds = 60.0
+    """Seconds one clip may take to decode; then its decoder is killed."""
+    threads: Positive = 1
+    """FFmpeg threads per clip; above 1 only where fewer clips than cores are decoded at a time."""
+    hwaccel: Literal["none", "cuda"] = "none"
+    """"cuda": video is decoded by the GPU (NVDEC) where there is one that knows the codec, else in software."""
+
+    @model_validator(mode="after")
+    def _one_way_to_sample(self) -> Self:
+        if self.times_s and self.fps is not None:
+            raise ValueError("data.decode.times_s and data.decode.fps are both set; choose one")
+        if any(later <= sooner for sooner, later in itertools.pairwise(self.times_s)):
+            raise ValueError(f"data.decode.times_s {list(self.times_s)} must ascend")
+        return self
+
+
+class SourceConfig(Section):
+    """How the folder data.clips is laid out, and how its labels read."""
+
+    kind: Literal["clips", "manifest", "ravdess", "dfew", "mafw", "mer2023", "mer2025", "crema_d", "emorealm"] = "clips"
+    """"clips": clips.parquet or clips.jsonl with the media files; "manifest": any CSV, JSONL or Parquet table; else the
+    corpus as its authors ship it (layouts: avere_ray/sources)."""
+    fold: Annotated[int, Field(ge=1, le=5)] = 1
+    """Fold of DFEW and MAFW: its train and test lists become the splits."""
+    split: str | None = None
+    """Split of every clip, for corpora without lists of their own; None keeps what the corpus says, else "train"."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Manifest: field of a clip to column of the table, for instance {uri: path, emotion: label}; fields that are not
+    named here are read from columns of their own name."""
+    emotions: dict[str, str] = Field(default_factory=dict)
+    """Labels of the corpus to emotion words, for instance {"hap": "happiness"}; common words are known."""
+
+
+class DataConfig(Section):
+    """The clips and what may be left out of them."""
+
+    clips: Path | None = None
+    """Folder with clips.parquet (or clips.jsonl) and the media files, or a corpus of data.source.kind; None draws
+    clips from `world`."""
+    source: SourceConfig = SourceConfig()
+    """What kind of folder (or manifest file) data.clips is."""
+    benchmark: Path | None = None
+    """EmoReAlM-format JSON of the held-out questions; None uses the one drawn with the world."""
+    queries: Path | None = None
+    """Table of training queries (queries.parquet); None derives them from the clips' cues."""
+    decode: DecodeConfig = DecodeConfig()
+    """Sampling spec."""
+    store: Path | None = None
+    """Folder for decoded media, shared by all runs of a project: a clip that is there is not decoded again. None uses
+    "store" in the parent folder of run_dir."""
+    store_gb: Annotated[float, Field(gt=0)] = 200.0
+    """Quota of the store, GB; above it, media that no run refers to are removed, those not used for longest first."""
+    drop_budget: Share = 0.005
+    """Share of clips that may be dropped before the run stops."""

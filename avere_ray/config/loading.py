@@ -1,0 +1,92 @@
+"""YAML file and command line to a config, and what is wrong with them in words."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_settings import CliSettingsSource
+from pydantic_settings.exceptions import SettingsError
+
+from avere_ray.config.run import RunConfig
+from avere_ray.errors import ConfigError
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str = "avere-ray") -> RunConfig:
+    """Reads a YAML file and applies overrides such as `--train.learning_rate=1.0e-5`.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown, a value has the wrong type, or two settings
+            contradict each other; the message names the key, the value and what is allowed.
+    """
+    values = _read_yaml(path) if path is not None else {}
+    for argument in overrides:
+        if not argument.startswith("--"):
+            raise ConfigError(f"unexpected argument {argument!r}; overrides look like --train.learning_rate=1.0e-5")
+    try:
+        source: Any = CliSettingsSource(
+            RunConfig, cli_parse_args=list(overrides), cli_exit_on_error=False, cli_prog_name=prog
+        )
+        return RunConfig(_cli_settings_source=source, **_merge_defaults(values))  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from error
+    except SettingsError as error:
+        raise ConfigError(f"{_last_line(error)}. See `{prog} --help` for every setting.") from error
+
+
+def help_text(prog: str) -> str:
+    """Every setting with its documentation, as shown by `--help`."""
+    source: Any = CliSettingsSource(RunConfig, cli_parse_args=[], cli_prog_name=prog)
+    return source.root_parser.format_help()
+
+
+def _merge_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    return values
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        shipped = sorted(p.name for p in Path("jobs/configs").glob("*.yaml"))
+        hint = f" Shipped configs: {', '.join('jobs/configs/' + n for n in shipped)}." if shipped else ""
+        raise ConfigError(f"config file {path} does not exist.{hint}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; a config is a mapping of settings")
+    return values
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "config"
+        if item["type"] == "extra_forbidden":
+            lines.append(
+                f"unknown setting {key} = {item['input']!r}; allowed here: {', '.join(_siblings(item['loc']))}"
+            )
+        elif item["type"] == "value_error":
+            lines.append(str(item["msg"]).removeprefix("Value error, "))
+        else:
+            lines.append(f"{key} = {item['input']!r}: {item['msg']}")
+    where = f" in {path} or its overrides" if path else ""
+    return f"bad config{where}: " + "; ".join(lines)
+
+
+def _siblings(location: tuple[Any, ...]) -> list[str]:
+    fields: Any = RunConfig.model_fields
+    for part in location[:-1]:
+        annotation = fields[part].annotation if part in fields else None
+        fields = getattr(annotation, "model_fields", {})
+    return sorted(fields)
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+
+
+if __name__ == "__main__":  # pragma: no cover
+    sys.stdout.write(help_text("avere-ray"))

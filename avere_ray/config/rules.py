@@ -1,0 +1,96 @@
+"""Rules between settings, each spelled as the sentence that a person reads when it is broken."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from avere_ray.config.run import RunConfig
+
+
+def check_rules(cfg: "RunConfig") -> None:
+    """Refuses settings that contradict each other.
+
+    Raises:
+        ValueError: says which and what to do; the first that is found.
+    """
+    for rule in (_batch_rules, _tuning_rules, _reference_rules, _engine_rules, _data_rules):
+        for sentence in rule(cfg):
+            raise ValueError(sentence)
+
+
+def _batch_rules(cfg: "RunConfig") -> Iterator[str]:
+    train = cfg.train
+    if train.pairs_per_step % train.workers:
+        yield (
+            f"train.pairs_per_step ({train.pairs_per_step}) must be a multiple of train.workers ({train.workers}), so "
+            "that every worker gets the same number of pairs"
+        )
+    elif (train.pairs_per_step // train.workers) % train.micro_pairs:
+        yield (
+            f"train.pairs_per_step / train.workers ({train.pairs_per_step // train.workers}) must be a multiple of "
+            f"train.micro_pairs ({train.micro_pairs}), so that every forward pass has the same size"
+        )
+
+
+def _tuning_rules(cfg: "RunConfig") -> Iterator[str]:
+    train = cfg.train
+    if train.tuning == "full" and cfg.rounds > 1:
+        yield (
+            f"train.tuning 'full' writes a model folder, from which a new run starts; set rounds to 1 (it is "
+            f"{cfg.rounds}), and model.path of the next run to that folder"
+        )
+    if train.projectors and train.tuning != "full":
+        yield "train.projectors needs train.tuning 'full': the engine takes no projectors in an adapter"
+    if train.offload_optimizer and train.zero_stage == 0:
+        yield "train.offload_optimizer needs train.zero_stage 1, 2 or 3; it is 0"
+
+
+def _reference_rules(cfg: "RunConfig") -> Iterator[str]:
+    train, source = cfg.train, cfg.train.reference_source
+    if train.reference == "previous_round" and source != "precomputed":
+        yield (
+            f"train.reference previous_round needs train.reference_source precomputed, but it is {source}: switching "
+            "the adapter off gives the base, not the round before"
+        )
+    if train.tuning == "full" and source != "precomputed":
+        yield (
+            f"train.reference_source {source} needs an adapter to switch off; with train.tuning full set it to "
+            "precomputed"
+        )
+    by_token = cfg.loss.kind == "vista_dpo" and cfg.loss.token_weight
+    if by_token and (train.tuning, train.reference) != ("lora", "base"):
+        yield (
+            "loss.token_weight above 0 compares with the base token by token, with the adapter off: it needs "
+            f"train.tuning lora and train.reference base, not {train.tuning} and {train.reference}"
+        )
+    if train.zero_stage == 3 and source == "cached":
+        yield (
+            "train.reference_source cached does not work with train.zero_stage 3: a pair that one worker knows and "
+            "another does not would leave the two waiting for each other. Set precomputed or adapter_off."
+        )
+
+
+def _engine_rules(cfg: "RunConfig") -> Iterator[str]:
+    rollout = cfg.rollout
+    if rollout.max_tokens >= rollout.max_model_len:
+        yield (
+            f"rollout.max_tokens ({rollout.max_tokens}) must be below rollout.max_model_len "
+            f"({rollout.max_model_len}), which also has to hold the prompt"
+        )
+    if cfg.train.use_gpu and cfg.model.dtype == "float32" and cfg.parity.max_abs_diff < 1e-3:
+        yield (
+            "on GPU float32 parity is not reached below 1e-3; set parity.max_abs_diff to 1.0e-3 or more (bfloat16: 0.5)"
+        )
+
+
+def _data_rules(cfg: "RunConfig") -> Iterator[str]:
+    data = cfg.data
+    if data.clips is None and data.source.kind != "clips":
+        yield f"data.source.kind is {data.source.kind!r} but data.clips is not set; set it to the folder of the corpus"
+    if data.source.columns and data.source.kind != "manifest":
+        yield f"data.source.columns is for data.source.kind manifest; it is {data.source.kind!r}. Remove it."
+    if data.clips is None and data.benchmark is not None:
+        yield (
+            "data.benchmark is set but data.clips is not: held-out questions about your own clips need the folder of "
+            "these clips"
+        )
