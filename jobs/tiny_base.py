@@ -1,4 +1,4 @@
-"""Builds the tiny base model from nothing: a biased corpus, a tokenizer, training, scores, manifest.
+"""Builds the tiny base model from nothing: a tokenizer, a corpus of clips, training, scores, manifest.
 
 Writes avere_ray/synthetic/tiny_base (or --out DIR). The recipe is avere_ray.synthetic.base.Recipe. Two CPU cores take
 about 15 minutes.
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avere_ray.config import DecodeConfig
 from avere_ray.errors import AvereError
@@ -22,26 +22,28 @@ from avere_ray.progress import say
 from avere_ray.records import DecodedClip
 from avere_ray.stages import digest, file_digest, write_json
 
+if TYPE_CHECKING:
+    from avere_ray.synthetic.base import Recipe
+
 OUT = Path("avere_ray/synthetic/tiny_base")
 MANIFEST = "tiny_base.json"
 
 
-def build(out: Path, *, steps: int | None = None) -> dict[str, Any]:
+def build(out: Path, recipe: "Recipe") -> dict[str, Any]:
     """Trains the model of the recipe into `out` and returns its manifest."""
     import torch
 
     from avere_ray.backbones import model_digest
     from avere_ray.backbones.tiny import make_model, save_trained
-    from avere_ray.synthetic import base
+    from avere_ray.synthetic import base, base_scores, base_training
 
-    began = time.monotonic()
+    began, cpu = time.monotonic(), cpu_seconds()
     torch.set_num_threads(os.cpu_count() or 1)
-    recipe = base.Recipe() if steps is None else base.Recipe(steps=steps)
     policy = make_model(out, recipe.shape, base.tokenizer_sentences(), seed=recipe.seed)
     corpus = base.study_corpus(recipe, policy.processor, decode_scenes, say=say)
-    losses = base.train_base(policy, corpus, recipe, say=say)
+    curves = base_training.train_base(policy, corpus, recipe, say=say)
     save_trained(policy, out)
-    scores = base.score_base(out, recipe, decode_scenes)
+    scores = base_scores.score_base(out, recipe, decode_scenes)
     manifest = {
         "recipe": dataclasses.asdict(recipe),
         "seed": recipe.seed,
@@ -49,12 +51,18 @@ def build(out: Path, *, steps: int | None = None) -> dict[str, Any]:
         "model_digest": model_digest(out),
         "weights_sha256": file_digest(out / "model.safetensors"),
         "scores": scores,
-        "loss_every_25_steps": [round(x, 4) for x in losses[::25]],
+        "loss_every_25_steps": {part: [round(x, 4) for x in losses[::25]] for part, losses in curves.items()},
         "decode_spec": digest(DecodeConfig().model_dump()),
         "seconds": round(time.monotonic() - began),
+        "cpu_seconds": round(cpu_seconds() - cpu),
     }
     write_json(out / MANIFEST, manifest)
     return manifest
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of the children it has waited for."""
+    return sum(os.times()[:4])
 
 
 def decode_scenes(scenes: list[Any]) -> Iterator[DecodedClip]:
@@ -74,19 +82,31 @@ def _write_and_decode(scene: Any) -> DecodedClip:
         return decode_clip(clip_of(scene, str(path)), path, DecodeConfig())
 
 
+def _recipe(steps: int | None) -> "Recipe":
+    from avere_ray.synthetic.base import Recipe
+
+    return Recipe() if steps is None else Recipe(reading_steps=steps, tower_steps=steps, steps=steps)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
 def main(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="avere-ray tiny-base", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the model (default: {OUT})")
-    parser.add_argument("--steps", type=int, default=None, help="training steps, to try the recipe out")
+    parser.add_argument("--steps", type=_positive, help="steps of each of the three parts, to try the recipe out")
     try:
         options = parser.parse_args(argv)
     except SystemExit as stop:  # argparse ends the process after --help or a bad flag
         return int(stop.code or 0)
     try:
-        manifest = build(options.out, steps=options.steps)
+        manifest = build(options.out, _recipe(options.steps))
     except AvereError as error:
         print(f"avere-ray tiny-base: {error}", file=sys.stderr)
         return error.exit_code

@@ -19,7 +19,7 @@ from avere_ray.prompts import (
     join_phrases,
     yes_answer,
 )
-from avere_ray.records import Clip, Cue, Query
+from avere_ray.records import Clip, Cue, CueModality, Query
 from avere_ray.synthetic.world import CUE, GROUPS, CueKind
 
 
@@ -92,7 +92,7 @@ def direct_lessons(clip: Clip, rng: random.Random) -> list[Lesson]:
         absent = [k for k in GROUPS[group] if not cues[k.name].present]
         lessons += [_presence(cues[k.name], k) for k in [*there, rng.choice(absent)]]
     lessons += [_presence_any(cues, group, rng) for group in ("face", "shirt", "object", "voice", "sound")]
-    return lessons
+    return [*lessons, *(_only_one(cues, modality, rng) for modality in ("video", "audio"))]
 
 
 def reading_lessons(rng: random.Random) -> Lesson:
@@ -130,6 +130,17 @@ def _by_letter(cues: dict[str, Cue], group: str, question: str, rng: random.Rand
     return Lesson(prompt=f"{question} {choices}", response=f"({LETTERS[options.index(right)]}) {right.text}.")
 
 
+def _only_one(cues: dict[str, Cue], modality: CueModality, rng: random.Random) -> Lesson:
+    """Four cues of any kind to choose from, one of them there."""
+    there, absent = ([c for c in cues.values() if c.modality == modality and c.present is p] for p in (True, False))
+    options = rng.sample(absent, 3)
+    right = rng.randrange(4)
+    options.insert(right, rng.choice(there))
+    choices = " ".join(f"({LETTERS[i]}) {c.text}" for i, c in enumerate(options))
+    question = "What do you see?" if modality == "video" else "What do you hear?"
+    return Lesson(prompt=f"{question} {choices}", response=f"({LETTERS[right]}) {options[right].text}.")
+
+
 def _which(cues: dict[str, Cue], group: str, question: str, answer: str) -> Lesson:
     present = next(k for k in GROUPS[group] if cues[k.name].present)
     return Lesson(prompt=question, response=answer.format(cue=present.text))
@@ -159,14 +170,13 @@ def perception_questions(clip: Clip) -> list[Question]:
         right = next(i for i, k in enumerate(kinds) if cues[k.name].present)
         options = tuple(answer.format(cue=k.text) for k in kinds)
         questions.append(Question(scores=(f"perception/{group}",), prompt=prompt, options=options, right=right))
-    for group in ("body", "event"):
-        for kind in GROUPS[group]:
-            cue = cues[kind.name]
-            prompt = _presence(cue, kind).prompt
-            both = tuple(_presence(replace(cue, present=there), kind).response for there in (True, False))
-            name = f"perception/{group}_{'present' if cue.present else 'absent'}"
-            questions.append(Question(scores=(name,), prompt=prompt, options=both, right=0 if cue.present else 1))
-    return questions
+    return questions + [_presence_question(cues[kind.name], kind) for kind in CUE.values()]
+
+
+def _presence_question(cue: Cue, kind: CueKind) -> Question:
+    both = tuple(_presence(replace(cue, present=there), kind).response for there in (True, False))
+    name = f"perception/{kind.group}_{'present' if cue.present else 'absent'}"
+    return Question(scores=(name,), prompt=_presence(cue, kind).prompt, options=both, right=0 if cue.present else 1)
 
 
 def annotated_lessons(clip: Clip, rng: random.Random, mistakes: Mistakes) -> list[Lesson]:
