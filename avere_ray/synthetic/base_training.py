@@ -83,10 +83,9 @@ def encode_corpus(policy: Policy, corpus: Sequence[StudyClip]) -> dict[str, Medi
     for start in range(0, len(corpus), _ENCODE_CLIPS):
         part = corpus[start : start + _ENCODE_CLIPS]
         embeds = policy.encode([s.features for s in part])
-        media |= {
-            s.clip.clip_id: MediaEmbeds(video=e.video.clone(), audio=e.audio.clone())
-            for s, e in zip(part, embeds, strict=True)
-        }
+        for study, one in zip(part, embeds, strict=True):
+            assert one.video is not None and one.audio is not None
+            media[study.clip.clip_id] = MediaEmbeds(video=one.video.clone(), audio=one.audio.clone())
     return media
 
 
