@@ -261,15 +261,16 @@ def placed(labels: dict[str, str]) -> Iterator[None]:
 
 
 def ordered_stream(
-    rows: Sequence[dict[str, Any]], task: "Callable[[pa.Table], pa.Table]", *, at_once: int, stall_s: float
+    rows: Sequence[dict[str, Any]], maker: type, settings: dict[str, Any], *, stall_s: float
 ) -> "ray.data.Dataset":
-    """One block per row, in the order of `rows`, each made by `task` (one-row table in, one-row table out).
+    """One block per row, in the order of `rows`, each made by one actor (one-row table in, one-row table out).
 
-    Split equally, with order kept, row i goes to consumer i modulo their number. The tasks reserve no CPU, so they run
-    beside consumers that have taken all of them.
+    Split equally, with order kept, row i goes to consumer i modulo their number. The actor reserves no CPU, so it runs
+    beside consumers that have taken all of them. It is one actor and not tasks, since Ray ends idle workers above the
+    number of CPUs, and would start a process for almost every row.
 
     Args:
-        at_once: tasks that may run at a time.
+        maker: class of the actor, called with a table; made with `settings`.
         stall_s: seconds without any progress after which the stream fails.
     """
     import ray.data
@@ -282,11 +283,12 @@ def ordered_stream(
     with ray.data.DataContext.current(context):
         blocks = ray.data.from_items(list(rows), override_num_blocks=len(rows))
         return blocks.map_batches(
-            task,
+            maker,
+            fn_constructor_kwargs=settings,
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=0,
-            compute=ray.data.TaskPoolStrategy(size=at_once),
+            compute=ray.data.ActorPoolStrategy(size=1),
         )
 
 

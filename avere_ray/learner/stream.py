@@ -5,7 +5,7 @@ and rank by rank, one row a block. Ray Data keeps the order and deals blocks in 
 the number of workers; each worker checks that a row is the one it is owed. As rows divide evenly, none is left over.
 
 A row brings the decoded clips of what its worker has not been shown before; encoded media are kept there. After a
-restart the rows begin at the checkpoint's step. The tasks that read them reserve no CPU, so they also run on a machine
+restart the rows begin at the checkpoint's step. The actor that reads them reserves no CPU, so it also runs on a machine
 whose CPUs all belong to workers.
 """
 
@@ -28,9 +28,6 @@ from avere_ray.records import DecodedClip, PreferencePair
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROWS_AHEAD = 2
-"""Shares that are read ahead for each worker."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dealt:
@@ -51,12 +48,8 @@ def build_stream(cfg_values: dict[str, Any], job_values: dict[str, Any]) -> Any:
     world = cfg.train.workers
     done = checkpoints.latest(job.checkpoints)
     rows = list(deal(cfg, job, first=done.step if done else 0)) or [{"share": "", "clips": [""]}] * world
-    return ordered_stream(
-        rows,
-        functools.partial(fill_row, pairs=job.pairs, decoded=job.decoded),
-        at_once=_ROWS_AHEAD * world,
-        stall_s=cfg.train.deadline_s,
-    )
+    settings = {"pairs": job.pairs, "decoded": job.decoded}
+    return ordered_stream(rows, RowFiller, settings, stall_s=cfg.train.deadline_s)
 
 
 def deal(cfg: RunConfig, job: TrainJob, *, first: int) -> Iterator[dict[str, Any]]:
@@ -73,22 +66,29 @@ def deal(cfg: RunConfig, job: TrainJob, *, first: int) -> Iterator[dict[str, Any
             yield {"share": share.to_json(), "clips": list(fresh) or [""]}
 
 
-def fill_row(table: "pa.Table", *, pairs: Path, decoded: Path) -> "pa.Table":
-    """The task: a share in, the same with its pairs and clips out."""
-    import pyarrow as pa
+class RowFiller:
+    """The actor: a share in, the same with its pairs and clips out."""
 
-    row = table.to_pylist()[0]
-    if not row["share"]:
-        return pa.Table.from_pylist([], schema=_row_schema())
-    share, known, store = StepShare.from_json(row["share"]), read_pairs(pairs), _store(decoded)
-    indices = sorted({i for m in share.micro for i in m})
-    filled = {
-        "share": row["share"],
-        "indices": indices,
-        "pairs": [to_row(known[i]) for i in indices],
-        "clips": [to_row(store[clip]) for clip in row["clips"] if clip],
-    }
-    return pa.Table.from_pylist([filled], schema=_row_schema())
+    def __init__(self, pairs: Path, decoded: Path) -> None:
+        from avere_ray.store import DecodedStore
+
+        self._pairs, self._store = read_pairs(pairs), DecodedStore(decoded)
+
+    def __call__(self, table: "pa.Table") -> "pa.Table":
+        import pyarrow as pa
+
+        row = table.to_pylist()[0]
+        if not row["share"]:
+            return pa.Table.from_pylist([], schema=_row_schema())
+        share = StepShare.from_json(row["share"])
+        indices = sorted({i for m in share.micro for i in m})
+        filled = {
+            "share": row["share"],
+            "indices": indices,
+            "pairs": [to_row(self._pairs[i]) for i in indices],
+            "clips": [to_row(self._store[clip]) for clip in row["clips"] if clip],
+        }
+        return pa.Table.from_pylist([filled], schema=_row_schema())
 
 
 class ShardReader:
@@ -150,13 +150,6 @@ def read_pairs(path: Path) -> tuple[PreferencePair, ...]:
     from avere_ray.stages import read_records
 
     return tuple(read_records(path, PreferencePair))
-
-
-@functools.lru_cache(maxsize=2)
-def _store(decoded: Path) -> Any:
-    from avere_ray.store import DecodedStore
-
-    return DecodedStore(decoded)
 
 
 @functools.cache

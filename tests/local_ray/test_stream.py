@@ -13,10 +13,15 @@ ROWS = 62
 
 
 def test_rows_arrive_in_order_at_the_worker_they_belong_to(local_ray: Any) -> None:
-    def unequal(table: Any) -> Any:
-        """Rows take between 0 and 0.3 s to make, so that later ones are often ready first."""
-        time.sleep(random.Random(table["number"][0].as_py()).choice([0.0, 0.0, 0.1, 0.3]))
-        return table
+    class Unequal:
+        """Rows take between 0 and `longest_s` seconds to make."""
+
+        def __init__(self, longest_s: float) -> None:
+            self.longest_s = longest_s
+
+        def __call__(self, table: Any) -> Any:
+            time.sleep(random.Random(table["number"][0].as_py()).choice([0.0, 0.0, 0.1, 1.0]) * self.longest_s)
+            return table
 
     class Consumer:
         def read(self, shard: Any, wait_s: float) -> list[int]:
@@ -26,7 +31,7 @@ def test_rows_arrive_in_order_at_the_worker_they_belong_to(local_ray: Any) -> No
                 time.sleep(wait_s)
             return numbers
 
-    stream = ordered_stream([{"number": i} for i in range(ROWS)], unequal, at_once=4, stall_s=120)
+    stream = ordered_stream([{"number": i} for i in range(ROWS)], Unequal, {"longest_s": 0.3}, stall_s=120)
     stream.context.execution_options = in_order()
     shards = stream.streaming_split(2, equal=True)
     workers = [local_ray.remote(num_cpus=1)(Consumer).remote() for _ in range(2)]
