@@ -53,7 +53,7 @@ $(READY):
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@touch .venv/.accel-$(ACCEL)
 	@echo "installing the pinned requirements into .venv (minutes the first time)"
-	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(ACCEL),dev]' || { \
+	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[$(ACCEL),dev]' || { \
 	  echo "The requirements could not be installed. If torch 2.13.0+cpu was not found: set PIP_EXTRA_INDEX_URL to" \
 	       "PyTorch's index of CPU wheels and run again (see Set-up in README.md)." >&2; exit 1; }
 	@$(BIN)/python -m avere_ray.environment repair build

@@ -145,6 +145,7 @@ def _stop_notes(job: TrainJob) -> list[Path]:
 
 
 def _last_words(error: BaseException) -> str:
-    """The innermost cause's message."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    """The last line that is an error of ours, since Ray adds advice after it; else the last line."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("avere_ray.errors.")]
+    return (ours or lines or [type(error).__name__])[-1]

@@ -58,7 +58,7 @@ def test_killed_worker_and_killed_driver_change_nothing(
 ) -> None:
     """A worker is killed in mid-run and replaced; then all of it, as when power fails; then it is started again."""
     other = cfg.model_copy(update={"run_dir": tmp_path / "run"})
-    for stage in ("decoded", "pairs", "reference"):
+    for stage in ("decoded", "pairs", "reference", "store"):
         shutil.copytree(cfg.run_dir / stage, other.run_dir / stage)
     with started(other) as driver:
         wait_for_step(other, 3, driver)
@@ -141,14 +141,14 @@ def wait_for_step(cfg: RunConfig, step: int, driver: subprocess.Popen[bytes]) ->
 
 
 def test_a_reason_that_would_come_again_ends_the_round_at_once(local_ray: Any, cfg: RunConfig, tmp_path: Path) -> None:
-    """A reference figure that is no number: both workers stop, nobody tries again, and the message names the pair."""
+    """A reference figure that is infinite: both workers stop, nobody tries again, and the message names the pair."""
     other = cfg.model_copy(update={"run_dir": tmp_path / "run"})
-    for stage in ("decoded", "pairs", "reference"):
+    for stage in ("decoded", "pairs", "reference", "store"):
         shutil.copytree(cfg.run_dir / stage, other.run_dir / stage)
     path = stage_path(other, "reference", 0) / "reference.parquet"
     figures = read_records(path, ReferenceLogps)
     write_records(
-        path, ReferenceLogps, [dataclasses.replace(f, responses=(math.nan, *f.responses[1:])) for f in figures]
+        path, ReferenceLogps, [dataclasses.replace(f, responses=(math.inf, *f.responses[1:])) for f in figures]
     )
     with pytest.raises(TrainingError, match=r"the loss is not finite at step 0 for pair\(s\) pair\d+"):
         train.run(other, 0)

@@ -136,6 +136,13 @@ def test_gradients_of_a_loss_are_those_of_separate_forwards(published, policy, r
         assert (ours.grad - theirs).norm() <= 1e-4 * theirs.norm() + 1e-9, name
 
 
+def test_the_model_still_generates_as_the_published_one_does(published, policy):
+    sample = _sample(policy, None, None, TEXTS[0])
+    prompt = torch.from_numpy(sample.token_ids[: sample.branch.response_start])[None]
+    options = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), "max_new_tokens": 8, "do_sample": False}
+    assert policy.core.generate(**options).tolist() == published.generate(**options).tolist()
+
+
 def test_towers_get_no_gradient_from_cached_outputs(policy):
     policy.zero_grad()
     policy([[_sample(policy, OWN, OWN, TEXTS[0])]], _media(policy)).sum().backward()

@@ -230,10 +230,18 @@ def _attend(
     attention_mask: Any,
     *,
     scaling: float,
-    **_: Any,
+    **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer; the layout comes in place of a mask."""
-    return tree_attention(query, key, value, attention_mask, scaling).transpose(1, 2), None
+    """What transformers calls in each layer; the layout comes in place of a mask.
+
+    A call without a layout is transformers' own, for instance when it generates.
+    """
+    if isinstance(attention_mask, Layout):
+        return tree_attention(query, key, value, attention_mask, scaling).transpose(1, 2), None
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    return out, None
 
 
 def load_policy(path: Path, dtype: str, *, audio_in_video: bool = False, attention: Kernel | None = None) -> Policy:
@@ -258,8 +266,10 @@ def load_policy(path: Path, dtype: str, *, audio_in_video: bool = False, attenti
 
 def as_policy(thinker: Any, processor: Processor, *, attention: Kernel | None = None) -> Policy:
     """A loaded Thinker as a policy, in evaluation mode, with the tree attention in its language model."""
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(ATTENTION, _attend)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     thinker.model.config._attn_implementation = ATTENTION
     return Policy(thinker.eval(), processor, attention)
