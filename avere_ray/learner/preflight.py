@@ -106,6 +106,8 @@ class Lengths:
 
         if any(clip not in self._shapes for media in media_of(pair) for clip in media):
             return None
+        if not pair.clip_id:
+            return int(self._processor.sample(pair.prompt, [self._processor.end_id]).branch.response_start)
         own = ("", self._media(*self._shapes[pair.clip_id]))
         sample = self._processor.sample(pair.prompt, [self._processor.end_id], video=own, audio=own)
         return int(sample.branch.response_start)

@@ -139,7 +139,10 @@ def local_rows(cfg: RunConfig, job: TrainJob, *, rank: int, world: int, first: i
 
 
 def media_of(pair: PreferencePair) -> tuple[tuple[str, ...], ...]:
-    """What a pair shows, each as the clips it is made of: its own clip, and its mismatched input if it has one."""
+    """What a pair shows, each as the clips it is made of: its own clip, and its mismatched input if it has one; nothing
+    for a pair of words alone."""
+    if not pair.clip_id:
+        return ()
     swap, own = pair.swap, (pair.clip_id,)
     return (own,) if swap is None else (own, (pair.clip_id, swap.audio_clip_id, swap.video_clip_id))
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pairmaker import make_run
 
+from avere_ray.backbones import load_processor
 from avere_ray.config import RunConfig, TrainConfig
 from avere_ray.errors import TrainingError
-from avere_ray.learner import TrainJob, checkpoints
+from avere_ray.learner import TrainJob, checkpoints, preflight
 from avere_ray.learner.job import FIRST_PAIR
 from avere_ray.learner.stream import Dealt, local_rows
 from avere_ray.ledger import Ledger
@@ -202,3 +203,14 @@ def test_full_tuning_writes_a_model_folder_that_loads(start: Start) -> None:
     ]
     load_policy(cfg.model.model_copy(update={"path": tuned}))
     assert {p.name for p in tuned.iterdir()} == {p.name for p in cfg.model.path.iterdir() if p.is_file()}
+
+
+def test_a_pair_of_words_alone_is_trained_beside_pairs_with_media(start: Start) -> None:
+    cfg, job = start(reference_source="adapter_off")
+    pairs = read_records(job.pairs, PreferencePair)
+    pairs[1] = dataclasses.replace(pairs[1], clip_id="", modality="", swap=None)
+    write_records(job.pairs, PreferencePair, pairs)
+    lengths = preflight.Lengths(load_processor(cfg.model), job.decoded, cfg.data.decode)
+    assert 0 < (lengths.prompt(pairs[1]) or 0) < (lengths.prompt(pairs[0]) or 0)
+    assert learn(cfg, job) is not None
+    assert [step for step, _, _ in logged(job)] == list(range(STEPS))
