@@ -11,6 +11,8 @@ When the towers train, nothing is kept: `frozen=False` encodes every medium of e
 
 import hashlib
 import os
+import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -24,10 +26,13 @@ from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, Policy, Processor, cli
 from avere_ray.backbones.qwen2_5_omni.processor import MediaShape
 from avere_ray.modality import apply_swap, partner_ids
 from avere_ray.records import DecodedClip, ModalitySwap, PreferencePair
-from avere_ray.stages import digest
+from avere_ray.stages import digest, storage_error
 
 MEMORY_BYTES = 2 << 30
 _ENCODED_AT_ONCE = 16
+_PARTIAL = ".partial"
+_LEFTOVER_S = 3600.0
+"""Partial files older than this belong to processes that are gone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,22 +90,25 @@ class EmbedFolder:
     def put(self, key: str, entry: Encoded) -> None:
         """Writes an entry, and removes old ones when the quota is reached.
 
-        Raises:
-            StorageError: see `stages.atomic_path`.
-        """
-        from safetensors.torch import save_file
+        Two processes may write the same entry at the same moment, so each has a partial file of its own.
 
-        from avere_ray.stages import atomic_path
+        Raises:
+            StorageError: it cannot be written, for instance because the disk is full.
+        """
+        from safetensors.torch import save
 
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:
-            save_file(
-                {"vectors": entry.vectors.detach().cpu().contiguous()},
-                str(partial),
-                metadata={"grid_thw": ",".join(map(str, entry.grid_thw))},
-            )
-        self._written += path.stat().st_size
+        vectors = entry.vectors.detach().cpu().contiguous()
+        data = save({"vectors": vectors}, metadata={"grid_thw": ",".join(map(str, entry.grid_thw))})
+        partial = path.with_name(f"{key}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_PARTIAL}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise storage_error(path, error) from error
+        self._written += len(data)
         if self._room is None or self._written > self._room:
             self._make_room()
 
@@ -109,6 +117,9 @@ class EmbedFolder:
 
     def _make_room(self) -> None:
         """Removes the least recently used entries until nine tenths of the quota are left in use."""
+        for left in self.folder.glob(f"*/*{_PARTIAL}"):
+            if time.time() - _modified(left) > _LEFTOVER_S:
+                left.unlink(missing_ok=True)
         entries = sorted(self._entries())
         total = sum(size for _, size, _ in entries)
         for _, size, path in entries:
@@ -321,6 +332,14 @@ def tower_digest(policy: Policy) -> str:
             sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             sha.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return sha.hexdigest()
+
+
+def _modified(path: Path) -> float:
+    """When a file was written last; now when it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _content(values: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -111,6 +112,16 @@ def test_training_towers_are_run_every_time_and_keep_their_gradient(policy):
     assert media.encoder_calls == 2 * calls
     for p in towers:
         p.requires_grad_(False)
+
+
+def test_processes_may_write_the_same_entry_at_the_same_moment(tmp_path):
+    folders = [EmbedFolder(tmp_path, 1 << 30) for _ in range(4)]
+    entry = Encoded(vectors=torch.ones(50, 50), grid_thw=(0, 0, 0))
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(40):
+            list(pool.map(lambda folder: folder.put("aakey", entry), folders))
+    assert torch.equal(folders[0].get("aakey").vectors, entry.vectors)
+    assert not list(tmp_path.glob("*/*.partial"))
 
 
 def test_the_folder_keeps_to_its_quota_and_drops_the_oldest(tmp_path):
