@@ -9,9 +9,10 @@ import ray
 
 from avere_ray.backbones import load_policy
 from avere_ray.config import ModelConfig
+from avere_ray.embed_folder import EmbedFolder
 from avere_ray.errors import StageError
 from avere_ray.logp_cache import LogpCache
-from avere_ray.media_cache import EmbedFolder, MediaCache
+from avere_ray.media_cache import MediaCache
 from avere_ray.records import PreferencePair, Query, ReferenceLogps
 from avere_ray.reference import AdapterOff, AsIs, Cached, to_record
 from avere_ray.store import DecodedStore

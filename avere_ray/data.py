@@ -215,7 +215,11 @@ def decoded_dataset(folder: Path, block: int = 16) -> "ray.data.Dataset":
 
 
 def scored_stream(
-    pairs: Sequence[PreferencePair], score: "Callable[[list[PreferencePair]], list[ReferenceLogps]]", *, batch: int
+    pairs: Sequence[PreferencePair],
+    score: "Callable[[list[PreferencePair]], list[ReferenceLogps]]",
+    *,
+    batch: int,
+    stall_s: float,
 ) -> Iterator[list[ReferenceLogps]]:
     """The reference stage: pairs stream through tasks that ask a scorer, and come back in order, a batch at a time.
 
@@ -224,12 +228,13 @@ def scored_stream(
 
     Args:
         score: picklable; gives the figures of some pairs.
+        stall_s: seconds without any progress after which the stage fails.
     """
     import ray.data
 
     blocks = [pairs[start : start + batch] for start in range(0, len(pairs), batch)]
     context = _quiet_context()
-    context.execution_options.preserve_order = True
+    context.execution_no_progress_timeout_s = stall_s
     with ray.data.DataContext.current(context):
         scored = ray.data.from_arrow([to_table(PreferencePair, block) for block in blocks]).map_batches(
             functools.partial(_score_batch, score=score),
@@ -275,10 +280,7 @@ def ordered_stream(
     """
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
+    context = _quiet_context()
     context.execution_no_progress_timeout_s = stall_s
     with ray.data.DataContext.current(context):
         blocks = ray.data.from_items(list(rows), override_num_blocks=len(rows))

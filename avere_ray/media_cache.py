@@ -10,29 +10,23 @@ When the towers train, nothing is kept: `frozen=False` encodes every medium of e
 """
 
 import hashlib
-import os
-import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, Policy, Processor, clip_fps
 from avere_ray.backbones.qwen2_5_omni.processor import MediaShape
+from avere_ray.embed_folder import EmbedFolder, Encoded
 from avere_ray.modality import apply_swap, partner_ids
 from avere_ray.records import DecodedClip, ModalitySwap, PreferencePair
-from avere_ray.stages import digest, storage_error
+from avere_ray.stages import digest
 
 MEMORY_BYTES = 2 << 30
 _ENCODED_AT_ONCE = 16
-_PARTIAL = ".partial"
-_LEFTOVER_S = 3600.0
-"""Partial files older than this belong to processes that are gone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,92 +44,6 @@ class ShownMedia:
     def heard(self) -> tuple[str, MediaShape] | None:
         """The audio as `Processor.sample` takes it."""
         return (self.audio, self.shape) if self.audio else None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Encoded:
-    """One medium's tower output."""
-
-    vectors: torch.Tensor
-    """[tokens, D]."""
-    grid_thw: tuple[int, int, int]
-    """Patches over time, height, width; zeros for audio."""
-
-
-class EmbedFolder:
-    """Tower outputs on disk, one file each, within a quota; the least recently used go first.
-
-    Several processes may share a folder: files appear whole, and one that another process has removed is a miss.
-    """
-
-    def __init__(self, folder: Path, quota_bytes: int) -> None:
-        self.folder, self.quota = folder, quota_bytes
-        self._written = 0
-        self._room: int | None = None
-
-    def get(self, key: str) -> Encoded | None:
-        """The entry, or None when it is not there."""
-        from safetensors import safe_open
-
-        path = self._path(key)
-        try:
-            with safe_open(path, "pt") as file:
-                grid = tuple(int(x) for x in file.metadata()["grid_thw"].split(","))
-                found = Encoded(vectors=file.get_tensor("vectors"), grid_thw=(grid[0], grid[1], grid[2]))
-            os.utime(path)
-        except FileNotFoundError:
-            return None
-        return found
-
-    def put(self, key: str, entry: Encoded) -> None:
-        """Writes an entry, and removes old ones when the quota is reached.
-
-        Two processes may write the same entry at the same moment, so each has a partial file of its own.
-
-        Raises:
-            StorageError: it cannot be written, for instance because the disk is full.
-        """
-        from safetensors.torch import save
-
-        path = self._path(key)
-        vectors = entry.vectors.detach().cpu().contiguous()
-        data = save({"vectors": vectors}, metadata={"grid_thw": ",".join(map(str, entry.grid_thw))})
-        partial = path.with_name(f"{key}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_PARTIAL}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise storage_error(path, error) from error
-        self._written += len(data)
-        if self._room is None or self._written > self._room:
-            self._make_room()
-
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.safetensors"
-
-    def _make_room(self) -> None:
-        """Removes the least recently used entries until nine tenths of the quota are left in use."""
-        for left in self.folder.glob(f"*/*{_PARTIAL}"):
-            if time.time() - _modified(left) > _LEFTOVER_S:
-                left.unlink(missing_ok=True)
-        entries = sorted(self._entries())
-        total = sum(size for _, size, _ in entries)
-        for _, size, path in entries:
-            if total <= self.quota:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
-        self._written, self._room = 0, max(0, self.quota - total) // 10
-
-    def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        for path in self.folder.glob("*/*.safetensors"):
-            try:
-                stat = path.stat()
-            except FileNotFoundError:
-                continue
-            yield stat.st_mtime, stat.st_size, path
 
 
 class MediaCache:
@@ -332,14 +240,6 @@ def tower_digest(policy: Policy) -> str:
             sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             sha.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return sha.hexdigest()
-
-
-def _modified(path: Path) -> float:
-    """When a file was written last; now when it is gone."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return time.time()
 
 
 def _content(values: np.ndarray) -> str:

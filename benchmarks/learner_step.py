@@ -21,7 +21,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from avere_ray.logprobs import branch_logps, token_logps
 from benchmarks.flops import baseline_flops, tree_flops
 from benchmarks.loss import step_loss
 from benchmarks.shapes import SHAPES, Shape, make_media, make_policy, tower_share
+from benchmarks.timing import seconds_of
 
 VARIANTS = ("baseline", "tree", "tree_ref_cached", "tree_all_cached")
 SWAPS = ("audio", "video")
@@ -186,7 +186,7 @@ def measure_pair(policy: Policy, shape: Shape, swap: str, repeats: int) -> dict[
     for _ in range(repeats):
         for name in VARIANTS:
             policy.zero_grad(set_to_none=True)
-            times[name].append(_seconds(steps[name], policy.device))
+            times[name].append(seconds_of(steps[name], policy.device))
     flops = {"baseline": baseline_flops(shape, bench.samples)}
     tree = bench.policy.pack([bench.samples]).tree
     for name, reference, encode in (
@@ -206,16 +206,6 @@ def measure_pair(policy: Policy, shape: Shape, swap: str, repeats: int) -> dict[
             float((a - b).norm() / a.norm().clamp_min(1e-12)) for a, b in zip(*grads.values(), strict=True)
         ),
     }
-
-
-def _seconds(step: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def _peak_of(step: Callable[[], torch.Tensor], policy: Policy) -> tuple[int, torch.Tensor]:

@@ -14,7 +14,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -27,6 +26,7 @@ from avere_ray.config import LossConfig
 from avere_ray.losses import PairBatch, PairLogps, make_objective
 from avere_ray.tree import Branch
 from benchmarks.shapes import SHAPES, Shape, make_policy
+from benchmarks.timing import seconds_of
 
 BETA = 0.1
 
@@ -53,7 +53,7 @@ def measure(shape_name: str, device_name: str, repeats: int) -> dict[str, Any]:
             times: dict[str, list[float]] = {"trl": [], "tree": []}
             for _ in range(repeats):
                 for name, step in (("trl", theirs), ("tree", mine)):
-                    times[name].append(_seconds(step, device))
+                    times[name].append(seconds_of(step, device))
             medians = {name: statistics.median(values) for name, values in times.items()}
             out |= {f"{name}{key}_s": value for name, value in medians.items()}
             out[f"speedup{key}"] = medians["trl"] / medians["tree"]
@@ -193,16 +193,6 @@ def _our_step(policy: Policy, samples: Sequence[Sample], *, known: bool) -> Call
         return float(loss.detach())
 
     return step
-
-
-def _seconds(step: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def main(argv: Sequence[str]) -> int:

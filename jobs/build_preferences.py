@@ -202,7 +202,7 @@ def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
     )
     with stage_progress(f"reference (round {round_})", "pairs") as progress:
         done = 0
-        for part in scored_stream(pairs, score, batch=_SCORED_AT_ONCE):
+        for part in scored_stream(pairs, score, batch=_SCORED_AT_ONCE, stall_s=ANSWER_S):
             scored |= {figures.pair_id: figures for figures in part}
             done += len(part)
             progress(done, len(pairs))

@@ -7,11 +7,9 @@ share of a step -> micro-batches: encode, forward, loss, backward
 
 import dataclasses
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from avere_ray.config import RunConfig
@@ -20,6 +18,7 @@ from avere_ray.learner import checkpoints, guard, zero
 from avere_ray.learner.checkpoints import Checkpoint
 from avere_ray.learner.explain import explain_pair
 from avere_ray.learner.job import ADAPTER_MANIFEST, FIRST_PAIR, MODEL_FOLDER, TrainJob
+from avere_ray.learner.meters import STAGES, Clock, Sums, peak_bytes
 from avere_ray.learner.order import StepShare, count_steps, most_passes, rate_factor, step_shares
 from avere_ray.learner.stream import Dealt, read_pairs
 from avere_ray.records import AdapterManifest, DecodedClip, PreferencePair, ReferenceLogps
@@ -28,17 +27,15 @@ from avere_ray.stages import file_digest, read_records, write_json, write_text
 if TYPE_CHECKING:
     from avere_ray.learner.objective import Scored
 
-STAGES = ("data_wait", "encode", "forward", "backward", "optimizer")
-"""What a step's time is divided into; metrics `timing_s/<stage>`, seconds of the first worker."""
-
 
 class Learner:
     """One data-parallel worker of the learner."""
 
     def __init__(self, cfg: RunConfig, job: TrainJob, *, rank: int, world: int) -> None:
         from avere_ray.backbones.tuning import set_towers_apart
+        from avere_ray.embed_folder import EmbedFolder
         from avere_ray.learner.objective import PairObjective
-        from avere_ray.media_cache import EmbedFolder, MediaCache
+        from avere_ray.media_cache import MediaCache
         from avere_ray.store import DecodedStore
 
         self.cfg, self.job, self.rank, self.world = cfg, job, rank, world
@@ -154,7 +151,7 @@ class Learner:
             sums.count("pairs", sum(w > 0 for w in weights))
         sums.count("encoder_calls", self.cache.encoder_calls - calls)
         everyone = guard.agree(
-            {"bad": self.watch.bad, "sums": sums, "peak": _peak_bytes(), "late": time.monotonic() > deadline}
+            {"bad": self.watch.bad, "sums": sums, "peak": peak_bytes(), "late": time.monotonic() > deadline}
         )
         self._refuse(everyone, row.share.step)
         with self.clock("optimizer"):
@@ -297,70 +294,6 @@ class Learner:
         return manifest
 
 
-class Clock:
-    """Seconds spent in each stage since last asked; on GPU it waits for the device."""
-
-    def __init__(self, *, cuda: bool) -> None:
-        self._cuda = cuda
-        self._spent: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        if self._cuda:
-            import torch
-
-            torch.cuda.synchronize()
-        self._spent[stage] = self._spent.get(stage, 0.0) + time.monotonic() - began
-
-    def take(self) -> dict[str, float]:
-        """What was spent, and starts again."""
-        spent, self._spent = self._spent, {}
-        return spent
-
-
-class Sums:
-    """Weighted sums of per-pair metrics, and plain counts; a metric that does not apply to a pair is NaN there."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, tuple[float, float]] = {}
-        self.counts: dict[str, int] = {}
-        self.gains: Any = None
-        """What the text prior's controller wants of this step; None when it wants nothing."""
-
-    def add(self, metrics: dict[str, Any], weights_P: Any) -> None:
-        """Adds a micro-batch."""
-        for name, values_P in metrics.items():
-            applies_P = values_P.isfinite() & (weights_P > 0)
-            weighted = (values_P.double().where(applies_P, 0.0) * weights_P.double()).sum().item()
-            self._add(name, weighted, weights_P.double().where(applies_P, 0.0).sum().item())
-
-    def gain(self, gains: Any) -> None:
-        """Adds what the text prior's controller wants of a micro-batch."""
-        if gains is not None:
-            self.gains = gains if self.gains is None else self.gains + gains
-
-    def count(self, name: str, value: int) -> None:
-        """Adds to a count."""
-        self.counts[name] = self.counts.get(name, 0) + value
-
-    def merge(self, other: "Sums") -> None:
-        """Adds another worker's."""
-        for name, (total, weight) in other.sums.items():
-            self._add(name, total, weight)
-        for name, value in other.counts.items():
-            self.count(name, value)
-
-    def means(self) -> dict[str, float]:
-        """Mean of each metric over the pairs it applies to."""
-        return {name: total / weight for name, (total, weight) in sorted(self.sums.items()) if weight > 0}
-
-    def _add(self, name: str, total: float, weight: float) -> None:
-        before = self.sums.get(name, (0.0, 0.0))
-        self.sums[name] = (before[0] + total, before[1] + weight)
-
-
 def open_policy(cfg: RunConfig, job: TrainJob) -> tuple[Any, Any]:
     """The policy as the round begins with it, and the module that is trained."""
     from avere_ray.backbones import load_policy
@@ -378,15 +311,6 @@ def open_policy(cfg: RunConfig, job: TrainJob) -> tuple[Any, Any]:
 
 def _grad_norm(engine: Any) -> float:
     return float(engine.get_global_grad_norm() or 0.0)
-
-
-def _peak_bytes() -> int:
-    """Most memory this process has had: of the GPU's allocator, else of the process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _mlflow_run(job: TrainJob) -> str | None:

@@ -10,8 +10,8 @@ from pairmaker import make_pair
 from avere_ray.errors import ModelError, TrainingError
 from avere_ray.learner import guard
 from avere_ray.learner.job import ADAPTER_MANIFEST, TrainJob
+from avere_ray.learner.meters import Sums
 from avere_ray.learner.trainer import check_start
-from avere_ray.learner.worker import Sums
 
 PAIRS = [make_pair(0, 2), make_pair(1, 2)]
 

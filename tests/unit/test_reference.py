@@ -10,9 +10,10 @@ import torch
 from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
 from avere_ray.branches import ByBranch, Wanted, pair_samples
 from avere_ray.corruptions import CORRUPTIONS
+from avere_ray.embed_folder import EmbedFolder, Encoded
 from avere_ray.errors import StageError
 from avere_ray.logp_cache import LogpCache
-from avere_ray.media_cache import EmbedFolder, Encoded, MediaCache, irrelevant_swap, tower_digest
+from avere_ray.media_cache import MediaCache, irrelevant_swap, tower_digest
 from avere_ray.modality import made_swap
 from avere_ray.reference import AdapterOff, AsIs, Cached, Precomputed, check_complete, from_record, pair_key, to_record
 from tests.unit.models import tiny_base

@@ -60,19 +60,13 @@ class MediaShape:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MediaFeatures:
+class MediaFeatures(MediaShape):
     """Tower inputs of one clip, both media, with their shape."""
 
     pixel_values: torch.Tensor
     """float32 [patches, channels * time * height * width]."""
-    grid_thw: torch.Tensor
-    """int64 [3]: patches over time, height, width."""
     mel: torch.Tensor
     """float32 [mel bins, frames]."""
-    second_per_grid: float
-    """Seconds between temporal patches."""
-    video_tokens: int
-    audio_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,8 +181,8 @@ class Processor:
         prompt: str,
         response: str | Sequence[int],
         *,
-        video: tuple[str, MediaFeatures | MediaShape] | None = None,
-        audio: tuple[str, MediaFeatures | MediaShape] | None = None,
+        video: tuple[str, MediaShape] | None = None,
+        audio: tuple[str, MediaShape] | None = None,
     ) -> Sample:
         """One branch: prompt with the given media, then the response.
 
@@ -222,9 +216,7 @@ class Processor:
             audio_id=audio_id,
         )
 
-    def _place_video(
-        self, layout: "_Layout", video: MediaFeatures | MediaShape, audio: MediaFeatures | MediaShape | None
-    ) -> None:
+    def _place_video(self, layout: "_Layout", video: MediaShape, audio: MediaShape | None) -> None:
         grid = self._video_positions(video)
         if audio is None:
             layout.video(self.video_id, 0, grid + layout.next)
@@ -246,7 +238,7 @@ class Processor:
         layout.text_at(closing, layout.next)
         layout.next -= 1
 
-    def _video_positions(self, video: MediaFeatures | MediaShape) -> np.ndarray:
+    def _video_positions(self, video: MediaShape) -> np.ndarray:
         """M-RoPE position ids [3, tokens] of a video, from 0."""
         t, h, w = (int(x) for x in video.grid_thw)
         h, w = h // self.merge, w // self.merge
