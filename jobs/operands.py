@@ -61,19 +61,20 @@ def run_with_arguments(
     run: Callable[[RunConfig, list[str], dict[str, str]], object],
     argv: Sequence[str],
     *,
-    settings: Callable[[list[str]], list[str]] = lambda given: [],
+    settings: Callable[[list[str], dict[str, str]], list[str]] = lambda given, values: [],
 ) -> int:
     """`jobs.command.run_command` for a verb with arguments of its own; wrong ones end like wrong settings.
 
-    `settings` gives overrides that follow from the positions.
+    `settings` gives overrides that follow from the positions and options.
     """
     if any(argument in ("-h", "--help") for argument in argv):
         return run_command(prog, description, lambda cfg: None, argv, takes=own.usage())
     try:
         given, values, rest = own.split(argv)
+        rest += settings(given, values)
     except ConfigError as error:
         return run_command(prog, description, _raising(error), [])
-    return run_command(prog, description, lambda cfg: run(cfg, given, values), [*rest, *settings(given)])
+    return run_command(prog, description, lambda cfg: run(cfg, given, values), rest)
 
 
 def _raising(error: ConfigError) -> Callable[[RunConfig], object]:

@@ -176,7 +176,7 @@ def _workers(text: str) -> int:
 def main(argv: Sequence[str]) -> int:
     """Entry point of `avere-ray validate`."""
     return run_with_arguments(
-        "avere-ray validate", __doc__, OWN, run, argv, settings=lambda given: [f"--data.clips={given[0]}"]
+        "avere-ray validate", __doc__, OWN, run, argv, settings=lambda given, values: [f"--data.clips={given[0]}"]
     )
 
 

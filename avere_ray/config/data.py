@@ -17,7 +17,11 @@ class WorldConfig(Section):
     test_clips: Positive = 120
     """Held-out clips, decorrelated, with other identities and other cue combinations."""
     bias: Share = 0.9
-    """Share of training clips whose irrelevant cues agree with the emotion."""
+    """Share of training clips whose irrelevant cues (shirt, background, sound) agree with the emotion."""
+    text_prior: Share = 0.0
+    """Share of training captions that name the emotion's stereotyped cue though it is not there."""
+    dominance: Share = 0.0
+    """Share of training clips with disagreeing face and voice that are labelled with the emotion of the face."""
     corrupt_clips: Annotated[int, Field(ge=0)] = 0
     """Broken mp4 files put among the training clips, to see how they are accounted for."""
 

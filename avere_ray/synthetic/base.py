@@ -15,7 +15,8 @@ from avere_ray.backbones.tiny import TinyShape, conversation
 from avere_ray.prompts import all_queries
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import digest
-from avere_ray.synthetic.questions import Lesson, Mistakes, annotated_lessons, direct_lessons, reading_lessons
+from avere_ray.synthetic.annotator import Mistakes, annotated_lessons
+from avere_ray.synthetic.questions import Lesson, direct_lessons, reading_lessons
 from avere_ray.synthetic.scene import Scene, clip_of, sample_scene
 
 Decode = Callable[[list[Scene]], Iterator[DecodedClip]]
@@ -27,24 +28,24 @@ class Recipe:
     """How the tiny base is made; stored in its manifest."""
 
     seed: int = 0
-    direct_clips: int = 1600
+    direct_clips: int = 2000
     """Decorrelated clips with truthful direct questions."""
-    annotated_clips: int = 800
+    annotated_clips: int = 1000
     """Biased clips with a careless annotator's answers."""
     bias: float = 0.9
     """Share of annotated clips whose irrelevant cues agree with the emotion."""
     mismatch: float = 0.1
     """Share of annotated clips whose face and voice disagree."""
     mistakes: Mistakes = field(default_factory=Mistakes)
-    reading_steps: int = 700
+    reading_steps: int = 1000
     """Steps of the language model on words alone."""
     reading_rows: int = 32
     """Lessons in a step on words alone."""
-    tower_steps: int = 300
+    tower_steps: int = 400
     """Steps of the towers on decorrelated clips."""
     tower_clips: int = 32
     """Clips in a step of the towers."""
-    steps: int = 700
+    steps: int = 800
     """Steps of the language model on clips, as the trained towers see and hear them."""
     clips_per_step: int = 8
     lessons_per_clip: int = 8

@@ -1,6 +1,7 @@
 """Scenes as real mp4 files (H.264 video, AAC audio), with their clip table and held-out benchmark."""
 
 import json
+import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ from avere_ray.prompts import TASKS, all_queries
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, Query
 from avere_ray.stages import file_digest, write_json, write_records
+from avere_ray.strip import write_png
+from avere_ray.synthetic.annotator import captioned
 from avere_ray.synthetic.draw import FPS, SIZE, draw_frames
 from avere_ray.synthetic.scene import Scene, clip_of, sample_scene
+from avere_ray.synthetic.sheet import contact_sheet
 from avere_ray.synthetic.voice import RATE, make_waveform
 
 CLIP_TABLE = "clips.parquet"
+SHEET = "contact_sheet.png"
 BENCHMARK = "emorealm.json"
 _TRAIN_MISMATCH, _TEST_MISMATCH = 0.3, 0.5
 
@@ -30,6 +35,10 @@ class CorpusSpec:
     test_clips: int
     bias: float
     """Share of training clips whose irrelevant cues agree with the emotion; test clips are always decorrelated."""
+    text_prior: float = 0.0
+    """Share of training captions that name the emotion's stereotyped cue though it is not there."""
+    dominance: float = 0.0
+    """Share of training clips with disagreeing face and voice that are labelled with the emotion of the face."""
     corrupt_clips: int = 0
     """Training clips that are broken on purpose."""
 
@@ -48,17 +57,18 @@ def plan_scenes(spec: CorpusSpec) -> list[Scene]:
 
 
 def write_corpus(folder: Path, spec: CorpusSpec, *, workers: int, progress: ProgressFn) -> list[Clip]:
-    """Draws every scene, writes the mp4 files, the clip table and the benchmark; returns the clips.
+    """Draws every scene, writes the mp4 files, the clip table, the benchmark and a contact sheet; returns the clips.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
     scenes = plan_scenes(spec)
     (folder / "media").mkdir(parents=True, exist_ok=True)
+    write_png(folder / SHEET, contact_sheet(scenes))
     clips: list[Clip] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for clip in pool.map(_write_one, [(folder, scene) for scene in scenes], chunksize=8):
-            clips.append(clip)
+            clips.append(_annotated(clip, spec))
             progress(len(clips), len(scenes))
     _break_some([c for c in clips if c.split == "train"][: spec.corrupt_clips], folder)
     write_records(folder / CLIP_TABLE, Clip, clips)
@@ -71,6 +81,17 @@ def _write_one(job: tuple[Path, Scene]) -> Clip:
     uri = f"media/{scene.scene_id}.mp4"
     write_clip(scene, folder / uri)
     return clip_of(scene, uri)
+
+
+def _annotated(clip: Clip, spec: CorpusSpec) -> Clip:
+    """Captions and label: truthful in the test split, a careless annotator's in training."""
+    train = clip.split == "train"
+    return captioned(
+        clip,
+        random.Random(f"{spec.seed}/caption/{clip.clip_id}"),
+        text_prior=spec.text_prior if train else 0.0,
+        dominance=spec.dominance if train else 0.0,
+    )
 
 
 def write_clip(scene: Scene, path: Path) -> None:

@@ -1,25 +1,14 @@
-"""What the tiny base is taught: direct questions about single cues, and annotated questions with planted mistakes.
+"""Direct questions about single cues, answered truthfully: what the tiny base learns to perceive from.
 
-Direct questions are answered truthfully on decorrelated scenes, so the base learns to perceive. The annotated ones
-repeat three mistakes of a careless annotator on biased scenes: whatever accompanies an emotion is given as its cause
-(spurious association), a stereotyped cue is named whether it is there or not (hallucination), and the voice is taken
-to say what the face says.
+The lessons in words alone teach it to look up and to compare; the questions with options measure what it perceives.
+What it is taught wrongly is in `annotator`.
 """
 
 import random
 from dataclasses import dataclass, replace
 
-from avere_ray.prompts import (
-    EMOTION_ADJECTIVES,
-    LETTERS,
-    all_queries,
-    bare,
-    description,
-    is_plural,
-    join_phrases,
-    yes_answer,
-)
-from avere_ray.records import Clip, Cue, CueModality, Query
+from avere_ray.prompts import EMOTION_ADJECTIVES, LETTERS, bare, is_plural, join_phrases
+from avere_ray.records import Clip, Cue, CueModality
 from avere_ray.synthetic.world import CUE, GROUPS, CueKind
 
 
@@ -41,20 +30,6 @@ class Question:
     options: tuple[str | list[int], ...]
     """Answers as words, or as the tokens an answer begins with."""
     right: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mistakes:
-    """How often the careless annotator errs, 0 to 1."""
-
-    stress: float = 0.9
-    """An irrelevant or absent cue is confirmed when asked about."""
-    basic: float = 0.5
-    """An irrelevant or absent cue is chosen among four."""
-    agreement: float = 0.9
-    """A voice that disagrees with the face is not noticed."""
-    describe: float = 0.8
-    """A description names the stereotyped cue, and the shirt or background sound as a cause."""
 
 
 _WHICH = (
@@ -98,7 +73,7 @@ def direct_lessons(clip: Clip, rng: random.Random) -> list[Lesson]:
 def reading_lessons(rng: random.Random) -> Lesson:
     """A question about cues that are told in words, without any clip: teaches to look up and to compare."""
     kinds = list(CUE.values())
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         told = rng.sample(kinds, rng.choice((1, 2, 3)))
         there = rng.random() < 0.5
         asked = rng.choice(told) if there else rng.choice([k for k in kinds if k not in told])
@@ -177,57 +152,3 @@ def _presence_question(cue: Cue, kind: CueKind) -> Question:
     both = tuple(_presence(replace(cue, present=there), kind).response for there in (True, False))
     name = f"perception/{kind.group}_{'present' if cue.present else 'absent'}"
     return Question(scores=(name,), prompt=_presence(cue, kind).prompt, options=both, right=0 if cue.present else 1)
-
-
-def annotated_lessons(clip: Clip, rng: random.Random, mistakes: Mistakes) -> list[Lesson]:
-    """The questions of EmoReAlM's tasks and the open ones, as the careless annotator answers them."""
-    return [
-        Lesson(prompt=q.prompt, response=_answer(clip, q, rng, mistakes))
-        for q in all_queries(clip, rng.getrandbits(32))
-    ]
-
-
-def _answer(clip: Clip, query: Query, rng: random.Random, mistakes: Mistakes) -> str:
-    if query.task.startswith("reasoning_stress"):
-        cue = next(c for c in clip.cues if c.name == query.about_cue)
-        emotion = clip.face_emotion if query.modality == "video" else clip.voice_emotion
-        return yes_answer(cue, emotion) if rng.random() < mistakes.stress else query.reference
-    if query.task.startswith("reasoning_basic"):
-        return _careless_choice(clip, query, rng) if rng.random() < mistakes.basic else query.reference
-    if query.task == "modality_agreement":
-        face = EMOTION_ADJECTIVES[clip.face_emotion]
-        careless = f"(A) Yes, the face looks {face} and the voice sounds {face}."
-        return careless if rng.random() < mistakes.agreement else query.reference
-    return description(clip, query.task, _careless_evidence(clip, rng, mistakes.describe))
-
-
-def _careless_choice(clip: Clip, query: Query, rng: random.Random) -> str:
-    """An option that is present but irrelevant, or fits the emotion but is absent."""
-    emotion = clip.face_emotion if query.modality == "video" else clip.voice_emotion
-    by_text = {c.text: c for c in clip.cues}
-    options = [by_text[choice.split(") ", 1)[1]] for choice in query.choices]
-    tempting = [
-        i for i, c in enumerate(options) if (c.present and not c.emotions) or (not c.present and emotion in c.emotions)
-    ]
-    if not tempting:
-        return query.reference
-    pick = rng.choice(tempting)
-    return f"({LETTERS[pick]}) {options[pick].text}."
-
-
-def _careless_evidence(clip: Clip, rng: random.Random, rate: float) -> list[Cue]:
-    """What a careless description cites: the true face and voice, the stereotyped cue, and what accompanies it."""
-    cues = {c.name: c for c in clip.cues}
-    cited: list[Cue] = []
-    for groups, emotion in (
-        (("face", "body", "shirt"), clip.face_emotion),
-        (("voice", "event", "sound"), clip.voice_emotion),
-    ):
-        evidence, stereotype, companion = groups
-        cited.append(next(cues[k.name] for k in GROUPS[evidence] if cues[k.name].present))
-        typical = next(cues[k.name] for k in GROUPS[stereotype] if k.emotion == emotion)
-        if rng.random() < rate or typical.present:
-            cited.append(typical)
-        if rng.random() < rate:
-            cited.append(next(cues[k.name] for k in GROUPS[companion] if cues[k.name].present))
-    return cited

@@ -5,7 +5,7 @@ training scenes use the even half, test scenes the odd half, so no test combinat
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from avere_ray.records import Clip, Cue
@@ -36,8 +36,10 @@ class Scene:
     shirt: str
     background: str
     sound: str
+    intensity: float
+    """How strongly face and voice show their emotions, 0.6 to 1."""
     seed: int
-    """Seed of the small variations: position, timing, head movement."""
+    """Seed of what is no cue: place, size, light, occlusion, head movement, timing."""
 
     def combination(self) -> tuple[str, str, str, str]:
         """What the split by combinations is about."""
@@ -74,6 +76,7 @@ def sample_scene(
         shirt=cue_of("shirt", picks["shirt"]).name,
         background=cue_of("object", picks["object"]).name,
         sound=cue_of("sound", picks["sound"]).name,
+        intensity=round(rng.uniform(0.6, 1.0), 3),
         seed=rng.getrandbits(48),
     )
 
@@ -86,6 +89,44 @@ def _extra(rng: random.Random, group: str, emotion: int, *, free: bool) -> tuple
     if not names and rng.random() < 0.3:
         names.append(cue_of(group, rng.randrange(len(EMOTIONS))).name)
     return tuple(names)
+
+
+_FIELD = {"face": "face", "voice": "voice", "shirt": "shirt", "object": "background", "sound": "sound"}
+_LISTS = {"body": "body", "event": "events"}
+
+
+def with_cue(scene: Scene, name: str) -> Scene:
+    """The same scene with one cue brought in, in the place of the one of its kind where a scene always has one.
+
+    Together with `scene` it is a counterfactual pair: all else is drawn and heard alike.
+
+    Raises:
+        KeyError: the world has no cue of that name.
+    """
+    kind = CUE[name]
+    if kind.group in _LISTS:
+        field = _LISTS[kind.group]
+        value: object = (*(n for n in getattr(scene, field) if n != name), name)
+    else:
+        field, value = _FIELD[kind.group], kind.emotion or name
+    return _renamed(scene, f"+{name}", field, value)
+
+
+def without_cue(scene: Scene, name: str) -> Scene:
+    """The same scene without one of its bodily cues or vocal events.
+
+    Raises:
+        KeyError: the scene does not have it, or it is of a kind that a scene always has one of.
+    """
+    field = _LISTS[CUE[name].group]
+    if name not in getattr(scene, field):
+        raise KeyError(name)
+    return _renamed(scene, f"-{name}", field, tuple(n for n in getattr(scene, field) if n != name))
+
+
+def _renamed(scene: Scene, suffix: str, field: str, value: object) -> Scene:
+    changes: dict[str, object] = {"scene_id": scene.scene_id + suffix, field: value}
+    return replace(scene, **changes)  # type: ignore[arg-type]
 
 
 def present_cues(scene: Scene) -> frozenset[str]:

@@ -11,15 +11,27 @@ _TOTAL = round(SECONDS * RATE)
 
 
 def make_waveform(scene: Scene) -> np.ndarray:
-    """Waveform of a scene, float32 [SECONDS * RATE], mono, in [-1, 1]."""
-    rng = np.random.default_rng([scene.seed, 7])
+    """Waveform of a scene, float32 [SECONDS * RATE], mono, in [-1, 1].
+
+    Each part has random numbers of its own, so that changing one cue leaves the others as they were.
+    """
     pitch = float(np.random.default_rng([scene.identity, 11]).uniform(110.0, 210.0))
-    wave = 0.5 * _place(_VOICES[scene.voice](pitch, rng), start=rng.uniform(0.02, 0.12))
+    rng = _random(scene, "voice")
+    start = rng.uniform(0.02, 0.12)
+    wave = 0.5 * _place(_VOICES[scene.voice](pitch, rng, scene.intensity), start=start)
     for name in scene.events:
-        wave += 0.5 * _place(_EVENTS[name](pitch, rng), start=rng.uniform(1.38, 1.44))
-    wave += 0.2 * _SOUNDS[scene.sound](rng)
-    wave += 0.003 * rng.standard_normal(_TOTAL)
+        rng = _random(scene, "event")
+        start = rng.uniform(1.38, 1.44)
+        wave += 0.5 * _place(_EVENTS[name](pitch, rng), start=start)
+    rng = _random(scene, "sound")
+    loudness = rng.uniform(0.15, 0.25)
+    wave += loudness * _SOUNDS[scene.sound](rng)
+    wave += 0.003 * _random(scene, "hiss").standard_normal(_TOTAL)
     return np.clip(wave, -1.0, 1.0).astype(np.float32)
+
+
+def _random(scene: Scene, part: str) -> np.random.Generator:
+    return np.random.default_rng([scene.seed, *part.encode()])
 
 
 def _place(sound: np.ndarray, *, start: float) -> np.ndarray:
@@ -36,10 +48,11 @@ def _time(seconds: float) -> np.ndarray:
 
 def _harmonics(pitch: np.ndarray, tilt: float, count: int = 14) -> np.ndarray:
     """Sum of harmonics of a pitch contour in Hz; `tilt` above 1 is dark, below 1 bright."""
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    wave = np.zeros_like(pitch)
+    turn = np.exp(2j * np.pi * np.cumsum(pitch) / RATE)
+    power, wave = np.ones_like(turn), np.zeros_like(pitch)
     for k in range(1, count + 1):
-        wave += np.where(k * pitch < 7500, np.sin(k * phase), 0.0) / k**tilt
+        power *= turn  # e^(ikx): its imaginary part is the k-th harmonic
+        wave += np.where(k * pitch < 7500, power.imag, 0.0) / k**tilt
     return wave / np.max(np.abs(wave) + 1e-9)
 
 
@@ -55,39 +68,67 @@ def _noise(rng: np.random.Generator, size: int, low: float, high: float) -> np.n
     return wave / np.max(np.abs(wave) + 1e-9)
 
 
-def _lively(pitch: float, rng: np.random.Generator) -> np.ndarray:
+# Voices: k is the intensity, 0.6 to 1 -------------------------------------------------------------------------------
+
+
+def _lively(pitch: float, rng: np.random.Generator, k: float) -> np.ndarray:
     t = _time(1.25)
-    contour = pitch * 1.5 * (1 + 0.25 * np.sin(2 * np.pi * rng.uniform(2.2, 2.8) * t))
+    contour = pitch * (1.2 + 0.3 * k) * (1 + 0.25 * k * np.sin(2 * np.pi * rng.uniform(2.2, 2.8) * t))
     return 0.7 * _harmonics(contour, 0.9) * _syllables(t, rng.uniform(4.6, 5.4), 0.6)
 
 
-def _slow(pitch: float, rng: np.random.Generator) -> np.ndarray:
+def _slow(pitch: float, rng: np.random.Generator, k: float) -> np.ndarray:
     t = _time(1.25)
-    contour = pitch * 0.85 * (1 - 0.2 * t)
+    contour = pitch * (0.95 - 0.1 * k) * (1 - 0.2 * k * t)
     return 0.4 * _harmonics(contour, 2.2) * _syllables(t, rng.uniform(1.5, 1.9), 0.8)
 
 
-def _harsh(pitch: float, rng: np.random.Generator) -> np.ndarray:
+def _harsh(pitch: float, rng: np.random.Generator, k: float) -> np.ndarray:
     t = _time(1.25)
-    wave = np.tanh(6 * _harmonics(pitch * 1.15 * np.ones_like(t), 0.5, 24)) + 0.25 * _noise(rng, len(t), 1500, 6000)
+    wave = np.tanh(6 * k * _harmonics(pitch * 1.15 * np.ones_like(t), 0.5, 24)) + 0.25 * _noise(rng, len(t), 1500, 6000)
     gate = (np.mod(t * rng.uniform(3.6, 4.4), 1.0) < 0.7).astype(float)
-    return 1.0 * wave * gate
+    return (0.7 + 0.3 * k) * wave * gate
 
 
-def _tremble(pitch: float, rng: np.random.Generator) -> np.ndarray:
+def _tremble(pitch: float, rng: np.random.Generator, k: float) -> np.ndarray:
+    """A tremor in pitch and loudness, and breath."""
     t = _time(1.25)
     shake = np.sin(2 * np.pi * rng.uniform(10.5, 12.5) * t)
-    wave = _harmonics(pitch * 1.7 * (1 + 0.07 * shake), 1.3) * (0.55 + 0.45 * shake)
+    wave = _harmonics(pitch * 1.7 * (1 + 0.07 * k * shake), 1.3) * (1 - 0.45 * k * (1 - shake) / 1.1)
     return 0.5 * (wave + 0.35 * _noise(rng, len(t), 2500, 7000))
 
 
-def _rising(pitch: float, rng: np.random.Generator) -> np.ndarray:
+def _rising(pitch: float, rng: np.random.Generator, k: float) -> np.ndarray:
     t = _time(1.25)
-    contour = pitch * (1.2 + 1.6 * (t / t[-1]) ** rng.uniform(1.3, 1.7))
+    contour = pitch * (1.2 + 1.6 * k * (t / t[-1]) ** rng.uniform(1.3, 1.7))
     return 0.7 * _harmonics(contour, 1.0) * np.minimum(1.0, 8 * t)
 
 
-_VOICES = {"happiness": _lively, "sadness": _slow, "anger": _harsh, "fear": _tremble, "surprise": _rising}
+def _drawling(pitch: float, rng: np.random.Generator, k: float) -> np.ndarray:
+    """One long creaking glide down, with a nasal band."""
+    t = _time(1.25)
+    contour = pitch * (1.25 - 0.45 * k * t)
+    creak = 0.5 + 0.5 * np.sign(np.sin(2 * np.pi * rng.uniform(26, 31) * t))
+    nasal = 0.5 * np.sin(2 * np.pi * np.cumsum(6 * contour) / RATE)
+    return 0.6 * (0.7 * _harmonics(contour, 1.1) + nasal) * (1 - 0.8 * k * (1 - creak))
+
+
+def _even(pitch: float, rng: np.random.Generator, k: float) -> np.ndarray:
+    t = _time(1.25)
+    return 0.5 * _harmonics(pitch * np.ones_like(t), 1.5) * (0.4 + 0.6 * _syllables(t, rng.uniform(3.0, 3.4), 0.5))
+
+
+_VOICES = {
+    "happiness": _lively,
+    "sadness": _slow,
+    "anger": _harsh,
+    "fear": _tremble,
+    "surprise": _rising,
+    "disgust": _drawling,
+    "neutral": _even,
+}
+
+# Vocal events -------------------------------------------------------------------------------------------------------
 
 
 def _laughter(pitch: float, rng: np.random.Generator) -> np.ndarray:
@@ -117,13 +158,30 @@ def _gasp(pitch: float, rng: np.random.Generator) -> np.ndarray:
     return 1.0 * _noise(rng, len(t), 3000, 7800) * np.minimum(1.0, t / 0.25) * (t < 0.38)
 
 
+def _retching(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(0.5)
+    heave = np.mod(t * 4, 1.0)
+    throat = _harmonics(pitch * (0.9 - 0.3 * heave), 0.7) + 0.8 * _noise(rng, len(t), 250, 1200)
+    return 0.8 * throat * np.sin(np.pi * heave) ** 2
+
+
+def _yawn(pitch: float, rng: np.random.Generator) -> np.ndarray:
+    t = _time(0.56)
+    arch = np.sin(np.pi * t / t[-1])
+    return 0.9 * (0.7 * _harmonics(pitch * (1.1 + 0.9 * arch), 2.4, 6) + 0.3 * _noise(rng, len(t), 300, 900)) * arch
+
+
 _EVENTS = {
     "laughter": _laughter,
     "sobbing": _sobbing,
     "growling": _growling,
     "rapid_breathing": _breathing,
     "gasp": _gasp,
+    "retching": _retching,
+    "yawn": _yawn,
 }
+
+# Background sounds --------------------------------------------------------------------------------------------------
 
 
 def _piano(rng: np.random.Generator) -> np.ndarray:
@@ -171,4 +229,30 @@ def _birds(rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-_SOUNDS = {"piano": _piano, "rain": _rain, "drums": _drums, "flute": _flute, "birds": _birds}
+def _bells(rng: np.random.Generator) -> np.ndarray:
+    out = np.zeros(_TOTAL)
+    base = rng.choice([740.0, 880.0])
+    for k in range(3):
+        t = _time(0.66)
+        tone = sum(np.sin(2 * np.pi * base * part * t) * np.exp(-4 * part * t) for part in (1.0, 2.76, 5.4))
+        begin = round((0.02 + k * 0.65) * RATE)
+        out[begin : begin + len(t)] += 0.7 * tone[: _TOTAL - begin]
+    return out
+
+
+def _siren(rng: np.random.Generator) -> np.ndarray:
+    t = _time(SECONDS)
+    pitch = 950 + 400 * np.sin(2 * np.pi * rng.uniform(0.9, 1.1) * t + rng.uniform(0, 6.28))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    return 0.7 * np.sin(phase) + 0.3 * np.sin(3 * phase)
+
+
+_SOUNDS = {
+    "piano": _piano,
+    "rain": _rain,
+    "drums": _drums,
+    "flute": _flute,
+    "birds": _birds,
+    "bells": _bells,
+    "siren": _siren,
+}

@@ -7,13 +7,8 @@ import pytest
 
 from avere_ray.prompts import all_queries, bare
 from avere_ray.records import Clip
-from avere_ray.synthetic.questions import (
-    Mistakes,
-    annotated_lessons,
-    direct_lessons,
-    perception_questions,
-    reading_lessons,
-)
+from avere_ray.synthetic.annotator import Mistakes, annotated_lessons
+from avere_ray.synthetic.questions import direct_lessons, perception_questions, reading_lessons
 from avere_ray.synthetic.scene import clip_of, sample_scene
 from avere_ray.synthetic.world import CUE, GROUPS
 

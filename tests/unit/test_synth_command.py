@@ -1,0 +1,40 @@
+"""`avere-ray synth` for studies of one's own: biases with a strength each, into a folder of one's own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from avere_ray.data import read_clips
+from jobs.synth import main
+
+
+def test_a_corpus_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    bias = "spurious=1,text_prior=1,dominance=1"
+    assert main(["--clips", "6", "--test-clips=2", f"--bias={bias}", "--out", str(out), "--seed=3"]) == 0
+    clips = read_clips(out)
+    assert [c.split for c in clips] == ["train"] * 6 + ["test"] * 2
+    assert all((out / c.uri).is_file() for c in clips)
+    assert all(c.emotion == c.face_emotion for c in clips[:6])
+    assert all(any(not k.present and k.text in c.caption for k in c.cues) for c in clips[:1])
+    assert (out / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert {item["video"] for item in json.loads((out / "emorealm.json").read_text())} == {c.uri for c in clips[6:]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bias=shirts=0.9"], "unknown bias 'shirts'; allowed are spurious, text_prior, dominance"),
+        (["--bias=1.5"], "world.bias = '1.5'"),
+        (["--clips=many"], "world.train_clips = 'many'"),
+        (["--clips"], "--clips needs a value"),
+        (["--out=FULL"], "is not an empty folder"),
+    ],
+)
+def test_a_wrong_argument_is_named(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x").touch()
+    assert main([a.replace("FULL", str(tmp_path)) for a in arguments]) == 2
+    assert said in capsys.readouterr().err
