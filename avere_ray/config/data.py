@@ -22,6 +22,8 @@ class WorldConfig(Section):
     """Share of training captions that name the emotion's stereotyped cue though it is not there."""
     dominance: Share = 0.0
     """Share of training clips with disagreeing face and voice that are labelled with the emotion of the face."""
+    speech: Literal["tones", "espeak-ng"] = "tones"
+    """What voices are: hummed tones, or sentences through espeak-ng, which must be installed."""
     corrupt_clips: Annotated[int, Field(ge=0)] = 0
     """Broken mp4 files put among the training clips, to see how they are accounted for."""
 

@@ -18,6 +18,7 @@ from avere_ray.synthetic.annotator import captioned
 from avere_ray.synthetic.draw import FPS, SIZE, draw_frames
 from avere_ray.synthetic.scene import Scene, clip_of, sample_scene
 from avere_ray.synthetic.sheet import contact_sheet
+from avere_ray.synthetic.speech import PROGRAM, check_speech
 from avere_ray.synthetic.voice import RATE, make_waveform
 
 CLIP_TABLE = "clips.parquet"
@@ -39,6 +40,8 @@ class CorpusSpec:
     """Share of training captions that name the emotion's stereotyped cue though it is not there."""
     dominance: float = 0.0
     """Share of training clips with disagreeing face and voice that are labelled with the emotion of the face."""
+    speech: str = "tones"
+    """Voices: "tones", or sentences through "espeak-ng"."""
     corrupt_clips: int = 0
     """Training clips that are broken on purpose."""
 
@@ -60,14 +63,17 @@ def write_corpus(folder: Path, spec: CorpusSpec, *, workers: int, progress: Prog
     """Draws every scene, writes the mp4 files, the clip table, the benchmark and a contact sheet; returns the clips.
 
     Raises:
+        InputError: speech is asked for and espeak-ng is not installed.
         StorageError: the disk is full or the folder cannot be written.
     """
+    if spec.speech == PROGRAM:
+        check_speech()
     scenes = plan_scenes(spec)
     (folder / "media").mkdir(parents=True, exist_ok=True)
     write_png(folder / SHEET, contact_sheet(scenes))
     clips: list[Clip] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for clip in pool.map(_write_one, [(folder, scene) for scene in scenes], chunksize=8):
+        for clip in pool.map(_write_one, [(folder, scene, spec.speech) for scene in scenes], chunksize=8):
             clips.append(_annotated(clip, spec))
             progress(len(clips), len(scenes))
     _break_some([c for c in clips if c.split == "train"][: spec.corrupt_clips], folder)
@@ -76,10 +82,10 @@ def write_corpus(folder: Path, spec: CorpusSpec, *, workers: int, progress: Prog
     return clips
 
 
-def _write_one(job: tuple[Path, Scene]) -> Clip:
-    folder, scene = job
+def _write_one(job: tuple[Path, Scene, str]) -> Clip:
+    folder, scene, speech = job
     uri = f"media/{scene.scene_id}.mp4"
-    write_clip(scene, folder / uri)
+    write_clip(scene, folder / uri, speech=speech == PROGRAM)
     return clip_of(scene, uri)
 
 
@@ -94,10 +100,11 @@ def _annotated(clip: Clip, spec: CorpusSpec) -> Clip:
     )
 
 
-def write_clip(scene: Scene, path: Path) -> None:
-    """One scene as an mp4 file, moved into place when complete.
+def write_clip(scene: Scene, path: Path, *, speech: bool = False) -> None:
+    """One scene as an mp4 file, moved into place when complete; `speech`: see `make_waveform`.
 
     Raises:
+        InputError: see `make_waveform`.
         StorageError: see `atomic_path`.
     """
     import av
@@ -112,7 +119,7 @@ def write_clip(scene: Scene, path: Path) -> None:
         for image in draw_frames(scene):
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(video.encode(None))
-        wave = make_waveform(scene)
+        wave = make_waveform(scene, speech=speech)
         for start in range(0, len(wave), 1024):
             block = av.AudioFrame.from_ndarray(wave[None, start : start + 1024].copy(), format="fltp", layout="mono")
             block.sample_rate, block.pts, block.time_base = RATE, start, Fraction(1, RATE)

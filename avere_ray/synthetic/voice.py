@@ -4,21 +4,30 @@ import numpy as np
 
 from avere_ray.synthetic.draw import SECONDS
 from avere_ray.synthetic.scene import Scene
+from avere_ray.synthetic.speech import speak
 
 RATE = 16_000
 """Samples per second."""
 _TOTAL = round(SECONDS * RATE)
 
 
-def make_waveform(scene: Scene) -> np.ndarray:
+def make_waveform(scene: Scene, *, speech: bool = False) -> np.ndarray:
     """Waveform of a scene, float32 [SECONDS * RATE], mono, in [-1, 1].
 
     Each part has random numbers of its own, so that changing one cue leaves the others as they were.
+
+    Args:
+        scene: what is heard.
+        speech: the voice says a sentence (espeak-ng) instead of humming.
+
+    Raises:
+        InputError: see `speak`.
     """
     pitch = float(np.random.default_rng([scene.identity, 11]).uniform(110.0, 210.0))
     rng = _random(scene, "voice")
     start = rng.uniform(0.02, 0.12)
-    wave = 0.5 * _place(_VOICES[scene.voice](pitch, rng, scene.intensity), start=start)
+    voice = _spoken(scene) if speech else _VOICES[scene.voice](pitch, rng, scene.intensity)
+    wave = 0.5 * _place(voice, start=start)
     for name in scene.events:
         rng = _random(scene, "event")
         start = rng.uniform(1.38, 1.44)
@@ -28,6 +37,14 @@ def make_waveform(scene: Scene) -> np.ndarray:
     wave += loudness * _SOUNDS[scene.sound](rng)
     wave += 0.003 * _random(scene, "hiss").standard_normal(_TOTAL)
     return np.clip(wave, -1.0, 1.0).astype(np.float32)
+
+
+def _spoken(scene: Scene) -> np.ndarray:
+    """A sentence that is over before vocal events begin."""
+    rng = _random(scene, "speech")
+    sentence = int(rng.integers(1 << 16))
+    wave = speak(scene.voice, woman=scene.identity % 2 == 1, sentence=sentence, intensity=scene.intensity, rate=RATE)
+    return 0.8 * wave[: round(1.3 * RATE)]
 
 
 def _random(scene: Scene, part: str) -> np.random.Generator:

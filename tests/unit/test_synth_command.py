@@ -1,11 +1,16 @@
 """`avere-ray synth` for studies of one's own: biases with a strength each, into a folder of one's own."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from avere_ray.data import read_clips
+from avere_ray.synthetic.scene import sample_scene
+from avere_ray.synthetic.speech import PROGRAM, speak
+from avere_ray.synthetic.voice import make_waveform
 from jobs.synth import main
 
 
@@ -38,3 +43,31 @@ def test_a_wrong_argument_is_named(
     (tmp_path / "x").touch()
     assert main([a.replace("FULL", str(tmp_path)) for a in arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_speech_without_espeak_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["--clips=2", "--world.speech=espeak-ng", f"--out={tmp_path / 'study'}"]) != 0
+    assert "espeak-ng" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.skipif(shutil.which(PROGRAM) is None, reason=f"{PROGRAM} is not installed")
+def test_a_spoken_voice_tells_its_emotion_by_prosody() -> None:
+    def spoken(emotion: str) -> np.ndarray:
+        return speak(emotion, woman=False, sentence=0, intensity=1.0, rate=16_000)
+
+    assert len(spoken("sadness")) > 1.3 * len(spoken("fear"))  # slow against fast
+    low, high = (_centroid(spoken(e)) for e in ("sadness", "surprise"))
+    assert low < high
+    scene = sample_scene("x", "train", 0, bias=0.9, mismatch=0.0)
+    wave = make_waveform(scene, speech=True)
+    assert wave.shape == make_waveform(scene).shape and np.isfinite(wave).all()
+    assert (wave == make_waveform(scene, speech=True)).all()
+
+
+def _centroid(wave: np.ndarray) -> float:
+    power = np.abs(np.fft.rfft(wave)) ** 2
+    return float((power * np.arange(len(power))).sum() / power.sum() / len(wave))
