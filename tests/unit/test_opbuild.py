@@ -25,9 +25,12 @@ def test_a_lock_is_removed_when_it_is_old_and_nobody_has_it_open(tmp_path: Path)
 def test_a_second_builder_waits_and_says_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opbuild, "_WAIT_S", 0.0)
     lock = tmp_path / "op.lock"
-    with opbuild.one_at_a_time(lock), pytest.raises(TrainingError, match="another process has held"):
-        with opbuild.one_at_a_time(lock):
-            pass
+    with (
+        opbuild.one_at_a_time(lock),
+        pytest.raises(TrainingError, match="another process has held"),
+        opbuild.one_at_a_time(lock),
+    ):
+        pass
     with opbuild.one_at_a_time(lock):
         pass
 
