@@ -8,7 +8,7 @@
 ACCEL  ?= cpu
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 ARGS   ?=
-SPREAD := --numprocesses=logical --maxprocesses=4 --dist=loadgroup
+SPREAD := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 BIN   := .venv/bin
 KEY   := $(shell cat pyproject.toml constraints.txt avere_ray/environment.py | cksum | cut -d ' ' -f 1)

@@ -68,8 +68,14 @@ def _wait_for_port(port: int, head: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _submit(cluster: dict[str, str], *entrypoint: str) -> subprocess.CompletedProcess[str]:
+    """Submits and follows a job; the dashboard answers before the node can take jobs, so that is waited for."""
     command = [RAY, "job", "submit", "--working-dir", ".", "--", *entrypoint]
-    return subprocess.run(command, cwd=runs.ROOT, env=cluster, capture_output=True, text=True, timeout=600)
+    limit = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, cwd=runs.ROOT, env=cluster, capture_output=True, text=True, timeout=600)
+        if "No available agent" not in done.stderr + done.stdout or time.monotonic() > limit:
+            return done
+        time.sleep(2)
 
 
 def test_the_pipeline_runs_as_a_submitted_job(cluster: dict[str, str], tmp_path: Path) -> None:
