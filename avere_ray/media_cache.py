@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, Policy, Processor, clip_fps
-from avere_ray.backbones.qwen2_5_omni.processor import MediaShape
+from avere_ray.backbones.types import MediaEmbeds, MediaShape, Policy, Processor, clip_fps
 from avere_ray.embed_folder import EmbedFolder, Encoded
 from avere_ray.modality import apply_swap, partner_ids
 from avere_ray.records import DecodedClip, ModalitySwap, PreferencePair
@@ -235,7 +234,7 @@ def irrelevant_swap(pair: PreferencePair) -> ModalitySwap | None:
 def tower_digest(policy: Policy) -> str:
     """Digest of the towers' weights and dtype."""
     sha = hashlib.sha256()
-    for tower in (policy.core.visual, policy.core.audio_tower):
+    for tower in policy.towers():
         for name, value in sorted(tower.state_dict().items()):
             sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             sha.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
