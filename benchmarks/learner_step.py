@@ -28,9 +28,9 @@ from typing import Any
 
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import AudioFeatures, MediaEmbeds, Policy, Sample, VideoFeatures, add_lora
+from avere_ray.backbones.qwen2_5_omni import Policy, add_lora
 from avere_ray.backbones.qwen2_5_omni.policy import ATTENTION
-from avere_ray.backbones.qwen2_5_omni.processor import MediaShape
+from avere_ray.backbones.types import AudioFeatures, MediaEmbeds, MediaShape, Sample, VideoFeatures
 from avere_ray.logprobs import branch_logps, token_logps
 from benchmarks.flops import baseline_flops, tree_flops
 from benchmarks.loss import step_loss

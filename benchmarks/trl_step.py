@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import LORA_TARGETS, Policy, Sample, add_lora
-from avere_ray.config import LossConfig
-from avere_ray.losses import PairBatch, PairLogps, make_objective
+from avere_ray.backbones.qwen2_5_omni import LORA_TARGETS, Policy, add_lora
+from avere_ray.backbones.types import Sample
+from avere_ray.losses import PairBatch, PairLogps
 from avere_ray.tree import Branch
+from benchmarks.loss import BETA, plain_dpo
 from benchmarks.shapes import SHAPES, Shape, make_policy
 from benchmarks.timing import seconds_of
-
-BETA = 0.1
 
 
 def measure(shape_name: str, device_name: str, repeats: int) -> dict[str, Any]:
@@ -164,7 +163,7 @@ def _sample(prompt: Sequence[int], response: Sequence[int]) -> Sample:
 
 def _our_step(policy: Policy, samples: Sequence[Sample], *, known: bool) -> Callable[[], float]:
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-12)
-    objective = make_objective(LossConfig(kind="dpo", beta=BETA))
+    objective = plain_dpo()
     device = policy.device
     pair = PairBatch(
         weights_PK=torch.ones(1, 1, device=device),

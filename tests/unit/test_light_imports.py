@@ -1,5 +1,6 @@
 """`--help` and the plain modules answer at once, because nothing heavy is imported for them."""
 
+import json
 import subprocess
 import sys
 
@@ -23,6 +24,34 @@ LIGHT_MODULES = (
     "jobs.command",
     "jobs.main",
 )
+
+
+BARE_MACHINE = (
+    *("ray", "vllm", "deepspeed", "pydantic", "pydantic_settings", "pyarrow", "mlflow", "av"),
+    "mistral_common",  # comes with vLLM
+)
+"""Libraries that a machine lent for a benchmark need not have; torch, transformers and peft it has."""
+LEARNER_FLOOR = (
+    "avere_ray.backbones",
+    "avere_ray.backbones.qwen2_5_omni",
+    "avere_ray.losses",
+    "avere_ray.reference",
+    "avere_ray.learner.objective",
+    "benchmarks.learner_step",
+    "benchmarks.trl_step",
+)
+BLOCK = f"""
+import sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] in {BARE_MACHINE!r} else self.finder.find_spec(name, path, target)
+sys.meta_path = [Without(finder) for finder in sys.meta_path]
+"""
+"""Makes the rest of a program find none of them, as if they were not installed."""
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +83,20 @@ def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
 @pytest.mark.parametrize("module", LIGHT_MODULES)
 def test_a_plain_module_imports_nothing_heavy(module: str) -> None:
     assert heavy_after(f"import {module}")[1] == []
+
+
+def test_the_learner_floor_needs_torch_transformers_and_peft_alone() -> None:
+    """Imports, and takes the benchmark's steps on the smallest shape."""
+    done = run_python(
+        f"{BLOCK}\nimport {', '.join(LEARNER_FLOOR)}\nfrom benchmarks.learner_step import main\n"
+        "raise SystemExit(main(['--shape', 'mini', '--repeats', '1', '--json']))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["shape"] == "mini"
+
+
+def test_what_a_bare_machine_lacks_is_really_kept_out() -> None:
+    assert "No" in run_python(f"{BLOCK}\ntry:\n    import pydantic\nexcept ImportError:\n    print('No')").stdout
 
 
 def test_the_check_sees_what_it_looks_for() -> None:
