@@ -1,6 +1,6 @@
 """One DPO step of TRL against one of ours: the language tower alone, one chosen and one rejected response.
 
-`python -m benchmarks.trl_step [--device cpu|cuda] [--shape small|standard|7b-layer] [--repeats N] [--json]`
+`python -m benchmarks.trl_step [--device cpu|cuda] [--shape mini|small|standard|7b-layer] [--repeats N] [--json]`
 
 TRL's DPOTrainer runs its own data preparation, collator and `training_step` on a Qwen2 language model; ours runs the
 tree over the same token ids with the same weights and the same LoRA adapter. Sigmoid loss, beta 0.1, reference by
@@ -202,7 +202,7 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--shape", choices=("small", "standard", "7b-layer"), default="standard")
+    parser.add_argument("--shape", choices=("mini", "small", "standard", "7b-layer"), default="standard")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args(argv)
