@@ -82,15 +82,17 @@ class MediaCache:
         """A clip's own media, encoded if they were not yet."""
         return self._ensure(policy, {clip_id: lambda: self.load(clip_id)})[clip_id]
 
-    def ensure(self, policy: Policy, pairs: Sequence[PreferencePair], *, irrelevant: bool = False) -> None:
-        """Makes sure that the media of these pairs are encoded: their own, the mismatched ones, and with `irrelevant`
-        those in which only the other modality is replaced."""
+    def ensure(
+        self, policy: Policy, pairs: Sequence[PreferencePair], *, relevant: bool = True, irrelevant: bool = False
+    ) -> None:
+        """Makes sure that the media of these pairs are encoded: their own, with `relevant` the mismatched ones, with
+        `irrelevant` those in which only the other modality is replaced."""
         decoded = _Loader(self.load)
         wanted: dict[str, Callable[[], DecodedClip]] = {}
         for pair in pairs:
             if not pair.clip_id:
                 continue
-            for swap in (None, pair.swap, irrelevant_swap(pair) if irrelevant else None):
+            for swap in (None, pair.swap if relevant else None, irrelevant_swap(pair) if irrelevant else None):
                 wanted[_name(pair, swap)] = decoded.maker(pair, swap)
         self._ensure(policy, wanted)
 

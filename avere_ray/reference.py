@@ -45,7 +45,7 @@ class AdapterOff:
 
     def rows(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[Sample]]:
         """The branches of pairs, their media encoded."""
-        self.media.ensure(self.policy, pairs, irrelevant=self.wanted.irrelevant)
+        self.media.ensure(self.policy, pairs, relevant=self.wanted.relevant, irrelevant=self.wanted.irrelevant)
         return [pair_samples(self.media, pair, self.wanted) for pair in pairs]
 
     def score(self, row: ByBranch[Sample]) -> ByBranch[float]:

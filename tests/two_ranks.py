@@ -31,7 +31,11 @@ def main(folder: Path, tuning: str, stage: int) -> None:
     rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
+        "gloo",
+        init_method=f"file://{folder / 'meet'}",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=150),
     )
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(os.getppid()))  # names the shared memory of this pair
     train_cfg = TrainConfig.model_validate({"zero_stage": stage, "learning_rate": 1e-3})

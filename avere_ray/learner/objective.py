@@ -61,9 +61,14 @@ class PairObjective:
         self.quiet = Wanted(**(nothing if needs.swap_gradient else swaps), text_prior=own_text)
 
     def rows(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[Sample]]:
-        """The branches that are differentiated; the media of all branches are encoded."""
+        """The branches that are differentiated; the media of all branches that the loss reads are encoded."""
         needs = self.loss.needs
-        self.media.ensure(self.policy, pairs, irrelevant=needs.irrelevant or needs.irrelevant_rejects)
+        self.media.ensure(
+            self.policy,
+            pairs,
+            relevant=needs.relevant or needs.relevant_rejects,
+            irrelevant=needs.irrelevant or needs.irrelevant_rejects,
+        )
         return [pair_samples(self.media, pair, self.graded) for pair in pairs]
 
     def score(self, forward: Forward, pairs: Sequence[PreferencePair], rows: Sequence[ByBranch[Sample]]) -> Scored:

@@ -3,8 +3,6 @@
 On the tiny base, with one GPU. They are skipped with their reason where there is none; see `tests/conftest.py`.
 """
 
-import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +57,13 @@ def test_flex_gives_the_values_and_gradients_of_the_dense_mask(dtype: torch.dtyp
 
 
 @pytest.fixture(scope="module")
-def policy() -> Iterator[Any]:
-    """The tiny base on the GPU with an adapter that changes what it says."""
-    lora = backbone(MODEL.backbone).add_lora(load_policy(MODEL, device=DEVICE), rank=8, alpha=32.0, seed=0)
-    yield lora
-    lora.thinker.unload()
+def policy() -> Any:
+    """The tiny base on the GPU with a fresh adapter."""
+    return fresh_policy()
+
+
+def fresh_policy() -> Any:
+    return backbone(MODEL.backbone).add_lora(load_policy(MODEL, device=DEVICE), rank=8, alpha=32.0, seed=0)
 
 
 def test_a_bfloat16_step_lowers_the_loss(policy: Any) -> None:
@@ -89,28 +89,25 @@ def test_a_bfloat16_step_lowers_the_loss(policy: Any) -> None:
 
 def test_the_gpu_gives_the_log_probs_of_the_cpu(policy: Any) -> None:
     plain = load_policy(MODEL.model_copy(update={"dtype": "float32"}))
-    with policy.without_adapter():
-        scored = [
-            AdapterOff(p, MediaCache(processor=p.processor, load=Clips())).figures(PAIRS) for p in (policy, plain)
-        ]
+    scored = [AdapterOff(p, MediaCache(processor=p.processor, load=Clips())).figures(PAIRS) for p in (policy, plain)]
     for ours, exact in zip(*scored, strict=True):
         assert ours.flat() == pytest.approx(exact.flat(), abs=5.0)  # summed over responses of up to 50 tokens
 
 
-def test_the_engine_gives_what_the_learner_gives_for_base_and_adapter(policy: Any, tmp_path: Path) -> None:
+def test_the_engine_gives_what_the_learner_gives_for_base_and_adapter(tmp_path: Path) -> None:
     from avere_ray.engine import Engine
 
-    family, changed = backbone(MODEL.backbone), copy.deepcopy(policy)
+    changed = fresh_policy().eval()
     with torch.no_grad():
         for name, value in changed.named_parameters():
             if "lora_B" in name:
                 value.normal_(0.0, 0.05)
-    family.save_adapter(changed, tmp_path)
+    backbone(MODEL.backbone).save_adapter(changed, tmp_path)
     rollout = RolloutConfig(num_gpus=1, gpu_memory_utilization=0.3, max_model_len=512, batch_queries=4)
     decode = DecodeConfig(frames=4, height=84, width=84, max_duration_s=10)
     engine = Engine(MODEL, rollout, lora_rank=8, decode=decode)
     clip, prompt = make_clip("a"), PAIRS[0].prompt
-    response = policy.processor.response_ids(PAIRS[0].chosen)
+    response = changed.processor.response_ids(PAIRS[0].chosen)
     seen = {}
     for version in (0, 1):
         engine.load_adapter(tmp_path, version)

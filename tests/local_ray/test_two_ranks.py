@@ -1,7 +1,7 @@
 """Two workers whose pairs differ in media, swaps and number, and one of whose values is not finite: nobody waits, all
 stop together.
 
-Without Ray: a run's objective over two processes with gloo and DeepSpeed, whose collectives give up after a minute.
+Without Ray: a run's objective over two processes with gloo and DeepSpeed, whose collectives give up in time.
 """
 
 import json
@@ -54,7 +54,7 @@ def run_both(folder: Path, tuning: str, stage: int) -> list[dict[str, Any]]:
         for rank in range(2)
     ]
     try:
-        outputs = [p.communicate(timeout=240)[0] for p in processes]
+        outputs = [p.communicate(timeout=280)[0] for p in processes]
     finally:
         for process in processes:
             if process.poll() is None:

@@ -74,6 +74,12 @@ def test_the_passes_of_a_micro_batch_do_not_depend_on_its_pairs(make, name):
     assert counts[0] == {"vista_dpo": 3, "mod_dpo": 3, "mod_dpo_pp": 3, "own text prior": 3, "adaptive": 3}.get(name, 2)
 
 
+def test_a_loss_that_reads_no_swapped_input_encodes_none(make):
+    objective = make(kind="dpo")
+    _score(objective, PAIRS[:2])
+    assert objective.media.encoder_calls == 2  # the clip's own video and sound
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
