@@ -25,7 +25,7 @@ from avere_ray.tree import Segment, TreeRow
 
 Kernel = Literal["blocks", "flex", "dense"]
 FLEX_BLOCK = 128
-"""Rows of FlexAttention have a multiple of this many nodes."""
+"""Rows of FlexAttention have a multiple of this many nodes, twice as many at least: torch compiles sizes of 1 apart."""
 BLOCK = 256
 """Subtrees of at most this many nodes become one block; longer segments below a fork are cut to this length."""
 
@@ -70,7 +70,7 @@ def make_layout(row: TreeRow, kernel: Kernel, device: torch.device) -> Layout:
 
 def padded_size(nodes: int, kernel: Kernel) -> int:
     """Length of a row of so many nodes as a kernel takes it."""
-    return -(-nodes // FLEX_BLOCK) * FLEX_BLOCK if kernel == "flex" else nodes
+    return max(2, -(-nodes // FLEX_BLOCK)) * FLEX_BLOCK if kernel == "flex" else nodes
 
 
 def dense_mask(exits: torch.Tensor) -> torch.Tensor:

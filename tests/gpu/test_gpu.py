@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from avere_ray.attention import FLEX_BLOCK, make_layout, tree_attention
+from avere_ray.attention import make_layout, padded_size, tree_attention
 from avere_ray.backbones import backbone, load_policy
 from avere_ray.config import DecodeConfig, LossConfig, ModelConfig, RolloutConfig
 from avere_ray.learner.objective import PairObjective, reference_branches
@@ -40,7 +40,7 @@ def test_flex_gives_the_values_and_gradients_of_the_dense_mask(dtype: torch.dtyp
     counters.clear()
     for longer in (1, 4, 9):
         row, found = tree_row(longer), {}
-        size = -(-row.size // FLEX_BLOCK) * FLEX_BLOCK
+        size = padded_size(row.size, "flex")
         random = torch.Generator().manual_seed(longer)
         values = [torch.randn(1, heads, size, 32, generator=random) for heads in (4, 2, 2)]
         weights = torch.randn(1, 4, row.size, 32, generator=random).to(DEVICE)

@@ -63,7 +63,7 @@ def test_flex_rows_come_in_few_lengths_and_their_padding_sees_itself_alone(nodes
     row = _row([[[1] * nodes + [2], [1] * nodes + [3]]])
     exits = make_layout(row, "flex", CPU).exits
     assert len(exits) % FLEX_BLOCK == 0
-    assert 0 <= len(exits) - row.size < FLEX_BLOCK
+    assert 0 <= len(exits) - row.size < (FLEX_BLOCK if row.size > FLEX_BLOCK else 2 * FLEX_BLOCK)
     seen = dense_mask(exits)[0, 0]
     assert torch.equal(seen[row.size :], torch.eye(len(exits), dtype=torch.bool)[row.size :])
     assert not seen[: row.size, row.size :].any()
@@ -71,7 +71,7 @@ def test_flex_rows_come_in_few_lengths_and_their_padding_sees_itself_alone(nodes
 
 
 def test_one_compiled_kernel_serves_rows_of_all_lengths():
-    """What torch compiles for the first two lengths is what it has for the others."""
+    """What torch compiles for the first length is what it has for the others."""
     from torch.nn.attention.flex_attention import flex_attention
 
     graphs = []
@@ -82,7 +82,7 @@ def test_one_compiled_kernel_serves_rows_of_all_lengths():
 
     torch.compiler.reset()
     kernel = torch.compile(flex_attention, dynamic=True, backend=count)
-    for nodes in (100, 200, 300, 500, 700):
+    for nodes in (100, 300, 700):
         layout = make_layout(_row([[[1] * nodes + [2], [1] * nodes + [3, 4]]]), "flex", CPU)
         kernel(*(x.float() for x in _heads(len(layout.exits), 0)), block_mask=layout.mask, scale=0.5, enable_gqa=True)
     torch.compiler.reset()
