@@ -196,7 +196,7 @@ def precisions():
 
 
 def test_bfloat16_gradients_point_where_those_of_float32_do(precisions):
-    """Bounds stated in docs/design.md: per weight matrix of the adapter, cosine above 0.98 and norm within a tenth."""
+    """Bounds stated in docs/design.md: per matrix of the adapter, cosine above 0.999 and norm within 3 %."""
     found = []
     for policy in precisions:
         lora = add_lora(policy, rank=8, alpha=32.0, seed=0)
@@ -207,15 +207,16 @@ def test_bfloat16_gradients_point_where_those_of_float32_do(precisions):
         lora.thinker.unload()
     for name, exact in found[0].items():
         rounded = found[1][name]
-        assert torch.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.98, name
-        assert abs(rounded.norm() / exact.norm() - 1) < 0.1, name
+        assert torch.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.999, name
+        assert abs(rounded.norm() / exact.norm() - 1) < 0.03, name
 
 
-def test_bfloat16_stays_within_a_tenth_of_a_nat_per_token(precisions):
+def test_bfloat16_stays_within_a_twentieth_of_a_nat_per_token(precisions):
     full, half = precisions
     rows = [[_sample(full, *INPUTS[name], text) for text in TEXTS] for name in INPUTS]
     with torch.no_grad():
         exact, rounded = (p(rows, _media(p), per_token=True) for p in (full, half))
     assert rounded.dtype == torch.float32
-    assert (exact - rounded).abs().mean() < 0.1
+    assert (exact - rounded).abs().mean() < 0.05
+    assert (exact - rounded).abs().max() < 0.25
     assert not torch.equal(exact, rounded)
