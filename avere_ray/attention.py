@@ -5,8 +5,8 @@ ways to compute that, equal up to rounding:
 
 - `blocks` (CPU): the row is cut into runs of queries; each attends to its ancestors' keys alone, so no product is
   formed that the mask would throw away, apart from those inside a block.
-- `flex` (GPU): FlexAttention with that comparison as its mask; compiled once, for any length. Rows are padded to a
-  multiple of its block, so that lengths come in few sizes; a node of the padding sees itself alone.
+- `flex` (GPU): FlexAttention with that comparison as its mask; compiled for the first length, then once for all others.
+  Rows are padded to a multiple of its block, so that lengths come in few sizes; padding sees itself alone.
 - `dense`: one boolean mask over all pairs of nodes; the plain truth that the others are held against.
 
 Legend: N = nodes, Q = queries of a block, K = keys of a block, H = heads, G = key and value heads, E = head dimension.
@@ -201,7 +201,7 @@ def _flex_mask(exits: torch.Tensor) -> Any:
 
 @cache
 def _compiled_flex(compiled: bool) -> Callable[..., Any]:
-    """FlexAttention; compiled once for all lengths on GPU, as it is elsewhere."""
+    """FlexAttention; compiled with open lengths on GPU, as it is elsewhere."""
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention

@@ -34,7 +34,7 @@ def tree_row(longer: int) -> Any:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_flex_gives_the_values_and_gradients_of_the_dense_mask(dtype: torch.dtype) -> None:
-    """Rows of several lengths, with several heads to a key, and one compiled graph a direction for all of them."""
+    """Rows of several lengths, with several heads to a key; compiled for the first length, then once for all others."""
     from torch._dynamo.utils import counters
 
     counters.clear()
@@ -53,7 +53,7 @@ def test_flex_gives_the_values_and_gradients_of_the_dense_mask(dtype: torch.dtyp
         bound = 2e-3 if dtype == torch.float32 else 6e-2
         for ours, plain in zip(found["flex"], found["dense"], strict=True):
             torch.testing.assert_close(ours.float(), plain.float(), atol=bound, rtol=bound)
-    assert counters["stats"]["unique_graphs"] <= 1
+    assert counters["stats"]["unique_graphs"] <= 2
 
 
 @pytest.fixture(scope="module")
