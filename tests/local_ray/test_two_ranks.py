@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("tuning", "stage"),
     [("lora", 3), ("full with projectors", 3), ("lora", 1)],
