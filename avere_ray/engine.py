@@ -134,7 +134,7 @@ def request_seed(seed: int, query_id: str) -> int:
 
 def media_limits(decode: DecodeConfig) -> dict[str, Any]:
     """Largest media of one request. vLLM warms up on media of this size; without it, on gigabytes."""
-    video = {"count": 1, "num_frames": decode.frames, "width": decode.width, "height": decode.height}
+    video = {"count": 1, "num_frames": decode.most_frames, "width": decode.width, "height": decode.height}
     return {"video": video, "audio": {"count": 1, "length": round(decode.max_duration_s * 16_000)}, "image": 0}
 
 
@@ -158,8 +158,13 @@ def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: D
         os.environ.setdefault(name, value)
     from vllm import LLM
 
-    gpus = int(rollout.num_gpus)
-    if not gpus:
+    if bool(rollout.num_gpus) == _is_cpu_build():
+        built = "CPU; set it to 0" if rollout.num_gpus else "GPU; set it to 1, or to a share of one"
+        raise ModelError(
+            f"rollout.num_gpus is {rollout.num_gpus:g}, but vLLM here is built for {built}, or install the other build "
+            "(make setup ACCEL=cpu or ACCEL=gpu)"
+        )
+    if not rollout.num_gpus:
         _plain_matmul_for_one_adapter()
     # On CPU no chunked prefill: vLLM 0.32 would rewind the generator of a seeded request, which CPU ones cannot.
     options: dict[str, Any] = (
@@ -168,8 +173,11 @@ def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: D
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(8192, rollout.max_model_len),
         }
-        if not gpus
-        else {"tensor_parallel_size": max(1, gpus), "gpu_memory_utilization": rollout.gpu_memory_utilization}
+        if not rollout.num_gpus
+        else {
+            "tensor_parallel_size": max(1, int(rollout.num_gpus)),
+            "gpu_memory_utilization": rollout.gpu_memory_utilization,
+        }
     )
     try:
         return LLM(
@@ -187,6 +195,12 @@ def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: D
         )
     except (ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"vLLM cannot start on {model.path}: {error}") from error
+
+
+def _is_cpu_build() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def _plain_matmul_for_one_adapter() -> None:

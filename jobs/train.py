@@ -29,6 +29,7 @@ _NOT_IN_KEY = {
     "deadline_s",
     "cpus_per_worker",
     "use_gpu",
+    "gpus_per_worker",
     "checkpoint_every",
     "keep_checkpoints",
     "keep_by",

@@ -76,7 +76,10 @@ class Workers:
         cfg = self.cfg
         env = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(_threads(cfg))}
         return ScorerActor.options(
-            num_cpus=0, num_gpus=0, label_selector=self._beside_engines, runtime_env={"env_vars": env}
+            num_cpus=0,
+            num_gpus=cfg.rollout.scorer_gpus,
+            label_selector=self._beside_engines,
+            runtime_env={"env_vars": env},
         ).remote(
             _absolute(cfg).model,
             lora_rank=cfg.train.lora_rank,
@@ -85,6 +88,7 @@ class Workers:
             features=feature_path(cfg),
             features_gb=cfg.cache.features_gb,
             logps=logp_path(cfg),
+            device="cuda" if cfg.rollout.scorer_gpus else "cpu",
         )
 
     @cached_property

@@ -54,6 +54,15 @@ class DecodeConfig(Section):
     hwaccel: Literal["none", "cuda"] = "none"
     """"cuda": video is decoded by the GPU (NVDEC) where there is one that knows the codec, else in software."""
 
+    @property
+    def most_frames(self) -> int:
+        """Frames of the longest clip that is not refused."""
+        if self.times_s:
+            return len(self.times_s)
+        if self.fps is None:
+            return self.frames
+        return max(1, min(round(self.max_duration_s * self.fps), self.max_frames))
+
     @model_validator(mode="after")
     def _one_way_to_sample(self) -> Self:
         if self.times_s and self.fps is not None:

@@ -71,13 +71,25 @@ def _reference_rules(cfg: "RunConfig") -> Iterator[str]:
 
 
 def _engine_rules(cfg: "RunConfig") -> Iterator[str]:
-    rollout = cfg.rollout
+    rollout, train = cfg.rollout, cfg.train
     if rollout.max_tokens >= rollout.max_model_len:
         yield (
             f"rollout.max_tokens ({rollout.max_tokens}) must be below rollout.max_model_len "
             f"({rollout.max_model_len}), which also has to hold the prompt"
         )
-    if cfg.train.use_gpu and cfg.model.dtype == "float32" and cfg.parity.max_abs_diff < 1e-3:
+    if rollout.num_gpus > 1 and rollout.num_gpus % 1:
+        yield (
+            f"rollout.num_gpus ({rollout.num_gpus:g}) is a tensor parallel size when above 1; set a whole number, or a "
+            "share below 1"
+        )
+    if rollout.num_gpus and cfg.model.dtype == "float32":
+        yield "vLLM takes no float32 adapters on GPU; with rollout.num_gpus above 0 set model.dtype to bfloat16"
+    if train.use_gpu and train.gpus_per_worker < 1 and train.workers > 1:
+        yield (
+            f"train.gpus_per_worker ({train.gpus_per_worker:g}) may be below 1 with one worker only, since NCCL takes "
+            f"no two on one GPU; train.workers is {train.workers}"
+        )
+    if train.use_gpu and cfg.model.dtype == "float32" and cfg.parity.max_abs_diff < 1e-3:
         yield (
             "on GPU float32 parity is not reached below 1e-3; set parity.max_abs_diff to 1.0e-3 or more (bfloat16: 0.5)"
         )

@@ -89,6 +89,13 @@ class RunConfig(BaseSettings):
         check_rules(self)
         return self
 
+    @property
+    def gpus(self) -> float:
+        """GPUs that engines, scorer and learner workers reserve, all at the same time."""
+        rollout, train = self.rollout, self.train
+        workers = train.workers * train.gpus_per_worker if train.use_gpu else 0.0
+        return rollout.engines * rollout.num_gpus + rollout.scorer_gpus + workers
+
     def resolved(self) -> dict[str, Any]:
         """The whole tree as plain values, ready for YAML or JSON."""
         return self.model_dump(mode="json")

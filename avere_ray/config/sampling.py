@@ -17,6 +17,9 @@ class ModelConfig(Section):
     """Model family."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Weights and activations, in the engine and in the learner."""
+    attention: Literal["auto", "blocks", "flex", "dense"] = "auto"
+    """How the learner computes attention over prefix trees: "blocks" (CPU), "flex" (FlexAttention, for GPUs) or "dense"
+    (one mask over the whole row; the fallback where neither works). "auto": flex on a GPU, else blocks."""
 
 
 class RolloutConfig(Section):
@@ -37,7 +40,11 @@ class RolloutConfig(Section):
     num_cpus: Annotated[float, Field(ge=0)] = 1
     """CPUs reserved per engine."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
-    """GPUs reserved per engine; its tensor parallel size when above 1."""
+    """GPUs reserved per engine: its tensor parallel size when above 1; below 1 a share of one that others use too (set
+    rollout.gpu_memory_utilization lower then)."""
+    scorer_gpus: Annotated[float, Field(ge=0, le=1)] = 0
+    """GPUs reserved for the scorer, which holds the base for reference log-probs and the parity gate: 1, or a share of
+    one. 0: it works on CPU, which takes far too long with billions of parameters."""
     max_model_len: Positive = 1024
     """Longest prompt plus response, tokens."""
     kv_cache_mb: Positive = 512

@@ -34,6 +34,7 @@ def test_a_role_becomes_a_label_selector() -> None:
 def test_a_verb_asks_for_what_it_keeps_at_the_same_time(verb: str, expected: list[tuple[Any, ...]]) -> None:
     overrides = ["--rollout.engines=2", "--rollout.num_cpus=4", "--rollout.num_gpus=1", "--train.workers=3"]
     overrides += ["--train.pairs_per_step=24", "--train.use_gpu=true", "--train.cpus_per_worker=2"]
+    overrides += ["--model.dtype=bfloat16"]
     overrides += ["--parity.max_abs_diff=0.5", "--placement.decode=decode", "--placement.learner=learner"]
     assert [(d.role, d.what, d.bundle) for d in demands(load_config(None, overrides), verb)] == expected
 

@@ -11,7 +11,6 @@ per second).
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
@@ -20,70 +19,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from avere_ray.backbones.types import (
+    AUDIO,
+    TEXT,
+    VIDEO,
+    AudioFeatures,
+    MediaFeatures,
+    MediaShape,
+    Sample,
+    VideoFeatures,
+    clip_fps,
+)
 from avere_ray.errors import ModelError
 from avere_ray.records import DecodedClip
 from avere_ray.tree import Branch
 
 SAMPLE_RATE = 16_000
-TEXT, VIDEO, AUDIO = 0, 1, 2
 _NO_RESIZE = {"shortest_edge": 28 * 28, "longest_edge": 1 << 30}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoFeatures:
-    """What the vision tower takes of one clip."""
-
-    pixel_values: torch.Tensor
-    """float32 [patches, channels * time * height * width]."""
-    grid_thw: torch.Tensor
-    """int64 [3]: patches over time, height, width."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AudioFeatures:
-    """What the audio tower takes of one clip."""
-
-    mel: torch.Tensor
-    """float32 [mel bins, frames]."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MediaShape:
-    """How many tokens a clip's media take, and where in time they stand."""
-
-    grid_thw: torch.Tensor
-    """int64 [3]: patches over time, height, width."""
-    second_per_grid: float
-    """Seconds between temporal patches."""
-    video_tokens: int
-    audio_tokens: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MediaFeatures(MediaShape):
-    """Tower inputs of one clip, both media, with their shape."""
-
-    pixel_values: torch.Tensor
-    """float32 [patches, channels * time * height * width]."""
-    mel: torch.Tensor
-    """float32 [mel bins, frames]."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """One branch with what its media tokens stand for."""
-
-    branch: Branch
-    token_ids: np.ndarray
-    """int64 [L]."""
-    kind: np.ndarray
-    """int64 [L]: 0 text, 1 video, 2 audio."""
-    offset: np.ndarray
-    """int64 [L]: index of a media token in its medium."""
-    video_id: str
-    """Key of the frames that are shown; "" for none."""
-    audio_id: str
-    """Key of the waveform that is heard; "" for none."""
 
 
 class Processor:
@@ -300,11 +252,6 @@ def _chunk_ends(times: np.ndarray, chunk: int) -> list[int]:
         if time >= (len(ends) + 1) * chunk:
             ends.append(i)
     return [*ends, len(times)]
-
-
-def clip_fps(clip: DecodedClip) -> float:
-    """Sampled frames per second of a clip, as the processor is told."""
-    return round(len(clip.frames) / clip.duration_s, 3)
 
 
 def engine_inputs(clip: DecodedClip, *, audio_in_video: bool = False) -> dict[str, Any]:
