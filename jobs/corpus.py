@@ -33,9 +33,9 @@ def find_clips(cfg: RunConfig, folder: Path) -> Found:
     """Clips and drops of `folder`; stores nothing.
 
     Raises:
-        InputError: the folder is not what data.source.kind says; see `avere_ray.sources` and `data.read_clips`.
+        InputError: the folder is not what data.source.kind says; see `avere_ray.sources` and `clip_table.read_clips`.
     """
-    from avere_ray.data import read_clips
+    from avere_ray.clip_table import read_clips
 
     if cfg.data.source.kind == "clips":
         return Found(clips=read_clips(folder))

@@ -63,6 +63,18 @@ class DecodeConfig(Section):
         return self
 
 
+class RemoteConfig(Section):
+    """Media that are not on a disk of this machine."""
+
+    http_hosts: tuple[str, ...] = ()
+    """Hosts from which http(s):// media may be fetched, each as host or host:port; also where they may redirect to.
+    Empty: none. s3:// and gs:// need no entry; they use the credentials of the environment."""
+    timeout_s: Seconds = 300.0
+    """Seconds one file may take to arrive."""
+    attempts: Positive = 3
+    """How often a file is asked for while its server fails or cannot be reached."""
+
+
 class SourceConfig(Section):
     """How the folder data.clips is laid out, and how its labels read."""
 
@@ -94,6 +106,8 @@ class DataConfig(Section):
     """Table of training queries (queries.parquet); None derives them from the clips' cues."""
     decode: DecodeConfig = DecodeConfig()
     """Sampling spec."""
+    remote: RemoteConfig = RemoteConfig()
+    """Media by s3://, gs:// or http(s):// address."""
     store: Path | None = None
     """Folder for decoded media, shared by all runs of a project: a clip that is there is not decoded again. None uses
     "store" in the parent folder of run_dir."""
