@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 STAGE = "decode"
 
+ArrivedFn = Callable[[Clip, Place | None], None]
+"""Told of each clip in corpus order: where its medium is, or None when the clip is dropped."""
 _MAX_BLOCK = 16
 _BLOCKS_WANTED = 64
 _STALL_GRACE_S = 300.0
@@ -63,13 +65,20 @@ def clips_key(clips: Sequence[Clip], root: Path, spec: DecodeConfig) -> str:
 
 
 def decode_stage(
-    clips: Sequence[Clip], root: Path, cfg: DataConfig, store: AvStore, folder: StageFolder, progress: ProgressFn
+    clips: Sequence[Clip],
+    root: Path,
+    cfg: DataConfig,
+    store: AvStore,
+    folder: StageFolder,
+    progress: ProgressFn,
+    arrived: ArrivedFn | None = None,
 ) -> StageManifest:
     """Decodes what the store does not have yet, in parallel, into it; `folder` says which medium each clip has.
 
     Needs a running Ray; its tasks write the shards, so all of its nodes must see the store's folder. What an
     interrupted stage has decoded stays there. Clips keep their order, so equal inputs give an equal `output_digest`.
     The manifest is written before the drop budget is checked: a run with a larger budget decodes nothing again.
+    `arrived` is told of every clip as soon as it and all before it are decided, long before the stage ends.
 
     Raises:
         InputError: a clip's media are at an address that may not be fetched from.
@@ -86,15 +95,19 @@ def decode_stage(
     ledger = Ledger(STAGE)
     keeper = StoreKeeper(store, folder.path, int(cfg.store_gb * 1e9))
     outcomes: dict[int, Outcome] = {}
+    told = 0
     progress(0, len(clips))
     for outcome in _outcomes(plan, store, cfg):
         raise_storage(outcome)
         keeper.note(outcome.place, decoded=outcome.decoded)
         outcomes.update((position, outcome) for position in plan.alike(outcome.position))
         progress(len(outcomes), len(clips))
+        while arrived is not None and told in outcomes:
+            arrived(*_decided(clips[told], outcomes[told].place))
+            told += 1
     places = _account(clips, outcomes, ledger)
     keeper.close()
-    kept = [dataclasses.replace(c, sha256=places[c.clip_id].medium.key[:64]) for c in clips if c.clip_id in places]
+    kept = [_decided(c, places[c.clip_id])[0] for c in clips if c.clip_id in places]
     places = {c.clip_id: places[c.clip_id] for c in kept}
     write_index(folder.path, kept, places)
     folder.write("clips", Clip, kept)
@@ -107,6 +120,11 @@ def decode_stage(
     write_places(folder.path, store, places)
     check_drops(manifest, folder.path, cfg.drop_budget)
     return manifest
+
+
+def _decided(clip: Clip, place: Place | None) -> tuple[Clip, Place | None]:
+    """A clip with the digest of its file, and where its medium is; None when it is dropped."""
+    return (clip if place is None else dataclasses.replace(clip, sha256=place.medium.key[:64])), place
 
 
 def _account(clips: Sequence[Clip], outcomes: dict[int, Outcome], ledger: Ledger) -> dict[str, Place]:

@@ -4,6 +4,8 @@
       -> [ rollouts -> judge -> swap -> pairs -> reference -> train ] x rounds
       -> evaluate
 
+The rollouts of the first round begin while later clips are still being decoded (`jobs.streaming`).
+
 Each stage reads the folder of the one before and writes its own; finished stages are reused, so the same command goes
 on where an interrupted run stopped.
 """
@@ -16,7 +18,7 @@ from typing import Any
 
 from avere_ray.config import RunConfig
 from avere_ray.stages import StageManifest, read_records, write_text
-from jobs import build_preferences, decode, evaluate, synth, train
+from jobs import build_preferences, evaluate, streaming, synth, train
 from jobs.command import run_command
 from jobs.layout import stage_path
 from jobs.session import ray_session
@@ -43,16 +45,15 @@ def _stages(cfg: RunConfig, log: "Log") -> None:
     from jobs.workers import Workers
 
     log("clips", partial(synth.run, cfg))
-    with ray_session(cfg.ray):
-        log("decoded", partial(decode.run, cfg))
-        with Workers(cfg) as workers:
-            log("evals/before", partial(evaluate.run, cfg, -1, workers))
-            for k in range(cfg.rounds):
-                log(f"pairs/round={k}", partial(build_preferences.run, cfg, k, workers))
-                log.round(cfg, k)
-                log(f"adapters/round={k}", partial(train.run, cfg, k))
-                if cfg.evaluation.every_round or k == cfg.rounds - 1:
-                    log(f"evals/round={k}", partial(evaluate.run, cfg, k, workers))
+    with ray_session(cfg.ray), Workers(cfg) as workers:
+        log("decoded", partial(streaming.run, cfg, workers))
+        log("evals/before", partial(evaluate.run, cfg, -1, workers))
+        for k in range(cfg.rounds):
+            log(f"pairs/round={k}", partial(build_preferences.run, cfg, k, workers))
+            log.round(cfg, k)
+            log(f"adapters/round={k}", partial(train.run, cfg, k))
+            if cfg.evaluation.every_round or k == cfg.rounds - 1:
+                log(f"evals/round={k}", partial(evaluate.run, cfg, k, workers))
 
 
 class Log:
@@ -68,12 +69,14 @@ class Log:
         manifest = work()
         if manifest is None:
             return
-        name = stage.split("/")[0]
+        name, seconds = stage.split("/")[0], time.monotonic() - began
+        if name == "decoded":  # the first rollouts were sampled meanwhile
+            seconds = min(seconds, manifest.seconds)
         figures = {f"{name}/{k}": float(v) for k, v in _numbers(manifest.summary).items()}
         figures |= {
             f"{name}/inputs": float(manifest.inputs),
             f"{name}/dropped": float(manifest.dropped),
-            f"timing_s/{name}": time.monotonic() - began,
+            f"timing_s/{name}": seconds,
         }
         if name == "adapters":
             self.steps += int(manifest.summary["steps"])
