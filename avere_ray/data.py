@@ -159,7 +159,8 @@ def check_drops(manifest: StageManifest, folder: Path, budget: float) -> None:
 def _outcomes(plan: DecodePlan, store: AvStore, cfg: DataConfig) -> Iterator[Outcome]:
     """What came of each distinct clip, in order, as it comes out of Ray Data."""
     dataset = _decode_pipeline(plan.rows, store, cfg.decode, cfg.remote)
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+    # Without looking ahead: that would hold each outcome back until the next one is there.
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from (Outcome.from_row(row) for row in table.to_pylist())
 
 

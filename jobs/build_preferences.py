@@ -1,6 +1,7 @@
 """Decoded clips to preference pairs of one round: rollouts, verdicts, pairs, reference log-probs.
 
 Reads RUN/decoded and the adapter of the round before; writes RUN/rollouts, verdicts, pairs and reference of the round.
+With data.pairs the pairs are those of the preference data, and nothing is sampled or judged.
 """
 
 import sys
@@ -17,6 +18,7 @@ from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
 from avere_ray.stages import StageFolder, StageManifest, digest, read_records
 from avere_ray.verdicts import JUDGE
+from jobs import given_pairs
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
 from jobs.session import ray_session
@@ -35,10 +37,13 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
     if round_ is None or workers is None:
         with ray_session(cfg.ray), Workers(cfg) as own:
             return run(cfg, next_round(cfg) if round_ is None else round_, own)
-    require(cfg, "decoded")
-    sample_rollouts(cfg, round_, workers)
-    judge_rollouts(cfg, round_, workers)
-    made = make_pairs(cfg, round_, workers)
+    decoded = require(cfg, "decoded")
+    if cfg.data.pairs.path is not None:
+        made = given_pairs.make_pairs(cfg, decoded)
+    else:
+        sample_rollouts(cfg, round_, workers)
+        judge_rollouts(cfg, round_, workers)
+        made = make_pairs(cfg, round_, workers)
     return score_reference(cfg, round_, workers) if cfg.train.reference_source == "precomputed" else made
 
 

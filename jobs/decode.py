@@ -51,7 +51,7 @@ def plan(cfg: RunConfig) -> Plan:
     from avere_ray.data import STAGE, clips_key
 
     source = clips_folder(cfg)
-    if cfg.data.clips is None and not source.is_dir():
+    if cfg.data.clips is None and cfg.data.pairs.path is None and not source.is_dir():
         raise InputError(
             f"{source} does not exist: no clips were drawn for this run. Run `avere-ray synth` with the same config "
             "first, or set data.clips to your own folder."

@@ -95,12 +95,11 @@ def _preference_stages(cfg: RunConfig, path: Path, values: dict[str, str], worke
 
 def _pair_ledger(data: "PreferenceData", lost: dict[str, Drop]) -> Ledger:
     """Pairs whose clip, or a clip of whose mismatched input, cannot be used."""
-    from avere_ray.modality import partner_ids
+    from jobs.preference_data import shown_clips
 
     ledger = Ledger("pairs")
     for pair in data.pairs:
-        partners = partner_ids(pair.swap, pair.clip_id) if pair.swap else ()
-        gone = next((c for c in (pair.clip_id, *partners) if c in lost), None)
+        gone = next((clip for clip in shown_clips(pair) if clip in lost), None)
         if gone is not None:
             message = f"{data.places[pair.pair_id]}: clip {gone} cannot be used: {lost[gone].message}"
             ledger.drop(pair.pair_id, f"clip_{lost[gone].reason}", message)

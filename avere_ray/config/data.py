@@ -92,6 +92,24 @@ class SourceConfig(Section):
     """Labels of the corpus to emotion words, for instance {"hap": "happiness"}; common words are known."""
 
 
+class PairsConfig(Section):
+    """Preference data that are there already, trained on instead of pairs from rollouts."""
+
+    path: Path | None = None
+    """A folder of our records or a file of AVERE, TRL, ms-swift or VeRL-Omni, as `avere-ray convert` reads them; None
+    builds pairs from rollouts."""
+    media: Path | None = None
+    """Folder that media paths in it are relative to; None: the file's own."""
+    modality: Literal["audio", "video", "audio_video"] | None = None
+    """What every prompt asks about; None lets the rows and the rules say it."""
+    unclear: Literal["audio", "video", "audio_video"] | None = None
+    """The same for those prompts alone that the rules are not sure of; None drops them."""
+    reject_kinds: tuple[Literal["hallucinated", "spurious"], ...] = ("hallucinated", "spurious")
+    """Kinds of the first, second, ... reject where the rows do not say it; the last one holds for the rest."""
+    ignore_system: bool = False
+    """Leave system messages out instead of dropping the row."""
+
+
 class DataConfig(Section):
     """The clips and what may be left out of them."""
 
@@ -100,6 +118,8 @@ class DataConfig(Section):
     clips from `world`."""
     source: SourceConfig = SourceConfig()
     """What kind of folder (or manifest file) data.clips is."""
+    pairs: PairsConfig = PairsConfig()
+    """Preference data to train on as they are; their media take the place of data.clips."""
     benchmark: Path | None = None
     """EmoReAlM-format JSON of the held-out questions; None uses the one drawn with the world."""
     queries: Path | None = None

@@ -75,8 +75,8 @@ def corpus(tmp_path: Path) -> Iterator[Path]:
     """Six clips with questions, and as the last one a pipe whose reader waits until somebody writes."""
     root = tmp_path / "clips"
     root.mkdir()
-    for name in GOOD:
-        write_clip(root / f"{name}.mp4", Recipe())
+    for number, name in enumerate(GOOD):
+        write_clip(root / f"{name}.mp4", Recipe(tones_hz=(300.0 + 50 * number,)))
     os.mkfifo(root / "last.mp4")
     clips = [
         Clip(clip_id=n, uri=f"{n}.mp4", split="test" if n == "good1" else "train", emotion="anger", cues=(FROWN, SHIRT))
