@@ -1,6 +1,7 @@
 """What each stage of a run used and dropped, by reason and with examples.
 
-Reads the manifests and drops under run_dir; it runs nothing and changes nothing.
+`avere-ray ledger RUN` (or --run_dir=RUN, or the config of the run) reads the manifests and drops below that folder; it
+runs nothing and changes nothing.
 """
 
 import sys
@@ -92,8 +93,10 @@ def print_ledger(title: str, entries: Iterable[LedgerEntry]) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of `avere-ray ledger`."""
-    return run_command("avere-ray ledger", __doc__, run, argv)
+    """Entry point of `avere-ray ledger`; a first argument without dashes is the run folder."""
+    named = argv[:1] if argv and not argv[0].startswith("-") else []
+    settings = [f"--run_dir={folder}" for folder in named] + list(argv[len(named) :])
+    return run_command("avere-ray ledger", __doc__, run, settings)
 
 
 def _entry(run_dir: Path, folder: Path) -> LedgerEntry | None:

@@ -4,8 +4,8 @@
       -> [ rollouts -> judge -> swap -> pairs -> reference -> train ] x rounds
       -> evaluate
 
-The rollouts of the first round begin while later clips are still being decoded (`jobs.streaming`). With data.pairs it is
-decode -> reference -> train, on the pairs of these preference data.
+The rollouts of the first round begin while later clips are still being decoded (`jobs.streaming`). With data.pairs it
+is decode -> reference -> train, on the pairs of these preference data.
 
 Each stage reads the folder of the one before and writes its own; finished stages are reused, so the same command goes
 on where an interrupted run stopped.

@@ -114,10 +114,12 @@ def run(cfg: RunConfig, workers: Workers) -> StageManifest:
     Raises:
         AvereError: see `jobs.decode.run` and `jobs.build_preferences.sample_rollouts`.
     """
+    import ray
+
     plan = decode.plan(cfg)
     if finished(cfg, "rollouts", 0) is not None or plan.finished() is not None:
         return decode.run(cfg, plan)
-    if not has_room(cfg):
+    if not has_room(cfg, ray.cluster_resources().get("CPU", 0.0)):
         say("decode: the engines take every CPU, so they start when all clips are decoded")
         return decode.run(cfg, plan)
     with Decoding(cfg, plan) as decoding:
@@ -126,14 +128,12 @@ def run(cfg: RunConfig, workers: Workers) -> StageManifest:
         return decoding.result()
 
 
-def has_room(cfg: RunConfig) -> bool:
-    """Whether engines and decoding fit into the cluster side by side."""
-    import ray
-
+def has_room(cfg: RunConfig, cpus: float) -> bool:
+    """Whether engines and decoding fit side by side into a cluster with so many CPUs."""
     if cfg.placement.decode and cfg.placement.decode != cfg.placement.rollout:
         return True
     taken = cfg.rollout.engines * cfg.rollout.num_cpus
-    return ray.cluster_resources().get("CPU", 0.0) - taken >= cfg.data.decode.threads
+    return cpus - taken >= cfg.data.decode.threads
 
 
 def sample_while_decoding(cfg: RunConfig, workers: Workers, decoding: Decoding) -> None:

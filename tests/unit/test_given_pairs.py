@@ -1,4 +1,4 @@
-"""A run on preference data that are there already: which clips it decodes, which pairs it keeps, and what it refuses."""
+"""A run on preference data that are there already: the clips it decodes, the pairs it keeps, and what it refuses."""
 
 import json
 from pathlib import Path
