@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from clipmaker import Recipe, write_clip
 
-from avere_ray import remote
+from avere_ray import data, remote
 from avere_ray.av_store import AvStore
 from avere_ray.config import DecodeConfig, RemoteConfig
 from avere_ray.decoding import DecodePlan, Outcome, check_addresses, decode_media, decode_rows, remote_notes
 from avere_ray.errors import ClipDecodeError, InputError
 from avere_ray.media import decode_clip, spec_digest
 from avere_ray.records import Clip
+from avere_ray.remote import Note, RemoteNotes
 from avere_ray.stages import file_digest
 
 SPEC = DecodeConfig(frames=2, height=56, width=56)
@@ -158,6 +159,19 @@ def test_what_is_known_is_fetched_again_only_when_it_changed(server: Files, vide
     server.version, server.files["/v.mp4"] = "2", write_clip(tmp_path / "w.mp4", Recipe(width=32)).read_bytes()
     (outcome,) = run(clips, store, allowing(server.host))
     assert outcome.decoded and outcome.place and outcome.place.medium.key == file_digest(tmp_path / "w.mp4")
+
+
+def test_the_process_that_decodes_also_fetches_and_takes_notes(server: Files, video: Path, tmp_path: Path) -> None:
+    server.files["/v.mp4"] = video.read_bytes()
+    clip, notes = Clip(clip_id="c", uri=f"http://{server.host}/v.mp4"), RemoteNotes(tmp_path)
+    try:
+        decoded, content = data.decode_isolated(clip, SPEC, remote=allowing(server.host), notes=notes)
+        assert decoded is not None and content == file_digest(video)
+        assert notes.get(clip.uri) == Note(version=f'"1" {video.stat().st_size}', sha256=content)
+        again = data.decode_isolated(clip, SPEC, frozenset([content]), allowing(server.host), notes)
+        assert again == (None, content)
+    finally:
+        data._decoder_child(SPEC.max_memory_mb).close()
 
 
 def test_sound_and_picture_may_be_in_different_places(server: Files, video: Path, tmp_path: Path) -> None:
