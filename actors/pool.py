@@ -4,9 +4,11 @@ A call that an engine did not finish is issued again to another one; seeds belon
 responses, and each appears once in the result.
 """
 
+import itertools
 import logging
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from avere_ray.records import Query, Rollout
 
 _ATTEMPTS = 3
 _START_DEADLINE_S = 600.0
+_LOOK_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -60,30 +63,46 @@ class RolloutPool:
         }
         self._lora_rank, self._decode, self._decoded = lora_rank, decode, decoded
         self._adapter: tuple[Path | None, int] = (None, 0)
+        self._early: dict[str, tuple[Path, int]] = {}
         self.replaced = 0
         """Engines replaced so far."""
         self.actors = [self._start() for _ in range(rollout.engines)]
 
-    def wait_ready(self) -> None:
-        """Waits until every engine is up.
+    def wait_ready(self, watch: Callable[[], None] = lambda: None) -> None:
+        """Waits until every engine is up, and calls `watch` meanwhile, which may raise.
 
         Raises:
             StageError: an engine did not start within ten minutes. What an engine raised itself is raised as it is.
         """
+        limit = time.monotonic() + _START_DEADLINE_S
+        waiting = [a.ready.remote() for a in self.actors]
         try:
-            ray.get([a.ready.remote() for a in self.actors], timeout=_START_DEADLINE_S)
-        except GetTimeoutError as error:
-            raise StageError(
-                f"the rollout engines did not start within {_START_DEADLINE_S:.0f} s; check that the "
-                "cluster has the CPUs, GPUs and memory that rollout asks for"
-            ) from error
+            while waiting:
+                ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_EVERY_S)
+                ray.get(ready, timeout=_START_DEADLINE_S)
+                watch()
+                if waiting and time.monotonic() > limit:
+                    raise StageError(
+                        f"the rollout engines did not start within {_START_DEADLINE_S:.0f} s; check that the "
+                        "cluster has the CPUs, GPUs and memory that rollout asks for"
+                    )
         except RayActorError as error:
             words = [line for line in str(error).splitlines() if line.strip()]
             raise StageError(f"a rollout engine could not start: {words[-1].strip()}") from error
 
+    def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """Tells every engine of clips that are there before the decode stage has finished; calls made later see them.
+
+        Args:
+            places: shard file and row, by clip id.
+        """
+        self._early.update(places)
+        for actor in self.actors:
+            actor.arrive.remote(places)
+
     def __call__(
         self,
-        queries: Sequence[Query],
+        queries: Iterable[Query],
         *,
         n: int,
         temperature: float,
@@ -93,21 +112,27 @@ class RolloutPool:
     ) -> list[list[Rollout]]:
         """Samples `n` responses to each query, results in the order asked.
 
+        Queries are taken when an engine is free, so they may come from a source that is still being filled.
+
         Raises:
             StageError: a batch failed three times; names its first query.
         """
         size = self._settings[1].batch_queries
-        waiting = deque(_Call(i, queries[start : start + size]) for i, start in enumerate(range(0, len(queries), size)))
+        coming = (_Call(index, part) for index, part in enumerate(_parts(queries, size)))
+        total = len(queries) if isinstance(queries, Sized) else None
+        waiting: deque[_Call] = deque()
         options = {"n": n, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
         results: dict[int, list[list[Rollout]]] = {}
         running: dict[Any, tuple[int, _Call]] = {}
         idle = list(range(len(self.actors)))
         done = 0
-        while waiting or running:
-            while waiting and idle:
-                call, engine = waiting.popleft(), idle.pop(0)
+        while True:
+            while idle and (call := waiting.popleft() if waiting else next(coming, None)) is not None:
+                engine = idle.pop(0)
                 call.attempts += 1
                 running[self.actors[engine].generate.remote(call.queries, **options)] = (engine, call)
+            if not running:
+                break
             ready, _ = ray.wait(list(running), num_returns=1, timeout=self._settings[1].deadline_s)
             for ref in ready or list(running):
                 engine, call = running.pop(ref)
@@ -119,7 +144,7 @@ class RolloutPool:
                 results[call.index] = answer
                 done += len(call.queries)
                 if progress is not None:
-                    progress(done, len(queries))
+                    progress(done, total)
         return [rollouts for index in sorted(results) for rollouts in results[index]]
 
     def load_adapter(self, folder: Path | None, version: int) -> None:
@@ -181,6 +206,15 @@ class RolloutPool:
         ray.kill(self.actors[engine])
         self.actors[engine] = self._start()
         self.replaced += 1
+        if self._early:
+            self.actors[engine].arrive.remote(self._early)
         folder, version = self._adapter
         if version:
             ray.get(self.actors[engine].load_adapter.remote(folder, version), timeout=_START_DEADLINE_S)
+
+
+def _parts(queries: Iterable[Query], size: int) -> Iterator[list[Query]]:
+    """The queries in lists of `size`; the last may be shorter."""
+    rest = iter(queries)
+    while part := list(itertools.islice(rest, size)):
+        yield part

@@ -1,7 +1,7 @@
 """Samples responses from one vLLM engine, with one adapter version at a time."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -24,6 +24,10 @@ class RolloutWorker:
     def ready(self) -> bool:
         """Answers when the engine is up."""
         return True
+
+    def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """See `DecodedStore.arrive`."""
+        self.store.arrive(places)
 
     def process_id(self) -> int:
         """Id of the process that holds the engine, on its node."""

@@ -1,7 +1,7 @@
 """Log-probs as the learner sees them, outside training: reference figures, and its side of the parity gate."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class ScorerWorker:
         logps: Path,
         device: str = "cpu",
     ) -> None:
-        store = DecodedStore(decoded)
+        self.store = store = DecodedStore(decoded)
         self.family, base = backbone(model.backbone), load_policy(model, device=device)
         self.policy = self.family.add_lora(base, rank=lora_rank, alpha=lora_alpha, seed=0)
         self.policy.eval()
@@ -48,6 +48,10 @@ class ScorerWorker:
     def ready(self) -> bool:
         """Answers when the model is loaded."""
         return True
+
+    def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """See `DecodedStore.arrive`."""
+        self.store.arrive(places)
 
     def score_pairs(
         self, pairs: Sequence[PreferencePair], *, weights: str, dtype: str, adapter: Path | None

@@ -1,10 +1,11 @@
 """Decoded clips to preference pairs of one round: rollouts, verdicts, pairs, reference log-probs.
 
 Reads RUN/decoded and the adapter of the round before; writes RUN/rollouts, verdicts, pairs and reference of the round.
+With data.pairs the pairs are those of the preference data, and nothing is sampled or judged.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
 from avere_ray.stages import StageFolder, StageManifest, digest, read_records
 from avere_ray.verdicts import JUDGE
+from jobs import given_pairs
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
 from jobs.session import ray_session
@@ -35,19 +37,40 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
     if round_ is None or workers is None:
         with ray_session(cfg.ray), Workers(cfg) as own:
             return run(cfg, next_round(cfg) if round_ is None else round_, own)
-    require(cfg, "decoded")
-    sample_rollouts(cfg, round_, workers)
-    judge_rollouts(cfg, round_, workers)
-    made = make_pairs(cfg, round_, workers)
+    decoded = require(cfg, "decoded")
+    if cfg.data.pairs.path is not None:
+        made = given_pairs.make_pairs(cfg, decoded)
+    else:
+        sample_rollouts(cfg, round_, workers)
+        judge_rollouts(cfg, round_, workers)
+        made = make_pairs(cfg, round_, workers)
     return score_reference(cfg, round_, workers) if cfg.train.reference_source == "precomputed" else made
 
 
 def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Samples responses to the round's queries with the adapter of the round before."""
+    folder = rollouts_folder(cfg, round_)
+    if (manifest := folder.finished()) is not None:
+        if round_ not in workers.sampled:
+            reused(f"rollouts of round {round_}", manifest.used, "queries")
+        return manifest
+    folder.begin()
+    queries = round_queries(cfg, round_, workers)
+    worst = workers.use_adapter(stage_path(cfg, "adapters", round_ - 1) if round_ else None, round_)
+    found = sample(cfg, round_, workers, queries)
+    return finish_rollouts(folder, workers, queries, found, worst)
+
+
+def rollouts_folder(cfg: RunConfig, round_: int) -> StageFolder:
+    """The folder of a round's rollouts; the stages before it have finished.
+
+    Raises:
+        StageError: one has not.
+    """
     decoded = require(cfg, "decoded")
     before = require(cfg, "adapters", round_ - 1) if round_ else None
     rules = cfg.rollout.model_dump(include={"queries_per_clip", "samples", "temperature", "top_p", "max_tokens"})
-    folder = StageFolder(
+    return StageFolder(
         stage_path(cfg, "rollouts", round_),
         stage="rollouts",
         config=cfg.to_yaml(),
@@ -63,14 +86,12 @@ def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
             str(cfg.data.queries or ""),
         ),
     )
-    if (manifest := folder.finished()) is not None:
-        reused(f"rollouts of round {round_}", manifest.used, "queries")
-        return manifest
-    folder.begin()
-    queries = round_queries(cfg, round_, workers)
-    worst = workers.use_adapter(stage_path(cfg, "adapters", round_ - 1) if round_ else None, round_)
+
+
+def sample(cfg: RunConfig, round_: int, workers: Workers, queries: Iterable[Query]) -> list[list[Rollout]]:
+    """Responses to queries, with the adapter that the engines have."""
     with stage_progress(f"rollouts (round {round_})", "queries") as progress:
-        found = workers.pool(
+        return workers.pool(
             queries,
             n=cfg.rollout.samples,
             temperature=cfg.rollout.temperature,
@@ -78,6 +99,12 @@ def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
             seed=cfg.seed + round_,
             progress=progress,
         )
+
+
+def finish_rollouts(
+    folder: StageFolder, workers: Workers, queries: Sequence[Query], found: Sequence[Sequence[Rollout]], worst: float
+) -> StageManifest:
+    """Writes a round's queries and rollouts; `worst` is what the parity gate found."""
     rollouts = [r for group in found for r in group]
     folder.write("queries", Query, queries)
     folder.write("rollouts", Rollout, rollouts)
@@ -95,19 +122,28 @@ def round_queries(cfg: RunConfig, round_: int, workers: Workers) -> list[Query]:
         InputError: there is no training clip, or no query can be asked about any.
     """
     clips = workers.training_clips
-    if not clips:
-        raise InputError('no decoded clip belongs to the split "train"; mark some in the clip table')
     if cfg.data.queries is not None:
         known = {c.clip_id for c in clips}
         queries = [q for q in read_records(cfg.data.queries, Query) if q.clip_id in known]
     else:
         queries = sample_queries(clips, cfg, round_)
+    check_queries(queries, len(clips))
+    return queries
+
+
+def check_queries(queries: Sequence[Query], clips: int) -> None:
+    """Refuses a round without questions; `clips` is the number of training clips.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not clips:
+        raise InputError('no decoded clip belongs to the split "train"; mark some in the clip table')
     if not queries:
         raise InputError(
-            f"no query can be asked about the {len(clips)} training clips: their clip table has no cues "
+            f"no query can be asked about the {clips} training clips: their clip table has no cues "
             "and emotions. Annotate them, or give data.queries."
         )
-    return queries
 
 
 def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:

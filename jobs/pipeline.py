@@ -4,6 +4,9 @@
       -> [ rollouts -> judge -> swap -> pairs -> reference -> train ] x rounds
       -> evaluate
 
+The rollouts of the first round begin while later clips are still being decoded (`jobs.streaming`). With data.pairs it
+is decode -> reference -> train, on the pairs of these preference data.
+
 Each stage reads the folder of the one before and writes its own; finished stages are reused, so the same command goes
 on where an interrupted run stopped.
 """
@@ -16,7 +19,7 @@ from typing import Any
 
 from avere_ray.config import RunConfig
 from avere_ray.stages import StageManifest, read_records, write_text
-from jobs import build_preferences, decode, evaluate, synth, train
+from jobs import build_preferences, decode, evaluate, streaming, synth, train
 from jobs.command import run_command
 from jobs.corpus import check_clips
 from jobs.layout import stage_path
@@ -44,17 +47,28 @@ def _stages(cfg: RunConfig, log: "Log") -> None:
     """The story of a run, in order."""
     from jobs.workers import Workers
 
+    if cfg.data.pairs.path is not None:
+        return _train_on_given_pairs(cfg, log)
     log("clips", partial(synth.run, cfg))
-    with ray_session(cfg.ray):
+    with ray_session(cfg.ray), Workers(cfg) as workers:
+        log("decoded", partial(streaming.run, cfg, workers))
+        log("evals/before", partial(evaluate.run, cfg, -1, workers))
+        for k in range(cfg.rounds):
+            log(f"pairs/round={k}", partial(build_preferences.run, cfg, k, workers))
+            log.round(cfg, k)
+            log(f"adapters/round={k}", partial(train.run, cfg, k))
+            if cfg.evaluation.every_round or k == cfg.rounds - 1:
+                log(f"evals/round={k}", partial(evaluate.run, cfg, k, workers))
+
+
+def _train_on_given_pairs(cfg: RunConfig, log: "Log") -> None:
+    """The story of a run on preference data that are there already: no engine starts."""
+    from jobs.workers import Workers
+
+    with ray_session(cfg.ray), Workers(cfg) as workers:
         log("decoded", partial(decode.run, cfg))
-        with Workers(cfg) as workers:
-            log("evals/before", partial(evaluate.run, cfg, -1, workers))
-            for k in range(cfg.rounds):
-                log(f"pairs/round={k}", partial(build_preferences.run, cfg, k, workers))
-                log.round(cfg, k)
-                log(f"adapters/round={k}", partial(train.run, cfg, k))
-                if cfg.evaluation.every_round or k == cfg.rounds - 1:
-                    log(f"evals/round={k}", partial(evaluate.run, cfg, k, workers))
+        log("pairs/round=0", partial(build_preferences.run, cfg, 0, workers))
+        log("adapters/round=0", partial(train.run, cfg, 0))
 
 
 class Log:
@@ -70,12 +84,14 @@ class Log:
         manifest = work()
         if manifest is None:
             return
-        name = stage.split("/")[0]
+        name, seconds = stage.split("/")[0], time.monotonic() - began
+        if name == "decoded":  # the first rollouts were sampled meanwhile
+            seconds = min(seconds, manifest.seconds)
         figures = {f"{name}/{k}": float(v) for k, v in _numbers(manifest.summary).items()}
         figures |= {
             f"{name}/inputs": float(manifest.inputs),
             f"{name}/dropped": float(manifest.dropped),
-            f"timing_s/{name}": time.monotonic() - began,
+            f"timing_s/{name}": seconds,
         }
         if name == "adapters":
             self.steps += int(manifest.summary["steps"])
@@ -103,14 +119,13 @@ def _numbers(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def _report(cfg: RunConfig, tracker: Any) -> dict[str, Any]:
-    from jobs.report import build_report, print_summary, write_report
+    from jobs.report import build_report, build_training_report, print_summary, write_report
 
     tracker.log_artifacts(cfg.run_dir / "config.yaml", "run")
     tracker.finish()
     tracker.close()
-    report = build_report(
-        cfg.run_dir, rounds=cfg.rounds, seed=cfg.seed, mlflow_run_id=tracker.run_id, mlflow_tracking_uri=tracker.uri
-    )
+    build = partial(build_report, rounds=cfg.rounds) if cfg.data.pairs.path is None else build_training_report
+    report = build(cfg.run_dir, seed=cfg.seed, mlflow_run_id=tracker.run_id, mlflow_tracking_uri=tracker.uri)
     write_report(cfg.run_dir, report)
     print_summary(report, cfg.run_dir)
     return report

@@ -19,12 +19,12 @@ STAGE = "clips"
 
 
 def run(cfg: RunConfig) -> StageManifest | None:
-    """Writes RUN/clips, or returns the manifest of the time it was done; None when data.clips is set.
+    """Writes RUN/clips, or returns the manifest of the time it was done; None when data.clips or data.pairs is set.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
-    if cfg.data.clips is not None:
+    if cfg.data.clips is not None or cfg.data.pairs.path is not None:
         return None
     from avere_ray.synthetic.clips import CorpusSpec, write_corpus
 

@@ -6,7 +6,7 @@ to set where Ray listens before that.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -35,6 +35,10 @@ class Workers:
     def __init__(self, cfg: RunConfig) -> None:
         self.cfg = cfg
         self.decoded = stage_path(cfg, "decoded")
+        self.sampled: set[int] = set()
+        """Rounds whose rollouts were sampled by this very process."""
+        self.watch: Callable[[], None] = lambda: None
+        """Called while engines start; raises when waiting for them has become pointless."""
         self._parity: dict[int, float] = {}
         self._loaded: tuple[Path | None, int] | None = None
 
@@ -65,7 +69,7 @@ class Workers:
         )
         say(f"rollout: starting {cfg.rollout.engines} vLLM engine(s) on {cfg.model.path}")
         _ = self.scorer
-        pool.wait_ready()
+        pool.wait_ready(self.watch)
         return pool
 
     @cached_property
@@ -122,8 +126,11 @@ class Workers:
         """Clips of the split "train"."""
         return [c for c in self.clips if c.split == "train"]
 
-    def use_adapter(self, folder: Path | None, version: int) -> float:
+    def use_adapter(self, folder: Path | None, version: int, clips: Sequence[Clip] | None = None) -> float:
         """Switches the engines to an adapter (None, 0: the base) and passes the parity gate.
+
+        Args:
+            clips: the first `gate_clips` of the corpus, while the rest is still being decoded; None: they are all.
 
         Returns:
             Largest difference of a token's log-prob between engine and learner (nats).
@@ -136,7 +143,7 @@ class Workers:
         if folder is not None and (folder / MODEL_FOLDER).is_dir():
             return self._use_model(folder, version)
         self.pool.load_adapter(folder, version)
-        worst = self._pass_parity_gate(folder, version)
+        worst = self._pass_parity_gate(folder, version, clips)
         self._loaded, self._parity[version] = (folder, version), worst
         say(
             f"parity: engine and learner agree with {'adapter version ' + str(version) if version else 'the base'}; "
@@ -156,9 +163,20 @@ class Workers:
         say(f"parity: engine and learner agree with the fine-tuned model; largest difference {worst:.1e} nats")
         return worst
 
-    def _pass_parity_gate(self, folder: Path | None, version: int) -> float:
+    @property
+    def gate_clips(self) -> int:
+        """How many clips the parity gate asks about."""
+        return 2 * self.cfg.parity.prompts
+
+    def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """Tells engines and scorer of clips that are there before the decode stage has finished."""
+        self.pool.arrive(places)
+        self.scorer.arrive.remote(places)
+
+    def _pass_parity_gate(self, folder: Path | None, version: int, clips: Sequence[Clip] | None = None) -> float:
         cfg = self.cfg
-        queries = [q for clip in self.clips[: 2 * cfg.parity.prompts] for q in all_queries(clip, cfg.seed)]
+        clips = self.clips if clips is None else clips
+        queries = [q for clip in clips[: self.gate_clips] for q in all_queries(clip, cfg.seed)]
         probes = choose_probes(queries, cfg.parity.prompts)
         rollouts = self.pool(probes, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=cfg.seed)
         responses = [r[0].token_ids for r in rollouts]

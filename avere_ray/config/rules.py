@@ -97,6 +97,8 @@ def _engine_rules(cfg: "RunConfig") -> Iterator[str]:
 
 def _data_rules(cfg: "RunConfig") -> Iterator[str]:
     data = cfg.data
+    if data.pairs.path is not None:
+        yield from _given_pairs_rules(cfg)
     if data.clips is None and data.source.kind != "clips":
         yield f"data.source.kind is {data.source.kind!r} but data.clips is not set; set it to the folder of the corpus"
     if data.source.columns and data.source.kind != "manifest":
@@ -105,4 +107,18 @@ def _data_rules(cfg: "RunConfig") -> Iterator[str]:
         yield (
             "data.benchmark is set but data.clips is not: held-out questions about your own clips need the folder of "
             "these clips"
+        )
+
+
+def _given_pairs_rules(cfg: "RunConfig") -> Iterator[str]:
+    both = [n for n in ("clips", "benchmark", "queries") if getattr(cfg.data, n) is not None]
+    if both:
+        yield (
+            f"data.pairs.path and data.{both[0]} are both set; given pairs are trained on as they are, with the media "
+            "they name. Remove one"
+        )
+    if cfg.rounds > 1:
+        yield (
+            f"data.pairs.path is set and rounds is {cfg.rounds}; given pairs are one round. Set rounds to 1, and "
+            "train.epochs for more passes"
         )
