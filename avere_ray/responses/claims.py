@@ -31,16 +31,17 @@ class Claim:
         return len(self.sources) > 1
 
 
-def claims_of(tokens: Sequence[Token], citations: Sequence[Citation], emotions: dict[str, str]) -> list[Claim]:
+def claims_of(tokens: Sequence[Token], citations: Sequence[Citation], emotions: dict[str, str],
+              unreal: frozenset[int] = frozenset()) -> list[Claim]:  # fmt: skip
     """Emotions claimed in a text, in order, without those inside a cue's name or a dismissal."""
     claims: list[Claim] = []
     previous = 0
     for at, token in enumerate(tokens):
-        if token.word not in emotions or any(c.start <= token.start < c.end for c in citations if c.cue):
+        if token.word not in emotions or at in unreal or any(c.start <= token.start < c.end for c in citations if c.cue):
             continue
         sources, explicit = _sources(tokens, previous, at)
         previous = at + 1
-        if _in_dismissal(tokens, at, citations):
+        if _in_dismissal(tokens, at, citations) or _no_sign_of(tokens, at):
             continue
         negated = stance_before(tokens, at, at + 1) in {Stance.DENIED, Stance.DISMISSED}
         with_cue = negated and _cue_in_clause(tokens, at, citations)
@@ -78,6 +79,22 @@ def _in_dismissal(tokens: Sequence[Token], at: int, citations: Sequence[Citation
             if not any(w in END or w in CONTRAST or w in CAUSE or w in JOIN for w in between):
                 return True
     return False
+
+
+def _no_sign_of(tokens: Sequence[Token], at: int) -> bool:
+    """ "clothes are not evidence of anger" says nothing of the person; "there is no sign of anger" does."""
+    words = [t.word for t in tokens[max(0, at - 9) : at]]
+    ends = [i for i, w in enumerate(words) if w in END or w in CONTRAST or w in CAUSE]
+    words = words[ends[-1] + 1 :] if ends else words
+    negator = next((i for i, w in enumerate(words) if w in {"not", "no", "nothing", "hardly"}), None)
+    if negator is None or negator < 2 or {"there", "i", "we", "you", "see", "hear"} & set(words[:negator]):
+        return False
+    links = {"evidence", "sign", "proof", "indication", "indicator", "say", "mean", "show", "prove", "tell", "reason",
+             "link", "linked", "related"}  # fmt: skip
+    if words[negator - 1] in {"says", "say", "means", "mean", "proves", "prove", "tells", "tell"}:
+        return True
+    person = {"person", "he", "she", "they", "man", "woman", "speaker"} & set(words[:negator])
+    return not person and bool(links & set(words[negator + 1 :]))
 
 
 def _cue_in_clause(tokens: Sequence[Token], at: int, citations: Sequence[Citation]) -> bool:
