@@ -65,8 +65,8 @@ def judge_by_rules(rollout: Rollout, query: Query, clip: Clip, lexicon: Sequence
     """
     if not clip.cues:
         raise InputError(
-            f"clip {clip.clip_id} has no annotated cues; the rules judge holds responses against the cues of a clip. "
-            "Add a cue inventory to the clip table, or choose a judge that listens and watches itself."
+            f"clip {clip.clip_id} has no annotated cues, against which the rules judge holds responses. Add a cue "
+            f"inventory to the clip table, or set judge.backend: {_judges_for(clip)}."
         )
     cues = _inventory(clip, lexicon)
     reading = read_response(rollout.text, query, cues)
@@ -83,6 +83,14 @@ def judge_by_rules(rollout: Rollout, query: Query, clip: Clip, lexicon: Sequence
         evidence=evidence,
         judge=JUDGE,
     )
+
+
+def _judges_for(clip: Clip) -> str:
+    if clip.caption or clip.video_caption or clip.audio_caption:
+        return "llm reads its captions, omni watches and listens itself"
+    if clip.emotion or clip.face_emotion or clip.voice_emotion:
+        return "it has labels alone, so llm (which then knows no cues) or omni (which watches and listens itself) apply"
+    return "it has neither captions nor labels, so only omni applies, which watches and listens itself"
 
 
 def corpus_lexicon(clips: Iterable[Clip]) -> tuple[Cue, ...]:

@@ -4,9 +4,9 @@ Prints accuracy, precision, recall and F1 per label, macro-F1, the confusion tab
 whether verdicts depend on the order of choices, sentences or responses. With --against also the agreement with another
 judge (Cohen's kappa): a backend, or a file that an earlier report wrote with --out.
 
-By default the rules judge on the development part of the shipped set. The llm judge takes its settings (model, endpoint,
-budget) from --config and overrides such as --judge.endpoint.url=...; the omni judge watches clips, which the shipped
-set does not have: compare its labels as a file.
+By default the rules judge on the development part of the shipped set. The llm judge takes its settings (model,
+endpoint, budget) from --config and overrides such as --judge.endpoint.url=...; the omni judge watches clips, which the
+shipped set does not have: compare its labels as a file.
 """
 
 import argparse
@@ -66,13 +66,15 @@ def _judge(backend: str, config: Path | None, overrides: Sequence[str], examples
 
     if backend not in _BACKENDS:
         raise ConfigError(
-            f"judge {backend!r} cannot be asked here; allowed are {', '.join(_BACKENDS)}. The omni judge watches clips: "
-            "give its labels as a file with --against"
+            f"judge {backend!r} cannot be asked here; allowed are {', '.join(_BACKENDS)}. The omni judge watches "
+            "clips: give its labels as a file with --against"
         )
     cfg = load_config(config, [*overrides, f"--judge.backend={backend}"], prog="avere-ray judge-report")
     from avere_ray.judges.choose import make_judge
+    from jobs.layout import verdict_path
 
-    return make_judge(cfg, corpus_lexicon(e.clip for e in examples))
+    cache = verdict_path(cfg) if config is not None else None
+    return make_judge(cfg.judge, corpus_lexicon(e.clip for e in examples), cache=cache)
 
 
 def _write(path: Path, examples: "Sequence[Labelled]", report: "JudgeReport") -> None:

@@ -16,7 +16,9 @@ from avere_ray.records import Verdict
 from avere_ray.responses import is_yes_no, leading_letter, split_choice
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
-_BOUND = re.compile(r"^(?:but|yet|and|so|instead|this|that|these|it|however|therefore|hence|thus|no|yes)\b", re.IGNORECASE)
+_BOUND = re.compile(
+    r"^(?:but|yet|and|so|instead|this|that|these|it|however|therefore|hence|thus|no|yes)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -125,9 +125,7 @@ def read_labels(path: Path) -> dict[str, VerdictLabel]:
     return found
 
 
-def _second(
-    examples: Sequence[Labelled], name: str, other: JudgeFn | Mapping[str, VerdictLabel]
-) -> list[VerdictLabel]:
+def _second(examples: Sequence[Labelled], name: str, other: JudgeFn | Mapping[str, VerdictLabel]) -> list[VerdictLabel]:
     if not isinstance(other, Mapping):
         return [v.label for v in judge_all(examples, other)]
     missing = [e.id for e in examples if e.id not in other]

@@ -17,6 +17,7 @@ from avere_ray.responses.choices import is_yes_no, leading_letter, split_choice,
 from avere_ray.responses.claims import Claim
 from avere_ray.responses.cues import Citation, find_cues, with_aliases
 from avere_ray.responses.emotions import emotions_in
+from avere_ray.responses.languages import in_english
 from avere_ray.responses.reading import Reading, read_response
 from avere_ray.responses.stances import Stance
 from avere_ray.responses.topic import is_off_topic
@@ -28,6 +29,7 @@ __all__ = [
     "Stance",
     "emotions_in",
     "find_cues",
+    "in_english",
     "is_off_topic",
     "is_yes_no",
     "leading_letter",

@@ -37,7 +37,11 @@ def claims_of(tokens: Sequence[Token], citations: Sequence[Citation], emotions: 
     claims: list[Claim] = []
     previous = 0
     for at, token in enumerate(tokens):
-        if token.word not in emotions or at in unreal or any(c.start <= token.start < c.end for c in citations if c.cue):
+        if (
+            token.word not in emotions
+            or at in unreal
+            or any(c.start <= token.start < c.end for c in citations if c.cue)
+        ):
             continue
         sources, explicit = _sources(tokens, previous, at)
         previous = at + 1

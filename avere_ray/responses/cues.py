@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from avere_ray.records import Cue
 from avere_ray.responses.emotions import emotion_map
+from avere_ray.responses.phrases import EXPRESSIONS, PHRASES, SIMPLE_MODIFIERS
 from avere_ray.responses.stances import Stance, refers, stance_before, stance_behind
 from avere_ray.responses.tokens import Token, canonical, tokenize
-from avere_ray.responses.phrases import EXPRESSIONS, PHRASES, SIMPLE_MODIFIERS
 from avere_ray.responses.words import CONTRAST, END, FILLERS, GENERIC, JOIN, LOOSE, NEGATORS, PARAPHRASES
 
 

@@ -64,14 +64,93 @@ PHRASES: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 EXPRESSIONS = frozenset(
-    "smile smirk frown scowl sneer pout grimace wince glare tear sob weep cry laugh giggle chuckle gasp sigh scream "
-    "shriek groan moan growl whimper sniffle yell shout stutter stammer sing hum cheer clap dance shiver shudder nod "
-    "shrug yawn blush whisper gag apron balloon bookshelf headphone whiteboard umbrella necklace scarf".split()
+    [
+        "smile",
+        "smirk",
+        "frown",
+        "scowl",
+        "sneer",
+        "pout",
+        "grimace",
+        "wince",
+        "glare",
+        "tear",
+        "sob",
+        "weep",
+        "cry",
+        "laugh",
+        "giggle",
+        "chuckle",
+        "gasp",
+        "sigh",
+        "scream",
+        "shriek",
+        "groan",
+        "moan",
+        "growl",
+        "whimper",
+        "sniffle",
+        "yell",
+        "shout",
+        "stutter",
+        "stammer",
+        "sing",
+        "hum",
+        "cheer",
+        "clap",
+        "dance",
+        "shiver",
+        "shudder",
+        "nod",
+        "shrug",
+        "yawn",
+        "blush",
+        "whisper",
+        "gag",
+        "apron",
+        "balloon",
+        "bookshelf",
+        "headphone",
+        "whiteboard",
+        "umbrella",
+        "necklace",
+        "scarf",
+    ]
 )
 """Words that name a cue of several words ("a broad grin", "a deep sigh") by themselves."""
 
 SIMPLE_MODIFIERS = frozenset(
-    "wide deep bright loud soft long short faint slight cheerful nervous heavy sudden small big sad happy angry sharp "
-    "quiet gentle warm forced tearful beaming bitter low high audible visible".split()
+    [
+        "wide",
+        "deep",
+        "bright",
+        "loud",
+        "soft",
+        "long",
+        "short",
+        "faint",
+        "slight",
+        "cheerful",
+        "nervous",
+        "heavy",
+        "sudden",
+        "small",
+        "big",
+        "sad",
+        "happy",
+        "angry",
+        "sharp",
+        "quiet",
+        "gentle",
+        "warm",
+        "forced",
+        "tearful",
+        "beaming",
+        "bitter",
+        "low",
+        "high",
+        "audible",
+        "visible",
+    ]
 )
 """What may be left out beside such a word."""

@@ -8,9 +8,31 @@ from collections.abc import Sequence
 from avere_ray.responses.tokens import Token
 from avere_ray.responses.words import ARTICLES, CONTRAST, END, SUBJECTS
 
-_ASKING = frozenset("is are was were do does did can could will would has have had should isn aren don doesn".split())
-_GUESS = frozenset("guess choose decide say judge bet name pick".split())
-_STATED = frozenset("true right correct mistaken wrong".split())
+_ASKING = frozenset(
+    [
+        "is",
+        "are",
+        "was",
+        "were",
+        "do",
+        "does",
+        "did",
+        "can",
+        "could",
+        "will",
+        "would",
+        "has",
+        "have",
+        "had",
+        "should",
+        "isn",
+        "aren",
+        "don",
+        "doesn",
+    ]
+)
+_GUESS = frozenset(["guess", "choose", "decide", "say", "judge", "bet", "name", "pick"])
+_STATED = frozenset(["true", "right", "correct", "mistaken", "wrong"])
 
 
 def supposed(tokens: Sequence[Token]) -> frozenset[int]:

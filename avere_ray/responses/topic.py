@@ -5,23 +5,132 @@ import re
 from avere_ray.responses.languages import in_english
 
 _EVASIVE = re.compile(
-    r"\b(?:can ?not|can't|cant|could not|couldn't|unable|impossible|not possible|not able|hard|difficult|tough|tricky)\b"
-    r"[^.;]*\b(?:tell|say|determined?|answer\w*|judged?|decided?|know|help|see|sure|make out|identify|assess|assist|do that)\b"
-    r"|\b(?:do not|don't|dont|doesn't|does not) (?:really )?(?:know|understand)\b|\bno (?:idea|clue|comment|answer|opinion)\b"
-    r"|\bnot (?:really |quite |entirely |completely )?(?:sure|certain|clear)\b|\b(?:unsure|uncertain|unclear|unknown|undecided|sorry|apologi[sz]e)\b"
-    r"|\bas an? (?:ai|language model|assistant)\b|\b(?:it|that) depends\b|\bneed more (?:information|context|time)\b"
-    r"|\b(?:not enough|insufficient) (?:information|context|evidence)\b|\brepeat the question\b|\bgreat question\b"
-    r"|\blet me (?:think|see|check)\b|\bwould rather not\b|\bnext question\b|\bi pass\b",
-    re.IGNORECASE,
+    r"""\b(?:can\ ?not|can't|cant|could\ not|couldn't|unable|impossible|not\ possible|not\ able|hard|difficult|tough)\b
+    [^.;]*\b(?:tell|say|determined?|answer\w*|judged?|decided?|know|help|see|sure|make\ out|identify|assess|do\ that)\b
+    |\b(?:do\ not|don't|dont|doesn't|does\ not)\ (?:really\ )?(?:know|understand)\b
+    |\bno\ (?:idea|clue|comment|answer|opinion)\b|\bnot\ (?:really\ |quite\ |entirely\ )?(?:sure|certain|clear)\b
+    |\b(?:unsure|uncertain|unclear|unknown|undecided|sorry|apologi[sz]e)\b|\bas\ an?\ (?:ai|language\ model)\b
+    |\b(?:it|that)\ depends\b|\bneed\ more\ (?:information|context|time)\b|\bi\ pass\b|\bwould\ rather\ not\b
+    |\b(?:not\ enough|insufficient)\ (?:information|context|evidence)\b|\brepeat\ the\ question\b
+    |\bgreat\ question\b|\blet\ me\ (?:think|see|check)\b|\bnext\ question\b""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _DANGLING = frozenset(
-    "the a an of is are was were be and or but with to in on at as so because that very seems seem looks sounds feels "
-    "i he she it they his her their which who there".split()
+    [
+        "the",
+        "a",
+        "an",
+        "of",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "and",
+        "or",
+        "but",
+        "with",
+        "to",
+        "in",
+        "on",
+        "at",
+        "as",
+        "so",
+        "because",
+        "that",
+        "very",
+        "seems",
+        "seem",
+        "looks",
+        "sounds",
+        "feels",
+        "i",
+        "he",
+        "she",
+        "it",
+        "they",
+        "his",
+        "her",
+        "their",
+        "which",
+        "who",
+        "there",
+    ]
 )
 _FUNCTION = frozenset(
-    "the a an of is are was were be been and or but with to in on at as for by from this that these those it i you he "
-    "she they we his her their its my your our not no if can will would should must may has have had do does did than "
-    "then there here who which what when where how all any every some only please".split()
+    [
+        "the",
+        "a",
+        "an",
+        "of",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "and",
+        "or",
+        "but",
+        "with",
+        "to",
+        "in",
+        "on",
+        "at",
+        "as",
+        "for",
+        "by",
+        "from",
+        "this",
+        "that",
+        "these",
+        "those",
+        "it",
+        "i",
+        "you",
+        "he",
+        "she",
+        "they",
+        "we",
+        "his",
+        "her",
+        "their",
+        "its",
+        "my",
+        "your",
+        "our",
+        "not",
+        "no",
+        "if",
+        "can",
+        "will",
+        "would",
+        "should",
+        "must",
+        "may",
+        "has",
+        "have",
+        "had",
+        "do",
+        "does",
+        "did",
+        "than",
+        "then",
+        "there",
+        "here",
+        "who",
+        "which",
+        "what",
+        "when",
+        "where",
+        "how",
+        "all",
+        "any",
+        "every",
+        "some",
+        "only",
+        "please",
+    ]
 )
 _UNLIKELY = re.compile(
     r"[^aeiouyäöüáéíóúàèâêîôûãõåæœøß]{5}|^[^aeiouy]+$|q(?!u)|[jvwxqz]{2}|^([bcdfghjkmnpqrstvwxz])\1"

@@ -70,8 +70,12 @@ PARAPHRASES: dict[str, tuple[str, ...]] = {
 FILLERS = _words("a an the his her their its is are was were be being been very so really quite on at in of to from "
                      "with pair looking sounding not never or")  # fmt: skip
 # Words that may stand between the words of a cue phrase, beside these.
-LOOSE = _words("t my your our one two both all slightly somewhat rather a bit visibly audibly clearly tightly firmly into "
-               "out over across together go goes went gone come comes came get gets got keep keeps kept hold holds held "
+LOOSE = _words("""
+    t my your our one two both all slightly somewhat rather a bit visibly audibly clearly tightly firmly into
+"""
+               """
+    out over across together go goes went gone come comes came get gets got keep keeps kept hold holds held
+"""
                "holding has have had make makes making who which that like toward towards by for full can could will "
                "now then still also fully completely constantly continually little much upper corners")  # fmt: skip
 ARTICLES = _words("a an the his her their its some any")
@@ -87,7 +91,9 @@ VERBS = _words("is are was were see sees hear hears show shows has have sound so
                    "tell tells do does can mean means indicate indicates suggest suggests express expresses reveal "
                    "reveals convey conveys prove proves appear appears feel feels make makes notice")  # fmt: skip
 # Words that negate what follows.
-NEGATORS = _words("no not never without neither nor none nothing nobody lack lacks lacking nowhere hardly barely scarcely")
+NEGATORS = _words(
+    "no not never without neither nor none nothing nobody lack lacks lacking nowhere hardly barely scarcely"
+)
 # Negators of one noun phrase only.
 DETERMINERS = frozenset({"no", "without"})
 # Words that mention a thing without relying on it.
@@ -119,15 +125,18 @@ IDIOMS: dict[tuple[str, ...], str] = {
     ("irrespective", "of"): "regardless_of", ("not", "without"): "indeed", ("not", "deny"): "indeed",
     ("no", "denying"): "indeed", ("not", "be", "denied"): "indeed", ("not", "be", "ignored"): "indeed",
     ("not", "absent"): "present", ("not", "missing"): "present", ("not", "irrelevant"): "relevant",
-    ("as", "if"): "like", ("as", "though"): "like", ("because", "of"): "because_of", ("due", "to"): "because_of", ("not", "really"): "not",
+    ("as", "if"): "like", ("as", "though"): "like", ("because", "of"): "because_of", ("due", "to"): "because_of",
+    ("not", "really"): "not",
     ("points", "to"): "indicates", ("point", "to"): "indicates", ("pointing", "to"): "indicates",
     ("points", "that", "way"): "indicates", ("points", "towards"): "indicates", ("point", "towards"): "indicates",
-    ("pointing", "towards"): "indicates", ("nothing", "but"): "indeed", ("anything", "but"): "not", ("far", "from"): "not", ("not", "stop"): "indeed",
+    ("pointing", "towards"): "indicates", ("nothing", "but"): "indeed", ("anything", "but"): "not",
+    ("far", "from"): "not", ("not", "stop"): "indeed",
     ("not", "help"): "indeed", ("not", "hide"): "indeed", ("fails", "to", "hide"): "indeed",
     ("fail", "to", "hide"): "indeed", ("failed", "to", "hide"): "indeed", ("failed", "to"): "not",
     ("devoid", "of"): "without", ("none", "of"): "no", ("leaving", "aside"): "regardless_of",
     ("setting", "aside"): "regardless_of", ("putting", "aside"): "regardless_of", ("never", "mind"): "regardless_of",
-    ("no", "one"): "nobody", ("not", "at", "all"): "not", ("not", "due"): "not", ("as", "well", "as"): "and", ("in", "spite", "of"): "despite",
+    ("no", "one"): "nobody", ("not", "at", "all"): "not", ("not", "due"): "not", ("as", "well", "as"): "and",
+    ("in", "spite", "of"): "despite",
 }  # fmt: skip
 FACE = _words("face facial expression")
 VOICE = _words("voice vocal speech tone")

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Chinese, simplified; see `german` for the notation. Entries are found by the longest match."""
 
 WORDS = """

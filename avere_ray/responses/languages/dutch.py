@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Dutch; see `german` for the notation."""
 
 WORDS = """

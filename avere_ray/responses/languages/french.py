@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """French; see `german` for the notation. `ne` and `pas` keep one negation."""
 
 WORDS = """

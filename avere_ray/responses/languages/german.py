@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """German. Entries are `word|word = English`; `*` stands for any ending, an empty English word is left out."""
 
 WORDS = """

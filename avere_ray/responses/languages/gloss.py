@@ -12,8 +12,59 @@ TABLES = {
     "nl": dutch.WORDS, "zh": chinese.WORDS,
 }  # fmt: skip
 _ENGLISH = frozenset(
-    "the is are was were a an of to and in on it he she they i you we this that with for not no yes there his her "
-    "as by at be has have do does because so but what which who from person see hear shows show feels looks".split()
+    [
+        "the",
+        "is",
+        "are",
+        "was",
+        "were",
+        "a",
+        "an",
+        "of",
+        "to",
+        "and",
+        "in",
+        "on",
+        "it",
+        "he",
+        "she",
+        "they",
+        "i",
+        "you",
+        "we",
+        "this",
+        "that",
+        "with",
+        "for",
+        "not",
+        "no",
+        "yes",
+        "there",
+        "his",
+        "her",
+        "as",
+        "by",
+        "at",
+        "be",
+        "has",
+        "have",
+        "do",
+        "does",
+        "because",
+        "so",
+        "but",
+        "what",
+        "which",
+        "who",
+        "from",
+        "person",
+        "see",
+        "hear",
+        "shows",
+        "show",
+        "feels",
+        "looks",
+    ]
 )
 _LONGEST = 4
 """Words of the longest phrase in a table."""
@@ -102,10 +153,8 @@ def _negation(pieces: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
         if english == "~pas":
             behind = pieces[i + 1][0] if i + 1 < len(pieces) else "."
             clause = _clause(out)
-            if any(e == "not" for e, _, _ in clause):
-                english = ""
-            else:
-                english = "no" if behind in {"of", ""} else "not"
+            alone = "no" if behind in {"of", ""} else "not"
+            english = "" if any(e == "not" for e, _, _ in clause) else alone
         elif english == "~nicht":
             last = i + 1 == len(pieces) or pieces[i + 1][0] in {".", ",", ";", "!", "but", "and", ""}
             clause = _clause(out)
