@@ -9,7 +9,7 @@ Rules, in order:
   say; its kind is recorded as the first empty one. What is still empty is written: by rules (`avere_ray.edits`), or
   by a model (`to_write` says what is needed), and marked so.
 - texts that say the same (`avere_ray.likeness`) count as one. Rejects of very different length are used only when there
-  is no other, or never (`preference.max_length_ratio`).
+  is no other, and up to a limit (`preference.max_length_ratio`).
 - selection: both kinds only, a least margin, hard queries only. Pairs that repeat an earlier one are left out.
 
 A query that gives no pair ends as a Drop with its reason: `no_rollouts`, `not_hard`, `no_chosen`, `all_faithful`,
@@ -306,9 +306,9 @@ def _add(
     """Puts the best of the texts into its place, unless it repeats the chosen response or another reject."""
     taken = [chosen, *(r.text for r in found.values())]
     fresh = [t for t in texts if normalise(t) and not any(_same(t, other, judged) for other in taken)]
-    limit = judged.rules.max_length_ratio
-    close = [t for t in fresh if close_in_length(t, chosen, limit or 2.0)]
-    text = _most_frequent(close if close or limit is not None else fresh, judged)
+    limit = judged.rules.max_length_ratio if source == "rollout" else None
+    allowed = fresh if limit is None else [t for t in fresh if close_in_length(t, chosen, limit)]
+    text = _most_frequent([t for t in allowed if close_in_length(t, chosen)] or allowed, judged)
     if text:
         found[kind] = Reject(kind=kind, text=text, source=source)
 

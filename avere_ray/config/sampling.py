@@ -97,9 +97,9 @@ class PreferenceConfig(Section):
     closest reject, -1 to 1. Ties have margin 0."""
     hard_only: bool = False
     """Keep queries only whose rollouts are partly faithful and partly not."""
-    max_length_ratio: Annotated[float, Field(gt=1.0)] | None = 2.0
-    """Rejects may be so many times longer or shorter than the chosen response at most (words; a difference of four is
-    always allowed); None prefers rejects within 2, and takes others where there are none."""
+    max_length_ratio: Annotated[float, Field(gt=1.0)] | None = 3.0
+    """Sampled rejects may be so many times longer or shorter than the chosen response at most (words; a difference of
+    four is always allowed), and those within 2 are preferred. None sets no limit."""
     near_duplicate: Share | None = 1.0
     """Texts count as one when they differ in inflection and filling words alone; below 1 also when so large a share of
     their words is equal and they name the same cues. None: only when case, spacing or punctuation differ."""

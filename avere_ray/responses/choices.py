@@ -64,8 +64,35 @@ def yes_or_no(text: str) -> bool | None:
     return found == {"yes"} if len(found) == 1 else None
 
 
-_SAME = frozenset("match same agree align consistent congruent coincide identical equal alike correspond".split())
-_OTHER = frozenset("differ different mismatch disagree conflict contradict inconsistent diverge clash opposite".split())
+_SAME = frozenset(
+    {
+        "match",
+        "same",
+        "agree",
+        "align",
+        "consistent",
+        "congruent",
+        "coincide",
+        "identical",
+        "equal",
+        "alike",
+        "correspond",
+    }
+)
+_OTHER = frozenset(
+    {
+        "differ",
+        "different",
+        "mismatch",
+        "disagree",
+        "conflict",
+        "contradict",
+        "inconsistent",
+        "diverge",
+        "clash",
+        "opposite",
+    }
+)
 
 
 def same_or_not(tokens: Sequence[Token]) -> bool | None:
