@@ -127,6 +127,10 @@ class Engine:
         )
 
 
+_PLAIN_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
+"""Without it a weak model may fill its whole reply with the blanks that JSON allows between any two tokens."""
+
+
 class TextEngine:
     """A vLLM engine for words alone, whose answers are bound to a JSON schema; implements AskFn."""
 
@@ -146,7 +150,7 @@ class TextEngine:
         try:
             self._llm = LLM(model=str(judge.model_path), dtype=judge.dtype, max_model_len=judge.max_model_len, seed=0,
                             disable_log_stats=True, limit_mm_per_prompt={"image": 0, "video": 0, "audio": 0},
-                            **options)  # fmt: skip
+                            structured_outputs_config=_PLAIN_JSON, **options)  # fmt: skip
         except (ValueError, OSError, RuntimeError) as error:
             raise ModelError(f"vLLM cannot start on {judge.model_path}: {error}") from error
 
@@ -158,8 +162,7 @@ class TextEngine:
         from vllm.sampling_params import StructuredOutputsParams
 
         params = SamplingParams(temperature=0.0, max_tokens=self._max_tokens, seed=0,
-                                structured_outputs=StructuredOutputsParams(
-                                    json=dict(schema), disable_any_whitespace=True))  # fmt: skip
+                                structured_outputs=StructuredOutputsParams(json=dict(schema)))  # fmt: skip
         longest = self._llm.model_config.max_model_len - self._max_tokens
         tokenizer = self._llm.get_tokenizer()
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]

@@ -90,7 +90,9 @@ def parser() -> Parser:
     made = Parser("avere-ray judge-report", __doc__)
     made.add_argument("--judge", default="rules", metavar="NAME", help="rules (default) or llm")
     made.add_argument("--labelled", type=Path, metavar="FILE", help="your own labelled set, .jsonl")
-    made.add_argument("--part", choices=("dev", "test", "all"), default="dev", help="part of the shipped set (dev)")
+    made.add_argument(
+        "--part", choices=("dev", "test", "fresh", "all"), default="dev", help="part of the shipped set (dev)"
+    )
     made.add_argument("--against", metavar="JUDGE|FILE", help="another judge, or a file written with --out")
     made.add_argument("--out", type=Path, metavar="FILE", help="write the verdicts, .jsonl or .json")
     made.add_argument("--json", action="store_true", help="print JSON instead of tables")

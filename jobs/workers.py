@@ -95,12 +95,11 @@ class Workers:
         from actors.judge import JudgeActor
 
         cfg = self.cfg.judge
-        key = os.environ.get(cfg.endpoint.key_variable, "") if cfg.endpoint.url else ""
-        env = {cfg.endpoint.key_variable: key} if key else {}
-        return JudgeActor.options(num_cpus=cfg.num_cpus, num_gpus=cfg.num_gpus, runtime_env={"env_vars": env},
-                                  label_selector=self._beside_engines).remote(
+        # An endpoint's key stays in the environment of the nodes: what is given to Ray is shown on its dashboard.
+        options = {"num_cpus": cfg.num_cpus, "num_gpus": cfg.num_gpus, "label_selector": self._beside_engines}
+        return JudgeActor.options(**options).remote(
             _absolute(self.cfg).judge, corpus_lexicon(self.clips), verdict_path(self.cfg)
-        )  # fmt: skip
+        )
 
     @cached_property
     def judge_pool(self) -> "RolloutPool":

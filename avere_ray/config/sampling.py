@@ -60,7 +60,8 @@ class JudgeConfig(Section):
     batch_rollouts: Positive = 256
     """Responses per call to the judge."""
     endpoint: EndpointConfig = EndpointConfig()
-    """llm: the server to ask; or leave its url empty and set model_path."""
+    """llm: the server to ask; or leave its url empty and set model_path. On a cluster its key must be in the
+    environment of the judge's node."""
     model_path: Path | None = None
     """llm: folder of a text model for an engine of our own; omni: folder of the model that watches."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -78,7 +79,7 @@ class JudgeConfig(Section):
     num_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs reserved for its model."""
     deadline_s: Seconds = 600.0
-    """Seconds one call to the judge may take."""
+    """Seconds one call to the judge may take; for a slow model raise it or lower batch_rollouts."""
     write_rejects: bool = False
     """llm: the model also writes the rejects that no rollout shows, where rules cannot (clips without cues)."""
 

@@ -5,6 +5,7 @@ tell how the person feels is asked, about the clip alone, without showing the re
 Half of the votes see "(A) Yes (B) No", half "(A) No (B) Yes", so that a habit of choosing the first cancels out.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _USE: dict[Stance, Use] = {
     Stance.AFFIRMED: "relied_on", Stance.MENTIONED: "supposed", Stance.DENIED: "denied",
     Stance.DISMISSED: "set_aside", Stance.SUPPOSED: "supposed",
 }  # fmt: skip
+_HEARD = "cheer chuckle gasp giggle groan growl laugh moan scream shriek sigh sob whimper whisper".split()  # noqa: SIM905
+_SEEN = "blush frown glare grimace nod pout shiver shrug smile smirk sneer wince".split()  # noqa: SIM905
 _ORDERS = (("Yes", "No"), ("No", "Yes"))
 
 
@@ -84,7 +87,8 @@ class OmniJudge:
         ]
 
     def _read(self, rollout: Rollout, query: Query, clip: Clip) -> Reading:
-        return read_response(rollout.text, query, with_aliases(tuple(clip.cues), self._lexicon))
+        cues = with_aliases(tuple(clip.cues), self._lexicon if clip.cues else (*self._lexicon, *_common_cues()))
+        return read_response(rollout.text, query, cues, any_evidence=not clip.cues)
 
     def _ask(self, questions: Sequence[_Question]) -> dict[_Question, float]:
         """Share of yes among the votes that can be read, 0 to 1; 0.5 when none can."""
@@ -117,6 +121,16 @@ class OmniJudge:
             confidence=min((max(s, 1 - s) for s in votes), default=1.0),
         )
         return to_verdict(findings, rollout, query, clip, self.name)
+
+
+@functools.cache
+def _common_cues() -> tuple[Cue, ...]:
+    """Expressions that a response may name in a clip without a cue list; whether they are there is asked."""
+    return tuple(
+        Cue(name=word, modality="audio" if word in _HEARD else "video", present=False,
+            text=f"{'an' if word[0] in 'aeiou' else 'a'} {word}", emotions=("any",))
+        for word in (*_HEARD, *_SEEN)
+    )  # fmt: skip
 
 
 def _questions(reading: Reading, rollout: Rollout, query: Query, clip: Clip) -> Iterable[_Question]:

@@ -7,7 +7,7 @@ from avere_ray.records import Modality
 from avere_ray.responses.cues import Citation
 from avere_ray.responses.stances import Stance, stance_before
 from avere_ray.responses.tokens import Token
-from avere_ray.responses.words import CAUSE, CONTRAST, END, FACE, HEARING, JOIN, SEEING, VOICE
+from avere_ray.responses.words import ARTICLES, CAUSE, CONTRAST, END, FACE, HEARING, JOIN, SEEING, VOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,9 @@ def claims_of(tokens: Sequence[Token], citations: Sequence[Citation], emotions: 
 
 def _sources(tokens: Sequence[Token], previous: int, at: int) -> tuple[frozenset[Modality], bool]:
     """Face, voice or both, as far as the words around an emotion say; and whether a noun says it."""
-    behind = next((t.word for t in tokens[at + 1 : at + 2]), "")
+    words = [t.word for t in tokens[at + 1 : at + 4]]
+    place = bool(words) and words[0] in {"in", "on", "of"}  # "grief in the voice"
+    behind = next((w for w in words[1:] if w not in ARTICLES), "") if place else next(iter(words), "")
     if behind in FACE or behind in VOICE:
         return frozenset({"video" if behind in FACE else "audio"}), True
     before: list[str] = []

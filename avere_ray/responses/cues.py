@@ -10,7 +10,7 @@ from avere_ray.responses.emotions import emotion_map
 from avere_ray.responses.phrases import EXPRESSIONS, PHRASES, SIMPLE_MODIFIERS
 from avere_ray.responses.stances import Stance, refers, stance_before, stance_behind
 from avere_ray.responses.tokens import Token, canonical, tokenize
-from avere_ray.responses.words import CONTRAST, END, FILLERS, GENERIC, JOIN, LOOSE, NEGATORS, PARAPHRASES
+from avere_ray.responses.words import CAUSE, CONTRAST, END, FILLERS, GENERIC, JOIN, LOOSE, NEGATORS, PARAPHRASES
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,27 @@ def _cite(tokens: Sequence[Token], span: tuple[int, int], cue: Cue, emotions: di
         return Citation(cue, start, stop, right, about)
     referring = not cue.emotions and refers(tokens, begin)
     return Citation(cue, start, stop, Stance.MENTIONED if referring else Stance.AFFIRMED)
+
+
+_SHOWING = "show mean suggest indicate express reveal tell prove convey betray signal"
+
+
+def subjects(tokens: Sequence[Token], known: Sequence[Citation], emotions: dict[str, str]) -> list[Citation]:
+    """Things said to show something ("the crooked hat shows joy") that match no known cue."""
+    found = []
+    showing = {canonical(word) for word in _SHOWING.split()}
+    for at, token in enumerate(tokens):
+        if token.canon not in showing:
+            continue
+        begin = at
+        while begin and tokens[begin - 1].word not in END | JOIN | CONTRAST | CAUSE:
+            begin -= 1
+        content = [t for t in tokens[begin:at] if t.word not in GENERIC]
+        plain = not any(t.word in emotions or t.word in NEGATORS for t in tokens[begin:at])
+        cited = content and any(c.start < content[-1].end and c.end > content[0].start for c in known)
+        if content and plain and not cited:
+            found.append(Citation(None, content[0].start, content[-1].end, Stance.AFFIRMED))
+    return found
 
 
 def _unknown(tokens: Sequence[Token], spans: Sequence[tuple[tuple[int, int], Cue]],

@@ -15,7 +15,7 @@ from avere_ray.responses.choices import (
     yes_or_no,
 )
 from avere_ray.responses.claims import Claim, claims_of
-from avere_ray.responses.cues import Citation, cite_all
+from avere_ray.responses.cues import Citation, cite_all, subjects
 from avere_ray.responses.emotions import emotion_map
 from avere_ray.responses.languages import Gloss, in_english
 from avere_ray.responses.suppositions import supposed
@@ -39,8 +39,10 @@ class Reading:
     """What it is written in."""
 
 
-def read_response(text: str, query: Query, cues: Sequence[Cue]) -> Reading:
+def read_response(text: str, query: Query, cues: Sequence[Cue], *, any_evidence: bool = False) -> Reading:
     """Reads one response to a query, in terms of the given cues.
+
+    `any_evidence` also cites, as unknown cues, whatever is said to show something: for clips whose cues are not listed.
 
     Raises:
         InputError: a choice of the query has no letter.
@@ -60,6 +62,8 @@ def read_response(text: str, query: Query, cues: Sequence[Cue]) -> Reading:
     emotions = emotion_map(cues)
     unreal = supposed(tokens)
     citations = cite_all(tokens, cues, emotions, query.modality, unreal)
+    if any_evidence:
+        citations += subjects(tokens, citations, emotions)
     claims = claims_of(tokens, citations, emotions, unreal)
     sourced = tuple(_in_source(c, gloss) for c in citations)
     return Reading(letters, _polarities(letters, options, word), sourced, tuple(claims), gloss.language)

@@ -24,7 +24,7 @@ class Token:
 def tokenize(text: str, start: int = 0) -> list[Token]:
     """Words and punctuation with their offsets; "isn't" becomes two words, idioms become one."""
     tokens: list[Token] = []
-    plain = text.replace("’", "'").replace("‘", "'")
+    plain = text.replace("’", "'").replace("‘", "'").replace("–", ",").replace("—", ",").replace(" - ", " , ")
     for match in re.finditer(r"[^\W_]+(?:'[^\W_]+)?|[.,;:!?\n]", plain[start:]):
         word, at, end = match.group().lower(), start + match.start(), start + match.end()
         parts = _contraction(word)

@@ -99,7 +99,20 @@ DETERMINERS = frozenset({"no", "without"})
 # Words that mention a thing without relying on it.
 CONCESSIONS = frozenset({"despite", "notwithstanding"})
 # Words that set a thing aside.
-SKIPPERS = frozenset({"regardless_of", "ignore", "ignoring", "disregard", "disregarding", "leaving", "forget"})
+SKIPPERS = frozenset(
+    {
+        "regardless_of",
+        "ignore",
+        "ignoring",
+        "disregard",
+        "disregarding",
+        "leaving",
+        "forget",
+        "fooled",
+        "misled",
+        "deceived",
+    }
+)
 # Predicates of things that are not there.
 ABSENT = _words("absent missing nowhere lacking invisible inaudible nonexistent")
 # Predicates of things that are there; negated, they deny.

@@ -1,5 +1,6 @@
 """The labelled set, what a judge scores on it, and the verb that tells it."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from avere_ray.errors import InputError
 from avere_ray.judges.agreement import accuracy, cohens_kappa, confusion, label_scores, macro_f1
 from avere_ray.judges.choose import RulesJudge
-from avere_ray.judges.labelled import Labelled, judge_all, read_labelled, shipped
+from avere_ray.judges.labelled import PARTS, Labelled, judge_all, read_labelled, shipped
 from avere_ray.judges.order import with_choices_reversed, with_sentences_reversed
 from avere_ray.judges.report import measure, read_labels
 from avere_ray.records import VerdictLabel
@@ -20,7 +21,7 @@ F, S, H, W, T, U = (
     VerdictLabel.FAITHFUL, VerdictLabel.SPURIOUS_ASSOCIATION, VerdictLabel.HALLUCINATION, VerdictLabel.WRONG_EMOTION,
     VerdictLabel.OFF_TOPIC, VerdictLabel.UNPARSEABLE,
 )  # fmt: skip
-DEV, TEST = shipped("dev"), shipped("test")
+DEV, TEST, FRESH = (shipped(part) for part in PARTS)
 KINDS = {"negated", "synonym", "two_cues", "wrong_emotion", "hedge", "language", "injection"}
 CLIP = {"clip_id": "x", "emotion": "anger", "face_emotion": "anger", "voice_emotion": "anger", "cues": [
     {"name": "scowl", "modality": "video", "text": "a scowl", "present": True, "emotions": ["anger"]}]}  # fmt: skip
@@ -41,7 +42,7 @@ def test_the_shipped_set_is_large_and_has_every_kind_and_label_in_both_parts() -
     }
 
 
-@pytest.mark.parametrize(("part", "floor"), [(DEV, 0.95), (TEST, 0.90)], ids=["dev", "test"])
+@pytest.mark.parametrize(("part", "floor"), [(DEV, 0.95), (TEST, 0.90), (FRESH, 0.90)], ids=PARTS)
 def test_the_rules_judge_reaches_its_floors(part: list[Labelled], floor: float) -> None:
     said = [v.label for v in judge_all(part, rules(part))]
     assert macro_f1([e.label for e in part], said) >= floor
@@ -82,8 +83,6 @@ def test_a_judge_that_prefers_the_first_choice_shows_in_the_order_bias() -> None
     honest = rules(asked)
 
     def biased(rollouts, queries, clips):
-        import dataclasses
-
         return [dataclasses.replace(v, label=F) if queries[v.query_id].answer == "A" else v
                 for v in honest(rollouts, queries, clips)]  # fmt: skip
 

@@ -16,6 +16,7 @@ from avere_ray.judges.replies import ReplyCache
 from avere_ray.judges.writing import WriteRequest
 from avere_ray.prompts import judge_prompt, quoted, reference_description
 from avere_ray.records import Clip, Cue, Query, RejectKind, VerdictLabel
+from jobs import judge_report
 from tests.chatserver import Answer, ChatServer, Seen, chat_server, fails, says
 
 F, S, H, W, T, U = (
@@ -206,3 +207,14 @@ def test_verdicts_depend_on_the_model_and_not_on_where_it_runs() -> None:
     one, two = (judge_key(JudgeConfig(backend="llm", endpoint=e)) for e in (here, there))
     assert one == two
     assert judge_key(JudgeConfig()) == ("rules", "rules/2")
+
+
+def test_judge_report_asks_a_server(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    mine = tmp_path / "mine.jsonl"
+    clip = {"clip_id": "x", "emotion": "anger", "caption": "A man scowls."}
+    mine.write_text(json.dumps({"id": "a", "clip": clip, "text": "The scowl shows anger.", "label": "faithful"}))
+    with chat_server(lambda _: says(findings(cue("scowl")))) as server:
+        there = [f"--judge.endpoint.url={server.url}", "--judge.endpoint.model=some-model"]
+        assert judge_report.main(["--judge", "llm", "--labelled", str(mine), "--json", *there]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["judge"], found["accuracy"]) == ("llm/1 some-model", 1.0)

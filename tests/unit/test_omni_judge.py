@@ -1,6 +1,7 @@
 """The omni judge: questions per cited cue, votes in both orders, and labels by the shared rubric."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from avere_ray.errors import ConfigError
 from avere_ray.fakes import FakeGenerate, make_rollout
 from avere_ray.judges.omni import OmniJudge
 from avere_ray.records import Clip, Cue, Query, VerdictLabel
+from jobs.workers import Workers
 
 F, S, H, W, T, U = (
     VerdictLabel.FAITHFUL, VerdictLabel.SPURIOUS_ASSOCIATION, VerdictLabel.HALLUCINATION, VerdictLabel.WRONG_EMOTION,
@@ -99,3 +101,39 @@ def test_unknown_words_are_asked_about_as_they_stand_and_labels_spare_a_question
 def test_settings_of_a_judge_that_do_not_fit_are_refused(settings: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load_config(None, settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "asked"),
+    [
+        ("He frowns, so he is angry.", F, "see a frown"),
+        ("The crooked hat shows anger.", S, "see or hear crooked hat"),
+        ("The trophy and the purple tie prove that he is angry.", H, "purple tie"),
+    ],
+)
+def test_clips_without_a_cue_list_are_asked_about_whatever_is_cited(text: str, label: VerdictLabel, asked: str) -> None:
+    there = ("frown", "hear crooked hat")
+    model = watches(lambda prompt: any(t in prompt for t in there) or "angry" in prompt)
+    prompts: list[str] = []
+
+    def spy(query: Query, index: int) -> str | None:
+        prompts.append(query.prompt)
+        return model.respond(query, index)
+
+    judge = OmniJudge(FakeGenerate(spy), "m", votes=2)
+    verdict = judge([make_rollout(QUERY, 0, text)], {"q": QUERY}, {"c": BARE})[0]
+    assert verdict.label is label, (verdict.evidence, prompts)
+    assert any(asked in prompt for prompt in prompts)
+
+
+def test_a_run_asks_the_omni_judge_over_its_own_engines(tmp_path: Path) -> None:
+    cfg = load_config(None, ["--judge.backend=omni", f"--judge.model_path={tmp_path}", f"--run_dir={tmp_path}"])
+    workers = Workers(cfg)
+    workers.__dict__ |= {
+        "judge_pool": watches(lambda prompt: "a frown" in prompt or "the frown" in prompt),
+        "clips": [BARE],
+    }
+    rollouts = [make_rollout(QUERY, 0, "I see a frown."), make_rollout(QUERY, 1, "I see golden crowns.")]
+    verdicts = workers.judged(rollouts, {"q": QUERY}, {"c": BARE})
+    assert [v.rollout_id for v in verdicts] == ["q#0", "q#1"]
+    assert [v.label for v in verdicts] == [F, H]

@@ -12,4 +12,5 @@ WORDS = """
 握紧|紧握|攥紧 = clenched; 皱起|皱着|紧皱|皱 = furrowed; 低垂|下垂 = lowered; 抬起|扬起 = raised; 交叉 = crossed; 张开 = open; 大 = wide; 响亮|大声 = loud; 粗暴|刺耳 = harsh; 缓慢|慢 = slow; 低沉|低 = low; 急促|快 = rapid; 突然 = sudden
 红色|红 = red; 蓝色|蓝 = blue; 黄色|黄 = yellow; 绿色|绿 = green; 紫色 = purple; 黑色 = black; 白色 = white; 衬衫|衬衣|上衣 = shirt; 夹克 = jacket; 音乐 = music; 钢琴|钢琴曲 = piano music; 鼓声 = drum music; 雨|下雨|雨声 = rain; 鸟|鸟叫 = birds; 窗户|窗 = window; 植物 = plant; 灯 = lamp; 钟|时钟 = clock; 画 = painting; 狗 = dog; 咖啡 = coffee; 杯子|杯 = mug; 气球 = balloons
 ， = ,; 。 = .; ； = ,; ： = :; ！ = !; ？ = ?; 、 = ,
+花 = flowers; 太阳镜|墨镜 = sunglasses; 眼镜 = glasses; 帽子 = hat; 领带 = tie; 裙子|连衣裙 = dress; 桌子 = table; 椅子 = chair; 门 = door; 汽车|车 = car; 树 = tree; 天空 = sky; 大海|海 = ocean; 头发 = hair; 墙 = wall; 书 = book; 电话|手机 = phone; 蜡烛 = candles; 跳|跳跃 = jumping; 低头 = bowed head; 紧张 = tense; 苍白 = pale; 湿润 = moist; 瞪 = glaring
 """
