@@ -13,11 +13,11 @@ from typing import TypeVar
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
 from avere_ray.errors import InputError, StageError
-from avere_ray.preferences import build_pairs, summarise
+from avere_ray.judges.choose import judge_key
+from avere_ray.preferences import build_pairs, summarise, to_write
 from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
 from avere_ray.stages import StageFolder, StageManifest, digest, read_records
-from avere_ray.verdicts import JUDGE
 from jobs import given_pairs
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
@@ -153,7 +153,7 @@ def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManife
         stage_path(cfg, "verdicts", round_),
         stage="verdicts",
         config=cfg.to_yaml(),
-        key=digest("verdicts", source.output_digest, cfg.judge.backend, JUDGE),
+        key=digest("verdicts", source.output_digest, *judge_key(cfg.judge)),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"verdicts of round {round_}", manifest.used, "rollouts")
@@ -166,7 +166,7 @@ def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManife
         for part in _chunks(rollouts, cfg.judge.batch_rollouts):
             asked = {r.query_id: by_id[r.query_id] for r in part}
             shown = {r.clip_id: clips[r.clip_id] for r in part}
-            verdicts += workers.ask(workers.judge.judge.remote(part, asked, shown))
+            verdicts += workers.judged(part, asked, shown)
             progress(len(verdicts), len(rollouts))
     folder.write("verdicts", Verdict, verdicts)
     labels = {label.value: sum(v.label is label for v in verdicts) for label in VerdictLabel}
@@ -180,7 +180,7 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
         stage_path(cfg, "pairs", round_),
         stage="pairs",
         config=cfg.to_yaml(),
-        key=digest("pairs", source.output_digest, cfg.preference.model_dump(), cfg.seed),
+        key=digest("pairs", source.output_digest, cfg.preference.model_dump(), cfg.judge.write_rejects, cfg.seed),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"pairs of round {round_}", manifest.used, "queries")
@@ -193,14 +193,21 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
         by_query.setdefault(rollout.query_id, []).append(rollout)
     with stage_progress(f"pairs (round {round_})", "queries") as progress:
         swaps = workers.ask(workers.swap.swap.remote(queries))
+        judged = {v.rollout_id: v for v in verdicts}
+        clips = {c.clip_id: c for c in workers.clips}
+        written = None
+        if cfg.judge.write_rejects:
+            wanted = to_write(queries, by_query, judged, clips, cfg.preference, cfg.seed)
+            written = workers.ask(workers.judge.write.remote(wanted), limit_s=cfg.judge.deadline_s)
         pairs, drops = build_pairs(
             queries,
             by_query,
-            {v.rollout_id: v for v in verdicts},
-            {c.clip_id: c for c in workers.clips},
+            judged,
+            clips,
             {q.query_id: s for q, s in zip(queries, swaps, strict=True)},
             cfg.preference,
             cfg.seed,
+            written,
         )
         progress(len(queries), len(queries))
     if not pairs:

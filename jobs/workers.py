@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
+from avere_ray.judges.choose import model_name
+from avere_ray.judges.omni import OmniJudge
 from avere_ray.learner import MODEL_FOLDER
 from avere_ray.parity import choose_probes, compare
 from avere_ray.placement import label_selector
 from avere_ray.progress import say
 from avere_ray.prompts import all_queries
-from avere_ray.records import Clip, Query
+from avere_ray.records import Clip, Query, Rollout, Verdict
 from avere_ray.store import DecodedStore
 from avere_ray.verdicts import corpus_lexicon
-from jobs.layout import feature_path, logp_path, stage_path
+from jobs.layout import feature_path, logp_path, stage_path, verdict_path
 
 if TYPE_CHECKING:
     from actors.pool import RolloutPool
@@ -97,12 +99,43 @@ class Workers:
 
     @cached_property
     def judge(self) -> Any:
-        """The judge."""
+        """The judge's process: rules, or a text model."""
         from actors.judge import JudgeActor
 
-        return JudgeActor.options(num_cpus=0, label_selector=self._beside_engines).remote(
-            self.cfg.judge, corpus_lexicon(self.clips)
+        cfg = self.cfg.judge
+        # An endpoint's key stays in the environment of the nodes: what is given to Ray is shown on its dashboard.
+        options = {"num_cpus": cfg.num_cpus, "num_gpus": cfg.num_gpus, "label_selector": self._beside_engines}
+        return JudgeActor.options(**options).remote(
+            _absolute(self.cfg).judge, corpus_lexicon(self.clips), verdict_path(self.cfg)
         )
+
+    @cached_property
+    def judge_pool(self) -> "RolloutPool":
+        """Engines of the omni judge's model, over the run's decoded clips."""
+        from actors.pool import RolloutPool
+
+        cfg, judge = self.cfg, self.cfg.judge
+        assert judge.model_path is not None
+        model = cfg.model.model_copy(update={"path": judge.model_path.absolute(), "dtype": judge.dtype})
+        rollout = cfg.rollout.model_copy(update={
+            "engines": 1, "num_cpus": judge.num_cpus, "num_gpus": judge.num_gpus, "top_p": 1.0,
+            "max_model_len": judge.max_model_len, "deadline_s": judge.deadline_s})  # fmt: skip
+        say(f"judge: starting a vLLM engine on {judge.model_path}")
+        pool = RolloutPool(model, rollout, lora_rank=cfg.train.lora_rank, decode=cfg.data.decode, decoded=self.decoded,
+                           threads=_threads(cfg), role=cfg.placement.rollout)  # fmt: skip
+        pool.wait_ready()
+        return pool
+
+    def judged(
+        self, rollouts: Sequence[Rollout], queries: Mapping[str, Query], clips: Mapping[str, Clip]
+    ) -> list[Verdict]:
+        """Verdicts of the judge that the config names; implements JudgeFn."""
+        cfg = self.cfg.judge
+        if cfg.backend != "omni":
+            return self.ask(self.judge.judge.remote(rollouts, queries, clips), limit_s=cfg.deadline_s)
+        judge = OmniJudge(self.judge_pool, model_name(cfg), votes=cfg.votes, temperature=cfg.temperature,
+                          seed=self.cfg.seed, lexicon=corpus_lexicon(self.clips))  # fmt: skip
+        return judge(rollouts, queries, clips)
 
     @cached_property
     def swap(self) -> Any:
@@ -186,26 +219,26 @@ class Workers:
             for engine in self.pool.response_logps(probes, responses)
         )
 
-    def ask(self, ref: Any) -> Any:
+    def ask(self, ref: Any, limit_s: float = ANSWER_S) -> Any:
         """The answer of an actor call.
 
         Raises:
-            StageError: it did not come within ten minutes.
+            StageError: it did not come within `limit_s` seconds. What the actor raised itself is raised as it is.
         """
         import ray
         from ray.exceptions import GetTimeoutError
 
         try:
-            return ray.get(ref, timeout=ANSWER_S)
+            return ray.get(ref, timeout=limit_s)
         except GetTimeoutError as error:
             raise StageError(
-                f"an actor gave no answer within {ANSWER_S:.0f} s; see Ray's logs of this session, and "
+                f"an actor gave no answer within {limit_s:.0f} s; see Ray's logs of this session, and "
                 "check that the cluster has the resources the config asks for"
             ) from error
 
     def close(self) -> None:
         """Ends every actor that was started."""
-        self._end("scorer", "judge", "swap", "pool")
+        self._end("scorer", "judge", "swap", "judge_pool", "pool")
 
     def _end(self, *names: str) -> None:
         import ray
@@ -213,7 +246,7 @@ class Workers:
         for name in names:
             actor = self.__dict__.pop(name, None)
             if actor is not None:
-                actor.close() if name == "pool" else ray.kill(actor)
+                actor.close() if name in {"pool", "judge_pool"} else ray.kill(actor)
 
     def __enter__(self) -> Self:
         return self
@@ -230,8 +263,11 @@ def sample_queries(clips: Sequence[Clip], cfg: RunConfig, round_: int) -> list[Q
 
 
 def _absolute(cfg: RunConfig) -> RunConfig:
-    """The config with an absolute model path, for processes with another working directory."""
-    return cfg.model_copy(update={"model": cfg.model.model_copy(update={"path": cfg.model.path.absolute()})})
+    """The config with absolute model paths, for processes with another working directory."""
+    judge = cfg.judge.model_copy(update={"model_path": cfg.judge.model_path.absolute()}
+                                 if cfg.judge.model_path is not None else {})  # fmt: skip
+    model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
+    return cfg.model_copy(update={"model": model, "judge": judge})
 
 
 def _threads(cfg: RunConfig) -> int:

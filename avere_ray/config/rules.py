@@ -13,7 +13,7 @@ def check_rules(cfg: "RunConfig") -> None:
     Raises:
         ValueError: says which and what to do; the first that is found.
     """
-    for rule in (_batch_rules, _tuning_rules, _reference_rules, _engine_rules, _data_rules):
+    for rule in (_batch_rules, _tuning_rules, _reference_rules, _engine_rules, _data_rules, _judge_rules):
         for sentence in rule(cfg):
             raise ValueError(sentence)
 
@@ -122,3 +122,16 @@ def _given_pairs_rules(cfg: "RunConfig") -> Iterator[str]:
             f"data.pairs.path is set and rounds is {cfg.rounds}; given pairs are one round. Set rounds to 1, and "
             "train.epochs for more passes"
         )
+
+
+def _judge_rules(cfg: "RunConfig") -> Iterator[str]:
+    judge = cfg.judge
+    if judge.backend == "llm" and bool(judge.endpoint.url) == (judge.model_path is not None):
+        both = "both are set" if judge.endpoint.url else "neither is set"
+        yield (f"judge.backend llm needs one of judge.endpoint.url (a server) and judge.model_path (a folder); {both}")
+    if judge.backend == "omni" and judge.model_path is None:
+        yield "judge.backend omni needs judge.model_path, the folder of a model that watches and listens"
+    if judge.write_rejects and judge.backend != "llm":
+        yield f"judge.write_rejects needs judge.backend llm, which has a model to write with; it is {judge.backend}"
+    if judge.max_tokens >= judge.max_model_len:
+        yield f"judge.max_tokens ({judge.max_tokens}) must be below judge.max_model_len ({judge.max_model_len})"
