@@ -15,7 +15,7 @@ READY := .venv/.ready-$(ACCEL)-$(KEY)
 OTHER := $(filter-out $(ACCEL),cpu gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit tiny-base setup clean
+.PHONY: help demo test faults lint unit tiny-base setup clean
 
 help:  ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -24,7 +24,10 @@ demo: $(READY)  ## the whole loop on synthetic clips, with a table before/after 
 	@$(BIN)/avere-ray pipeline --config jobs/configs/demo.yaml $(ARGS)
 
 test: lint  ## lint, then every test this machine can run
-	@$(BIN)/python -m pytest -m "" $(ARGS)
+	@$(BIN)/python -m pytest -m "not faults" $(ARGS)
+
+faults: $(READY)  ## jobs that lose nodes on local clusters (half an hour; not part of `make test`)
+	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
 
 unit: $(READY)  ## the fast tests alone
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

@@ -16,6 +16,7 @@ from avere_ray.progress import reused, stage_progress
 from avere_ray.stages import StageFolder, StageManifest
 from jobs.command import run_command
 from jobs.corpus import read_corpus
+from jobs.room import check_room
 from jobs.session import ray_session
 
 
@@ -47,8 +48,10 @@ def run(cfg: RunConfig) -> StageManifest:
         check_drops(manifest, folder.path, cfg.data.drop_budget)
         return manifest
     nodes = label_selector(cfg.placement.decode)
-    with ray_session(cfg.ray), placed(nodes), stage_progress(STAGE, "clips") as progress:
-        return decode_stage(clips, source, cfg.data, AvStore(store_folder(cfg)), folder, progress)
+    with ray_session(cfg.ray):
+        check_room(cfg, "decode")
+        with placed(nodes), stage_progress(STAGE, "clips") as progress:
+            return decode_stage(clips, source, cfg.data, AvStore(store_folder(cfg)), folder, progress)
 
 
 def clips_folder(cfg: RunConfig) -> Path:

@@ -19,6 +19,7 @@ from avere_ray.stages import StageManifest, read_records, write_text
 from jobs import build_preferences, decode, evaluate, synth, train
 from jobs.command import run_command
 from jobs.layout import stage_path
+from jobs.room import check_room
 from jobs.session import ray_session
 
 _SAMPLE = 6
@@ -44,6 +45,7 @@ def _stages(cfg: RunConfig, log: "Log") -> None:
 
     log("clips", partial(synth.run, cfg))
     with ray_session(cfg.ray):
+        check_room(cfg, "pipeline")
         log("decoded", partial(decode.run, cfg))
         with Workers(cfg) as workers:
             log("evals/before", partial(evaluate.run, cfg, -1, workers))

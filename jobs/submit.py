@@ -135,7 +135,7 @@ def check_overlay(cfg: RunConfig, verb: str, overlay: Path, *, manifest: bool) -
     from avere_ray.manifests.rules import clusters_of
     from avere_ray.manifests.validate import validate
     from avere_ray.manifests.workloads import worker_groups
-    from avere_ray.placement import demands, misfits
+    from avere_ray.placement import unmet
 
     found = validate(overlay).findings
     if found:
@@ -148,7 +148,7 @@ def check_overlay(cfg: RunConfig, verb: str, overlay: Path, *, manifest: bool) -
     ]
     if not clusters:
         raise InputError(f"{overlay} has no {wanted[0]}{f' {verb}' if manifest else ''} to submit to")
-    missing = misfits(demands(cfg, verb), worker_groups(clusters[0]))
+    missing = unmet(cfg, verb, worker_groups(clusters[0]))
     if missing:
         raise ConfigError(f"the config does not fit {overlay}: {'; '.join(missing)}")
 

@@ -63,6 +63,8 @@ def _trainer(cfg: RunConfig, job: TrainJob) -> Any:
     from avere_ray.learner.stream import build_stream
 
     train = cfg.train
+    stream = in_order()
+    stream.label_selector = label_selector(cfg.placement.learner) or None
     settings = {"config": cfg.model_dump(mode="json"), "job": job.to_plain()}
     resources = {"CPU": train.cpus_per_worker, **({"GPU": 1.0} if train.use_gpu else {})}
     return TorchTrainer(
@@ -76,7 +78,7 @@ def _trainer(cfg: RunConfig, job: TrainJob) -> Any:
             label_selector=label_selector(cfg.placement.learner) or None,
         ),
         datasets={SHARDS: functools.partial(build_stream, settings["config"], settings["job"])},
-        dataset_config=DataConfig(execution_options=in_order(), enable_shard_locality=False),
+        dataset_config=DataConfig(execution_options=stream, enable_shard_locality=False),
         run_config=TrainRunConfig(
             name=f"round-{job.round}-{time.time_ns()}",
             storage_path=str(job.scratch.resolve()),
