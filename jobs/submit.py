@@ -16,6 +16,7 @@ import re
 import socket
 import sys
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,9 @@ ADDRESS = "http://127.0.0.1:8265"
 ATTEMPTS = 100
 
 _FLAGS = ("verb", "overlay", "address", "submission-id", "manifest")
+_STARTING = "No available agent"
+"""What Ray says while the processes that start drivers are not up yet."""
+_AGAIN_AFTER_S = 1.0
 _FINAL_BAD = ("FAILED", "STOPPED")
 
 
@@ -72,7 +76,8 @@ def run(cfg: RunConfig, flags: dict[str, str], named: Path | None, overrides: Se
     if "dry-run" in flags:
         say(in_words(cfg, plan))
         return 0
-    return submit_and_follow(connect(plan.address, cfg.ray.connect_timeout_s), plan)
+    limit_s = cfg.ray.connect_timeout_s
+    return submit_and_follow(connect(plan.address, limit_s), plan, patience_s=limit_s)
 
 
 def make_plan(cfg: RunConfig, flags: dict[str, str]) -> Plan:
@@ -241,8 +246,10 @@ def connect(address: str, timeout_s: float) -> Any:
         ) from error
 
 
-def submit_and_follow(client: Any, plan: Plan) -> int:
+def submit_and_follow(client: Any, plan: Plan, *, patience_s: float = 0.0) -> int:
     """Submits a plan, or finds it submitted, prints its log until it ends, and returns its exit code.
+
+    `patience_s`: seconds to try again while a cluster that was just started has nothing to run a job's driver yet.
 
     Raises:
         ClusterError: Ray refuses the job, or the connection is lost.
@@ -252,7 +259,7 @@ def submit_and_follow(client: Any, plan: Plan) -> int:
         say(f"submit: {plan.submission_id} has succeeded before; change the config or --submission-id to run it again")
         return 0
     if state is None:
-        _send(client, plan)
+        _send(client, plan, patience_s)
         say(f"submit: {plan.submission_id} is submitted")
     else:
         say(f"submit: {plan.submission_id} is {state.lower()} already; following it")
@@ -319,18 +326,23 @@ def exit_code(client: Any, submission_id: str) -> int:
     return int(info.driver_exit_code or 1)
 
 
-def _send(client: Any, plan: Plan) -> None:
+def _send(client: Any, plan: Plan, patience_s: float) -> None:
+    limit = time.monotonic() + patience_s
     with tempfile.TemporaryDirectory(prefix="avere-ray-") as folder:
         working_dir = plan.package.write(Path(folder))
-        try:
-            client.submit_job(
-                entrypoint=plan.entrypoint,
-                submission_id=plan.submission_id,
-                runtime_env={"working_dir": str(working_dir)},
-                metadata={"avere_ray_package": plan.package.digest, "avere_ray_verb": plan.verb},
-            )
-        except (RuntimeError, ConnectionError, ValueError) as error:
-            raise ClusterError(f"Ray refuses {plan.submission_id}: {error}") from error
+        while True:
+            try:
+                client.submit_job(
+                    entrypoint=plan.entrypoint,
+                    submission_id=plan.submission_id,
+                    runtime_env={"working_dir": str(working_dir)},
+                    metadata={"avere_ray_package": plan.package.digest, "avere_ray_verb": plan.verb},
+                )
+                return
+            except (RuntimeError, ConnectionError, ValueError) as error:
+                if _STARTING not in str(error) or time.monotonic() >= limit:
+                    raise ClusterError(f"Ray refuses {plan.submission_id}: {error}") from error
+            time.sleep(_AGAIN_AFTER_S)
 
 
 async def _print_log(client: Any, submission_id: str) -> None:

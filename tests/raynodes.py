@@ -23,7 +23,8 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLE_LABEL = "avere-ray/role"
-_ANSWER_S = 300.0
+_ANSWER_S = 400.0
+_STARTS = 4
 
 
 class Nodes:
@@ -123,23 +124,29 @@ class _Served:
         self.folder = folder
 
     def add(self, role: str, cpus: int) -> dict[str, Any]:
-        from ray.cluster_utils import Cluster
-
         shape = {"num_cpus": cpus, "object_store_memory": 128 * 2**20, "labels": {ROLE_LABEL: role}}
-        shape |= {"node_ip_address": "127.0.0.1", "temp_dir": tempfile.mkdtemp(prefix="n", dir=self.folder)}
-        if not self.nodes:
-            port = _free_port()
-            self.cluster = Cluster()
-            shape |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
-            shape |= {"gcs_server_port": _free_port()}
-            self.address = f"http://127.0.0.1:{port}"
-        node = self.cluster.add_node(wait=False, **shape)
-        self.nodes[role] = node
+        node = self._started(shape)
         _wait(lambda: node.plasma_store_socket_name in self._alive(), f"the node {role} did not come up")
+        self.nodes[role] = node
         self.roles[self._alive()[node.plasma_store_socket_name]] = role
         if len(self.nodes) == 1:
             _wait(lambda: _answers(self.address), "no dashboard")
         return {"address": self.address}
+
+    def _started(self, shape: dict[str, Any]) -> Any:
+        """A new node; on a busy machine Ray gives one up that took half a minute, so it is tried again."""
+        from ray.cluster_utils import Cluster
+
+        for _ in range(_STARTS):
+            shape |= {"node_ip_address": "127.0.0.1", "temp_dir": tempfile.mkdtemp(prefix="n", dir=self.folder)}
+            if not self.nodes:
+                port = _free_port()
+                self.cluster, self.address = Cluster(), f"http://127.0.0.1:{port}"
+                shape |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+                shape |= {"gcs_server_port": _free_port()}
+            with contextlib.suppress(Exception):  # Ray raises no narrower one
+                return self.cluster.add_node(wait=False, **shape)
+        raise RuntimeError(f"no node came up in {_STARTS} attempts")
 
     def lose(self, role: str) -> dict[str, Any]:
         head = self.nodes[role] is self.cluster.head_node

@@ -11,7 +11,13 @@ from raynodes import Nodes
 from avere_ray.metrics import read_events
 
 PLACED = ("--placement.decode=decode", "--placement.rollout=decode", "--placement.learner=learner")
-STEADY = ("--world.train_clips=10", "--world.test_clips=4", "--train.epochs=14", "--train.checkpoint_every=4")
+STEADY = (
+    "--world.train_clips=10",
+    "--world.test_clips=4",
+    "--train.epochs=14",
+    "--train.checkpoint_every=4",
+    "--ray.connect_timeout_s=240",
+)
 """Few clips, but enough steps that a node can be taken away between two of them."""
 
 

@@ -199,6 +199,24 @@ def test_submitting_again_follows_what_runs_and_repeats_what_failed(capsys: pyte
     assert [job["submission_id"] for job in failed.sent] == [f"{plan.submission_id}-3"]
 
 
+def test_a_cluster_that_is_starting_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "_AGAIN_AFTER_S", 0.001)
+    client, refusals = Jobs({}), iter([RuntimeError("status code 500: No available agent to submit job")] * 2)
+    send = client.submit_job
+
+    def refuse_at_first(**job: Any) -> None:
+        if error := next(refusals, None):
+            raise error
+        send(**job)
+
+    client.submit_job = refuse_at_first  # type: ignore[method-assign]
+    assert submit_and_follow(client, plan_of(), patience_s=5) == 0
+    assert len(client.sent) == 1
+    refusals = iter([RuntimeError("No available agent")])
+    with pytest.raises(ClusterError, match="Ray refuses"):
+        submit_and_follow(client, plan_of(**{"submission-id": "other"}))
+
+
 def test_a_log_that_ends_early_and_a_lost_server_are_said() -> None:
     plan = plan_of()
     with pytest.raises(ClusterError, match="ended while it is running"):
