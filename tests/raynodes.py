@@ -139,6 +139,7 @@ class _Served:
 
         for _ in range(_STARTS):
             shape |= {"node_ip_address": "127.0.0.1", "temp_dir": tempfile.mkdtemp(prefix="n", dir=self.folder)}
+            shape["dashboard_agent_listen_port"] = _free_port()
             if not self.nodes:
                 port = _free_port()
                 self.cluster, self.address = Cluster(), f"http://127.0.0.1:{port}"

@@ -29,7 +29,7 @@ def test_stages_keep_to_their_nodes_and_a_run_outlives_them(tmp_path: Path) -> N
         nodes.lose("decode")  # the head, and the run with it
         output = finish(first)
         assert first.returncode == 5, output
-        assert "Submit again to follow it" in output.strip().splitlines()[-1]
+        assert "submit again to follow it" in output.strip().splitlines()[-1].lower()
 
         nodes.start(decode=2, learner=2)
         second = submit(nodes, run_dir)
