@@ -8,6 +8,7 @@
 ACCEL  ?= cpu
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 ARGS   ?=
+SPREAD := --numprocesses=logical --maxprocesses=4 --dist=loadgroup
 
 BIN   := .venv/bin
 KEY   := $(shell cat pyproject.toml constraints.txt avere_ray/environment.py | cksum | cut -d ' ' -f 1)
@@ -24,13 +25,13 @@ demo: $(READY)  ## the whole loop on synthetic clips, with a table before/after 
 	@$(BIN)/avere-ray pipeline --config jobs/configs/demo.yaml $(ARGS)
 
 test: lint  ## lint, then every test this machine can run
-	@$(BIN)/python -m pytest -m "not faults" $(ARGS)
+	@$(BIN)/python -m pytest $(SPREAD) -m "not faults" $(ARGS)
 
-faults: $(READY)  ## jobs that lose nodes on local clusters (half an hour; not part of `make test`)
+faults: $(READY)  ## jobs that lose nodes on local clusters (not part of `make test`: a build server has no time for it)
 	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
 
 unit: $(READY)  ## the fast tests alone
-	@$(BIN)/python -m pytest tests/unit $(ARGS)
+	@$(BIN)/python -m pytest $(SPREAD) tests/unit $(ARGS)
 
 lint: $(READY)  ## style, formatting, import floors, types, cluster manifests
 	@$(BIN)/ruff check .

@@ -288,7 +288,7 @@ class AdapterManifest:
     version: int
     """1 for the first adapter of a run, one more each round; 0 means the base without adapter."""
     path: str
-    """Folder in peft format, relative to the run folder."""
+    """Folder of the weights, relative to the manifest: "." for an adapter in peft format, "model" for a whole model."""
     base_digest: str
     """Digest of the base weights it was trained on; loading refuses another base."""
     backbone: str

@@ -33,7 +33,9 @@ class Terminated(KeyboardInterrupt):
     """Raised in the main thread when the process is asked to end (SIGTERM), so that it closes what it opened."""
 
 
-def run_command(prog: str, description: str | None, run: Callable[[RunConfig], object], argv: Sequence[str]) -> int:
+def run_command(
+    prog: str, description: str | None, run: Callable[[RunConfig], object], argv: Sequence[str], *, takes: str = ""
+) -> int:
     """Runs one verb and returns the exit code of the process.
 
     Args:
@@ -41,12 +43,13 @@ def run_command(prog: str, description: str | None, run: Callable[[RunConfig], o
         description: what it does, usually the module's docstring; shown by `--help`.
         run: the work; what it returns is ignored unless it is an int above 0, which becomes the exit code.
         argv: `--config FILE` and overrides such as `--train.learning_rate=1.0e-5`.
+        takes: what stands before the settings, for the usage line of `--help`, for instance "[RUN]".
 
     An AvereError ends as one line, the last on stderr, with the error's exit code; an interruption with 130 or 143.
     Anything else is a bug and keeps its traceback. AVERE_RAY_TRACEBACK=1 shows the traceback of every error.
     """
     if any(argument in ("-h", "--help") for argument in argv):
-        print(command_help(prog, description))
+        print(command_help(prog, description, takes))
         return 0
     os.environ.update(tools_first(os.environ))  # Ray workers need ninja, and .venv may not be activated
     _raise_on_sigterm()
@@ -87,11 +90,19 @@ def split_arguments(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     return (Path(found[0]) if found else None), overrides
 
 
-def command_help(prog: str, description: str | None) -> str:
+def run_on_folder(prog: str, description: str | None, run: Callable[[RunConfig], object], argv: Sequence[str]) -> int:
+    """`run_command` for a verb about one run: a first argument without dashes is its folder."""
+    arguments = list(argv)
+    if arguments and not arguments[0].startswith("-"):
+        arguments[0] = f"--run_dir={arguments[0]}"
+    return run_command(prog, description, run, arguments, takes="[RUN]")
+
+
+def command_help(prog: str, description: str | None, takes: str = "") -> str:
     """The text shown by `<prog> --help`: usage, what it does, and every setting."""
     _, _, settings = help_text(prog).partition("options:\n")
     config = "  --config FILE         YAML file with settings; the ones given on the command line win."
-    usage = f"usage: {prog} [--config FILE] [--setting=value ...]"
+    usage = " ".join(filter(None, ["usage:", prog, takes, "[--config FILE] [--setting=value ...]"]))
     return "\n\n".join([usage, (description or "").strip(), f"settings:\n{config}\n{settings}".rstrip()])
 
 

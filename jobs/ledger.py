@@ -15,7 +15,7 @@ from avere_ray.errors import InputError
 from avere_ray.ledger import Ledger
 from avere_ray.records import Drop
 from avere_ray.stages import MANIFEST, StageManifest, read_drops, read_manifest
-from jobs.command import run_command
+from jobs.command import run_on_folder
 
 EXAMPLES = 2
 
@@ -92,8 +92,8 @@ def print_ledger(title: str, entries: Iterable[LedgerEntry]) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of `avere-ray ledger`."""
-    return run_command("avere-ray ledger", __doc__, run, argv)
+    """Entry point of `avere-ray ledger`; a first argument without dashes is the run folder."""
+    return run_on_folder("avere-ray ledger", __doc__, run, argv)
 
 
 def _entry(run_dir: Path, folder: Path) -> LedgerEntry | None:

@@ -19,6 +19,11 @@ class Arguments:
     flags: tuple[str, ...] = ()
     """Names without dashes; given as --no-decode."""
 
+    def usage(self) -> str:
+        """How they are typed, for `--help`."""
+        options = [f"[--{name} VALUE]" for name in self.options] + [f"[--{name}]" for name in self.flags]
+        return " ".join([*self.positions, *options])
+
     def split(self, argv: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
         """Positions, options and flags by name (a flag has the value "yes"), and the settings that are left.
 
@@ -63,7 +68,7 @@ def run_with_arguments(
     `settings` gives overrides that follow from the positions.
     """
     if any(argument in ("-h", "--help") for argument in argv):
-        return run_command(prog, description, lambda cfg: None, argv)
+        return run_command(prog, description, lambda cfg: None, argv, takes=own.usage())
     try:
         given, values, rest = own.split(argv)
     except ConfigError as error:

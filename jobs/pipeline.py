@@ -18,6 +18,7 @@ from avere_ray.config import RunConfig
 from avere_ray.stages import StageManifest, read_records, write_text
 from jobs import build_preferences, decode, evaluate, synth, train
 from jobs.command import run_command
+from jobs.corpus import check_clips
 from jobs.layout import stage_path
 from jobs.room import check_room
 from jobs.session import ray_session
@@ -31,6 +32,7 @@ def run(cfg: RunConfig) -> dict[str, Any]:
     from avere_ray.tracking import Tracker
 
     check_model_folder(cfg.model.path)
+    check_clips(cfg)
     write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
         tracker.start(cfg.resolved())

@@ -21,6 +21,8 @@ REPORT = "report.json"
 AVERAGE = "average_accuracy"
 TASK_SUFFIX = "_overall_accuracy"
 
+_OPTIONAL = ("clips",)
+"""Stages that a run on clips of one's own does not have."""
 _ROUND_STAGES = ("rollouts", "verdicts", "pairs", "reference", "adapters")
 
 
@@ -145,7 +147,7 @@ def _read_stages(run_dir: Path, rounds: int) -> dict[str, StageManifest]:
         manifest = read_manifest(run_dir / name)
         if manifest is not None:
             manifests[name] = manifest
-        elif not name.startswith("evals/round=") or name.endswith(f"={rounds - 1}"):
+        elif name not in _OPTIONAL and (not name.startswith("evals/round=") or name.endswith(f"={rounds - 1}")):
             raise StageError(
                 f"{run_dir / name} has not finished, so there is nothing to report yet. "
                 "Run the pipeline again: finished stages are reused."
@@ -155,7 +157,7 @@ def _read_stages(run_dir: Path, rounds: int) -> dict[str, StageManifest]:
 
 def _stage_folders(rounds: int) -> list[str]:
     in_rounds = [f"{stage}/round={k}" for k in range(rounds) for stage in (*_ROUND_STAGES, "evals")]
-    return ["decoded", "evals/before", *in_rounds]
+    return [*_OPTIONAL, "decoded", "evals/before", *in_rounds]
 
 
 def _figure(manifests: Mapping[str, StageManifest], folder: str, name: str) -> Any:

@@ -297,7 +297,7 @@ def serve_arguments(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def main(argv: Sequence[str]) -> int:
     """Entry point of `avere-ray serve`."""
     address, rest = serve_arguments(argv)
-    return run_command("avere-ray serve", __doc__, lambda cfg: run(cfg, **address), rest)
+    return run_command("avere-ray serve", __doc__, lambda cfg: run(cfg, **address), rest, takes="[RUN]")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from avere_ray.config import RunConfig
 from avere_ray.progress import say
-from jobs.command import run_command
+from jobs.command import run_on_folder
 
 
 def run(cfg: RunConfig) -> int:
@@ -31,10 +31,7 @@ def run(cfg: RunConfig) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `avere-ray track`; a first argument without dashes is the run folder."""
-    arguments = list(argv)
-    if arguments and not arguments[0].startswith("-"):
-        arguments[0] = f"--run_dir={arguments[0]}"
-    return run_command("avere-ray track", __doc__, run, arguments)
+    return run_on_folder("avere-ray track", __doc__, run, argv)
 
 
 if __name__ == "__main__":

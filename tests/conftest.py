@@ -1,4 +1,8 @@
-"""Tiers: the folder of a test gives it its marker, its time limit and its place in the order; one shared Ray."""
+"""Tiers: the folder of a test gives it its marker, its time limit and its place in the order; one shared Ray.
+
+With several pytest workers (`make test`) each tier above unit stays on one of them, in order, so that its shared Ray or
+run is made once; unit tests fill what is left.
+"""
 
 import functools
 import os
@@ -26,6 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         tier = _tier(item)
         if tier != "unit":
             item.add_marker(getattr(pytest.mark, tier))
+            item.add_marker(pytest.mark.xdist_group(tier))
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIERS[tier]))
     items.sort(key=lambda item: list(TIERS).index(_tier(item)))

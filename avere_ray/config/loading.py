@@ -1,6 +1,5 @@
 """YAML file and command line to a config, and what is wrong with them in words."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str =
         source: Any = CliSettingsSource(
             RunConfig, cli_parse_args=list(overrides), cli_exit_on_error=False, cli_prog_name=prog
         )
-        return RunConfig(_cli_settings_source=source, **_merge_defaults(values))  # type: ignore[call-arg]
+        return RunConfig(_cli_settings_source=source, **values)  # type: ignore[call-arg]
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from error
     except SettingsError as error:
@@ -40,10 +39,6 @@ def help_text(prog: str) -> str:
     """Every setting with its documentation, as shown by `--help`."""
     source: Any = CliSettingsSource(RunConfig, cli_parse_args=[], cli_prog_name=prog)
     return source.root_parser.format_help()
-
-
-def _merge_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    return values
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -86,7 +81,3 @@ def _siblings(location: tuple[Any, ...]) -> list[str]:
 
 def _last_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-
-
-if __name__ == "__main__":  # pragma: no cover
-    sys.stdout.write(help_text("avere-ray"))

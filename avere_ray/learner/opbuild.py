@@ -7,6 +7,7 @@ lock file that nobody holds any more is removed first. DeepSpeed then finds the 
 
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ def load_cpu_operator() -> None:
     """
     from deepspeed.accelerator import get_accelerator
 
+    _build_inside_venv()
     builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
     if builder is None or not builder.is_compatible(verbose=False):
         return
@@ -37,6 +39,17 @@ def load_cpu_operator() -> None:
     with one_at_a_time(folder.parent / f"{builder.name}.avere_ray.lock"):
         remove_stale(folder / "lock")
         builder.load(verbose=False)
+
+
+def _build_inside_venv() -> None:
+    """Sets where torch builds, unless that is set: within the virtual environment.
+
+    torch's own folder is shared by all environments of a user. Two of them then build over each other for ever, since
+    the paths they compile with differ.
+    """
+    prefix = Path(sys.prefix).resolve()
+    if sys.prefix != sys.base_prefix and os.access(prefix, os.W_OK):
+        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(prefix / "torch_extensions"))
 
 
 @contextmanager

@@ -92,5 +92,6 @@ def test_a_broken_config_fails_with_its_error_as_the_last_line(cluster: dict[str
     output = done.stdout + done.stderr
     assert done.returncode == 1, output
     assert "failed" in output
-    said = [line for line in output.splitlines() if "train.zero_stage" in line]
-    assert said and re.search(r"train\.zero_stage = '?7'?", said[-1]), output
+    log = output.split("Tailing logs until the job exits", 1)[-1].split("\nJob '", 1)[0]
+    lines = [line for line in log.splitlines() if line.strip("- ")]
+    assert lines and re.search(r"train\.zero_stage = '?7'?", lines[-1]), output

@@ -95,3 +95,11 @@ def test_a_broken_manifest_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "decode" / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(StageError, match="Delete the folder"):
         read_ledger(tmp_path)
+
+
+def test_the_run_folder_may_be_named_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finish(tmp_path, "decoded", 3, [])
+    assert main([str(tmp_path)]) == 0
+    assert "decoded" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "avere-ray ledger [RUN] [--config FILE]" in capsys.readouterr().out
