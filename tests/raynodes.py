@@ -130,6 +130,8 @@ class _Served:
         self.nodes[role] = node
         self.roles[self._alive()[node.plasma_store_socket_name]] = role
         if len(self.nodes) == 1:
+            # where a job's driver looks for its cluster; else it takes any that runs on this machine
+            Path(shape["temp_dir"], "ray_current_cluster").write_text(self.cluster.address)
             _wait(lambda: _answers(self.address), "no dashboard")
         return {"address": self.address}
 

@@ -34,7 +34,7 @@ def submit(nodes: Nodes, run_dir: Path, *extra: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(job: subprocess.Popen[str], timeout_s: float = 600) -> str:
+def finish(job: subprocess.Popen[str], timeout_s: float = 900) -> str:
     """What a submission printed until it ended."""
     try:
         return job.communicate(timeout=timeout_s)[0]
@@ -47,7 +47,7 @@ def logged_steps(run_dir: Path) -> list[int]:
     return [event.step for event in read_events(run_dir / "metrics" / "train-round0.jsonl") if event.metrics]
 
 
-def wait_for_step(run_dir: Path, step: int, job: subprocess.Popen[str], timeout_s: float = 600) -> None:
+def wait_for_step(run_dir: Path, step: int, job: subprocess.Popen[str], timeout_s: float = 900) -> None:
     """Waits until a step is logged; fails when the submission ends or the time is up before."""
     limit = time.monotonic() + timeout_s
     while max(logged_steps(run_dir), default=-1) < step:
