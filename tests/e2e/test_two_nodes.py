@@ -40,7 +40,7 @@ def test_stages_keep_to_their_nodes_and_a_run_outlives_them(tmp_path: Path) -> N
         assert second.returncode == 0, output
         assert "decode: finished earlier, reused" in output
         where = roles(nodes.actors())
-        for name in ("RolloutActor", "ScorerActor", "JudgeActor", "ModalitySwapActor"):
+        for name in ("RolloutWorker", "ScorerWorker", "JudgeWorker", "ModalitySwapWorker"):
             assert where[name] == {"decode"}, where
         assert where["RayTrainWorker"] == {"learner"}, where
 
