@@ -19,7 +19,7 @@ READY := .venv/.ready-$(ACCEL)-$(KEY)
 OTHER := $(filter-out $(ACCEL),cpu gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit tiny-base setup clean
+.PHONY: help demo test faults lint unit tiny-base setup clean
 
 help:  ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -28,7 +28,10 @@ demo: $(READY)  ## the whole loop on synthetic clips, with a table before/after 
 	@$(BIN)/avere-ray pipeline --config $(DEMO_$(ACCEL)) $(ARGS)
 
 test: lint  ## lint, then every test this machine can run
-	@$(BIN)/python -m pytest $(SPREAD) -m "" $(ARGS)
+	@$(BIN)/python -m pytest $(SPREAD) -m "not faults" $(ARGS)
+
+faults: $(READY)  ## jobs that lose nodes on local clusters (not part of `make test`: a build server has no time for it)
+	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
 
 unit: $(READY)  ## the fast tests alone
 	@$(BIN)/python -m pytest $(SPREAD) tests/unit $(ARGS)

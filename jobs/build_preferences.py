@@ -14,6 +14,7 @@ from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
 from avere_ray.errors import InputError, StageError
 from avere_ray.judges.choose import judge_key
+from avere_ray.placement import label_selector
 from avere_ray.preferences import build_pairs, summarise, to_write
 from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
@@ -21,6 +22,7 @@ from avere_ray.stages import StageFolder, StageManifest, digest, read_records
 from jobs import given_pairs
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
+from jobs.room import check_room
 from jobs.session import ray_session
 from jobs.workers import ANSWER_S, Workers, sample_queries
 
@@ -36,6 +38,7 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
     """
     if round_ is None or workers is None:
         with ray_session(cfg.ray), Workers(cfg) as own:
+            check_room(cfg, "build-preferences")
             return run(cfg, next_round(cfg) if round_ is None else round_, own)
     decoded = require(cfg, "decoded")
     if cfg.data.pairs.path is not None:
@@ -223,7 +226,7 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
 def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Scores the round's pairs under the frozen reference; pairs that were scored before are looked up."""
     from actors.scorer import score_remotely
-    from avere_ray.data import scored_stream
+    from avere_ray.data import placed, scored_stream
     from avere_ray.reference import check_complete, unscored
 
     source, decoded = require(cfg, "pairs", round_), require(cfg, "decoded")
@@ -243,7 +246,8 @@ def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
     score = partial(
         score_remotely, scorer=workers.scorer, weights=weights, dtype=cfg.model.dtype, adapter=adapter, limit_s=ANSWER_S
     )
-    with stage_progress(f"reference (round {round_})", "pairs") as progress:
+    nodes = label_selector(cfg.placement.rollout)
+    with placed(nodes), stage_progress(f"reference (round {round_})", "pairs") as progress:
         done = 0
         for part in scored_stream(pairs, score, batch=_SCORED_AT_ONCE, stall_s=ANSWER_S):
             scored |= {figures.pair_id: figures for figures in part}

@@ -19,6 +19,7 @@ from avere_ray.records import Clip
 from avere_ray.stages import StageFolder, StageManifest
 from jobs.command import run_command
 from jobs.corpus import read_corpus
+from jobs.room import check_room
 from jobs.session import ray_session
 
 if TYPE_CHECKING:
@@ -83,8 +84,10 @@ def run(cfg: RunConfig, planned: Plan | None = None, arrived: "ArrivedFn | None"
         return manifest
     nodes, store = label_selector(cfg.placement.decode), AvStore(store_folder(cfg))
     shown = stage_progress(STAGE, "clips", live=arrived is None)
-    with ray_session(cfg.ray), placed(nodes), shown as progress:
-        return decode_stage(todo.clips, todo.root, cfg.data, store, todo.folder, progress, arrived)
+    with ray_session(cfg.ray):
+        check_room(cfg, "decode")
+        with placed(nodes), shown as progress:
+            return decode_stage(todo.clips, todo.root, cfg.data, store, todo.folder, progress, arrived)
 
 
 def clips_folder(cfg: RunConfig) -> Path:

@@ -19,6 +19,7 @@ from avere_ray.stages import StageFolder, StageManifest, digest, file_digest, wr
 from jobs.build_preferences import require
 from jobs.command import run_command
 from jobs.layout import newest_adapter, stage_path
+from jobs.room import check_room
 from jobs.session import ray_session
 from jobs.synth import benchmark_path
 from jobs.workers import Workers
@@ -32,6 +33,7 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
     """
     if round_ is None or workers is None:
         with ray_session(cfg.ray), Workers(cfg) as own:
+            check_room(cfg, "evaluate")
             return run(cfg, newest_adapter(cfg) if round_ is None else round_, own)
     decoded = require(cfg, "decoded")
     adapter = require(cfg, "adapters", round_) if round_ >= 0 else None

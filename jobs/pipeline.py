@@ -23,6 +23,7 @@ from jobs import build_preferences, decode, evaluate, streaming, synth, train
 from jobs.command import run_command
 from jobs.corpus import check_clips
 from jobs.layout import stage_path
+from jobs.room import check_room
 from jobs.session import ray_session
 
 _SAMPLE = 6
@@ -51,6 +52,7 @@ def _stages(cfg: RunConfig, log: "Log") -> None:
         return _train_on_given_pairs(cfg, log)
     log("clips", partial(synth.run, cfg))
     with ray_session(cfg.ray), Workers(cfg) as workers:
+        check_room(cfg, "pipeline")
         log("decoded", partial(streaming.run, cfg, workers))
         log("evals/before", partial(evaluate.run, cfg, -1, workers))
         for k in range(cfg.rounds):
@@ -66,6 +68,7 @@ def _train_on_given_pairs(cfg: RunConfig, log: "Log") -> None:
     from jobs.workers import Workers
 
     with ray_session(cfg.ray), Workers(cfg) as workers:
+        check_room(cfg, "pipeline")
         log("decoded", partial(decode.run, cfg))
         log("pairs/round=0", partial(build_preferences.run, cfg, 0, workers))
         log("adapters/round=0", partial(train.run, cfg, 0))

@@ -62,6 +62,11 @@ def ray_session(cfg: RayConfig) -> Iterator[None]:
         ray.shutdown()
 
 
+def is_local(cfg: RayConfig) -> bool:
+    """Whether `ray_session` starts a Ray of its own, which does not grow."""
+    return _address(cfg) == "local"
+
+
 def _address(cfg: RayConfig) -> str:
     """The address to join, or "local"; "auto" is RAY_ADDRESS, else what `ray start` left on this machine.
 

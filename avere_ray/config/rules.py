@@ -1,10 +1,19 @@
 """Rules between settings, each spelled as the sentence that a person reads when it is broken."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from avere_ray.config.run import RunConfig
+
+_SET_BY_PLACEMENT = {
+    "engines": ("rollout", "engines"),
+    "tensor_parallel": ("rollout", "num_gpus"),
+    "train_workers": ("train", "workers"),
+}
+"""Settings of placement, each with the section and setting that it sets."""
 
 
 def check_rules(cfg: "RunConfig") -> None:
@@ -16,6 +25,38 @@ def check_rules(cfg: "RunConfig") -> None:
     for rule in (_batch_rules, _tuning_rules, _reference_rules, _engine_rules, _data_rules, _judge_rules):
         for sentence in rule(cfg):
             raise ValueError(sentence)
+
+
+def set_by_placement(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with what `placement` says about engines and workers in the sections that read it.
+
+    Raises:
+        ValueError: a section says something else.
+    """
+    settings = dict(values)
+    for name, (section, field) in _SET_BY_PLACEMENT.items():
+        wanted = _plain(settings.get("placement")).get(name)
+        if wanted in (None, "null", "None"):
+            continue
+        given = _plain(settings.get(section))
+        if field in given and _number(given[field]) != _number(wanted):
+            raise ValueError(
+                f"placement.{name} is {wanted} but {section}.{field} is {given[field]}; give one of them, or the same"
+            )
+        settings[section] = {**given, field: wanted}
+    return settings
+
+
+def _number(value: Any) -> str:
+    """2, 2.0 and "2" as the same text; values are not validated yet."""
+    return str(value).removesuffix(".0")
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    """What is set in a section, whether it is read from a file or made in code."""
+    if isinstance(section, BaseModel):
+        return section.model_dump(exclude_unset=True)
+    return dict(section) if isinstance(section, Mapping) else {}
 
 
 def _batch_rules(cfg: "RunConfig") -> Iterator[str]:

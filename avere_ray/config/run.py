@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from avere_ray.config.data import DataConfig, WorldConfig
 from avere_ray.config.loss import LossConfig
-from avere_ray.config.rules import check_rules
+from avere_ray.config.rules import check_rules, set_by_placement
 from avere_ray.config.sampling import JudgeConfig, ModelConfig, ParityConfig, PreferenceConfig, RolloutConfig
 from avere_ray.config.section import Positive
 from avere_ray.config.surroundings import EvaluationConfig, PlacementConfig, RayConfig, TrackingConfig
@@ -76,6 +76,11 @@ class RunConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The YAML file and the command line only: a variable such as NAME or SEED in the shell changes nothing."""
         return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _placement_sets_the_stages(cls, values: Any) -> Any:
+        return set_by_placement(values) if isinstance(values, dict) else values
 
     @field_validator("name")
     @classmethod

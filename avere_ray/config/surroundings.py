@@ -19,10 +19,13 @@ class RayConfig(Section):
     """Object store of a local cluster, MiB."""
     connect_timeout_s: Seconds = 60.0
     """Seconds to wait for the cluster to answer."""
+    nodes_timeout_s: Seconds = 300.0
+    """Seconds a job waits at its start for nodes that have room for it; longer where an autoscaler has to buy them."""
 
 
 class PlacementConfig(Section):
-    """Which nodes of a cluster the stages run on, by the nodes' Ray label avere-ray/role; None takes any node."""
+    """Which nodes of a cluster the stages run on, by the nodes' Ray label avere-ray/role (None takes any node), and how
+    much of each; None leaves that to the stage's own section."""
 
     decode: str | None = None
     """Role of the nodes that decode clips."""
@@ -30,6 +33,12 @@ class PlacementConfig(Section):
     """Role of the nodes with rollout engines and what works beside them (judge, swaps, reference scoring)."""
     learner: str | None = None
     """Role of the nodes with learner workers."""
+    engines: Positive | None = None
+    """Rollout engines; sets rollout.engines."""
+    tensor_parallel: Positive | None = None
+    """GPUs of each engine, over which it divides the model; sets rollout.num_gpus."""
+    train_workers: Positive | None = None
+    """Learner workers; sets train.workers."""
 
 
 class EvaluationConfig(Section):

@@ -65,6 +65,8 @@ def _trainer(cfg: "RunConfig", job: TrainJob) -> Any:
     from avere_ray.placement import label_selector
 
     train = cfg.train
+    stream = in_order()
+    stream.label_selector = label_selector(cfg.placement.learner) or None
     settings = {"config": cfg.model_dump(mode="json"), "job": job.to_plain()}
     resources = {"CPU": train.cpus_per_worker, **({"GPU": train.gpus_per_worker} if train.use_gpu else {})}
     return TorchTrainer(
@@ -78,7 +80,7 @@ def _trainer(cfg: "RunConfig", job: TrainJob) -> Any:
             label_selector=label_selector(cfg.placement.learner) or None,
         ),
         datasets={SHARDS: functools.partial(build_stream, settings["config"], settings["job"])},
-        dataset_config=DataConfig(execution_options=in_order(), enable_shard_locality=False),
+        dataset_config=DataConfig(execution_options=stream, enable_shard_locality=False),
         run_config=TrainRunConfig(
             name=f"round-{job.round}-{time.time_ns()}",
             storage_path=str(job.scratch.resolve()),

@@ -75,7 +75,7 @@ def wait_for(path: Path, process: subprocess.Popen[str], timeout_s: float = 300)
     """Waits until a file exists; fails when the run ends or the time is up before."""
     limit = time.monotonic() + timeout_s
     while not path.exists():
-        assert process.poll() is None, f"the run ended before it wrote {path.name}"
+        assert process.poll() is None, f"the run ended before it wrote {path.name}: {process.communicate()[0]}"
         assert time.monotonic() < limit, f"no {path.name} after {timeout_s} s"
         time.sleep(0.1)
 

@@ -13,6 +13,7 @@ from avere_ray.engine import media_limits
 from avere_ray.environment import Finding
 from avere_ray.errors import ModelError
 from avere_ray.media.sampling import wanted_times
+from avere_ray.placement import Bundle, NodeGroup
 from jobs import doctor
 from jobs.memory import ENGINE_PROCESS_MB, RAY_AND_DRIVER_MB, WORKER_PROCESS_MB, estimate, read_shapes, size_words
 
@@ -87,11 +88,23 @@ def test_a_clip_folder_that_cannot_be_used_is_named(tmp_path: Path, content: str
 def test_a_local_ray_is_announced_and_a_cluster_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert "on 127.0.0.1" in next(doctor.ray_findings(RunConfig())).what
-    monkeypatch.setattr(doctor, "_in_child", lambda *a: {"CPU": 8.0, "GPU": 0.0})
+    groups = [NodeGroup(name="cheap", role="decode", node=Bundle(8, 0), nodes=1)]
+    monkeypatch.setattr(doctor, "_in_child", lambda *a: groups)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert next(doctor.ray_findings(RunConfig())).level == "ok"
+    first, room = doctor.ray_findings(RunConfig())
+    assert (first.level, room.level) == ("ok", "ok")
+    assert "cheap (role decode): 1 x 8 CPU" in first.what
     needs_gpus = load_config(None, ["--train.use_gpu=true", "--parity.max_abs_diff=1.0e-3"])
-    assert "2 GPUs needed" in failures(list(doctor.ray_findings(needs_gpus)))
+    assert "A node of group cheap has 8 CPU at most." in failures(list(doctor.ray_findings(needs_gpus)))
+
+
+def test_what_a_placement_asks_for_in_vain_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    placed = load_config(None, ["--placement.learner=learner", "--train.workers=2", "--ray.num_cpus=8"])
+    found = failures(list(doctor.ray_findings(placed)))
+    assert "train.workers=2: 2 of them, with 1 CPU each, find no room on nodes with role learner" in found
+    assert "No node has role learner" in found
+    assert "roles are for clusters" in found
 
 
 def test_a_server_that_does_not_answer_is_a_warning() -> None:
