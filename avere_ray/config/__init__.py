@@ -5,6 +5,7 @@ Note on YAML: write floats with a dot (5.0e-7, not 5e-7) and quote "yes" and "no
 """
 
 from avere_ray.config.data import DataConfig, DecodeConfig, SourceConfig, WorldConfig
+from avere_ray.config.endpoint import EndpointConfig
 from avere_ray.config.loading import help_text, load_config
 from avere_ray.config.loss import LossConfig
 from avere_ray.config.run import RunConfig
@@ -16,6 +17,7 @@ __all__ = [
     "CacheConfig",
     "DataConfig",
     "DecodeConfig",
+    "EndpointConfig",
     "EvaluationConfig",
     "JudgeConfig",
     "LossConfig",
