@@ -6,7 +6,7 @@ responses, and each appears once in the result.
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from actors.rollout import RolloutActor
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.engine import engine_environment
 from avere_ray.errors import StageError
+from avere_ray.evaluation.showing import Showing
 from avere_ray.placement import label_selector
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Query, Rollout
@@ -32,7 +33,8 @@ class _Call:
     """One batch of queries; `attempts` counts how often it was issued."""
 
     index: int
-    queries: Sequence[Query]
+    at: slice
+    first_query: str
     attempts: int = 0
 
 
@@ -49,8 +51,14 @@ class RolloutPool:
         decoded: Path,
         threads: int,
         role: str | None = None,
+        clips_per_request: int = 1,
     ) -> None:
-        """`role`: run the engines on nodes with this role only, see `avere_ray.placement`."""
+        """
+        Args:
+            role: run the engines on nodes with this role only, see `avere_ray.placement`.
+            clips_per_request: most clips that one request shows, examples included.
+        """
+        self._clips_per_request = clips_per_request
         self._settings = (model, rollout)
         self._options = {
             "num_cpus": rollout.num_cpus,
@@ -90,16 +98,60 @@ class RolloutPool:
         max_tokens: int,
         seed: int,
         progress: ProgressFn | None = None,
+        showings: Sequence[Showing] | None = None,
+        keep: Callable[[slice, list[list[Rollout]]], None] | None = None,
     ) -> list[list[Rollout]]:
         """Samples `n` responses to each query, results in the order asked.
+
+        Args:
+            showings: what each query shows, else its clip.
+            keep: told of each finished batch: where it stands among the queries, and its results.
 
         Raises:
             StageError: a batch failed three times; names its first query.
         """
-        size = self._settings[1].batch_queries
-        waiting = deque(_Call(i, queries[start : start + size]) for i, start in enumerate(range(0, len(queries), size)))
         options = {"n": n, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
-        results: dict[int, list[list[Rollout]]] = {}
+
+        def start(actor: Any, at: slice) -> Any:
+            shown = {"showings": list(showings[at])} if showings is not None else {}
+            return actor.generate.remote(queries[at], **options, **shown)
+
+        return self._in_batches(queries, start, progress, keep)
+
+    def option_logps(
+        self,
+        queries: Sequence[Query],
+        *,
+        options: Sequence[Sequence[str]],
+        showings: Sequence[Showing],
+        progress: ProgressFn | None = None,
+        keep: Callable[[slice, list[list[float]]], None] | None = None,
+    ) -> list[list[float]]:
+        """Log-prob (nats) of each option's words as the beginning of a response, in the order asked.
+
+        Raises:
+            StageError: a batch failed three times; names its first query.
+        """
+
+        def start(actor: Any, at: slice) -> Any:
+            return actor.option_logps.remote(queries[at], options=list(options[at]), showings=list(showings[at]))
+
+        return self._in_batches(queries, start, progress, keep)
+
+    def _in_batches(
+        self,
+        queries: Sequence[Query],
+        start: Callable[[Any, slice], Any],
+        progress: ProgressFn | None,
+        keep: Callable[[slice, list[Any]], None] | None,
+    ) -> list[Any]:
+        """One result per query: `start` sends a batch to an engine, `keep` is told of each finished one."""
+        size = self._settings[1].batch_queries
+        waiting = deque(
+            _Call(i, slice(first, first + size), queries[first].query_id)
+            for i, first in enumerate(range(0, len(queries), size))
+        )
+        results: dict[int, list[Any]] = {}
         running: dict[Any, tuple[int, _Call]] = {}
         idle = list(range(len(self.actors)))
         done = 0
@@ -107,7 +159,7 @@ class RolloutPool:
             while waiting and idle:
                 call, engine = waiting.popleft(), idle.pop(0)
                 call.attempts += 1
-                running[self.actors[engine].generate.remote(call.queries, **options)] = (engine, call)
+                running[start(self.actors[engine], call.at)] = (engine, call)
             ready, _ = ray.wait(list(running), num_returns=1, timeout=self._settings[1].deadline_s)
             for ref in ready or list(running):
                 engine, call = running.pop(ref)
@@ -117,10 +169,12 @@ class RolloutPool:
                     waiting.appendleft(call)
                     continue
                 results[call.index] = answer
-                done += len(call.queries)
+                done += len(answer)
+                if keep is not None:
+                    keep(call.at, answer)
                 if progress is not None:
                     progress(done, len(queries))
-        return [rollouts for index in sorted(results) for rollouts in results[index]]
+        return [found for index in sorted(results) for found in results[index]]
 
     def load_adapter(self, folder: Path | None, version: int) -> None:
         """Switches every engine to an adapter version, and remembers it for replacements.
@@ -156,10 +210,15 @@ class RolloutPool:
     def _start(self) -> Any:
         model, rollout = self._settings
         return RolloutActor.options(**self._options).remote(
-            model, rollout, lora_rank=self._lora_rank, decode=self._decode, decoded=self._decoded
+            model,
+            rollout,
+            lora_rank=self._lora_rank,
+            decode=self._decode,
+            decoded=self._decoded,
+            clips_per_request=self._clips_per_request,
         )
 
-    def _collect(self, ref: Any, engine: int, call: _Call, *, hung: bool) -> list[list[Rollout]] | None:
+    def _collect(self, ref: Any, engine: int, call: _Call, *, hung: bool) -> list[Any] | None:
         """The answer of a call, or None when its engine died or hangs; the engine is then replaced."""
         if not hung:
             try:
@@ -170,7 +229,7 @@ class RolloutPool:
             reason = f"gave no answer within {self._settings[1].deadline_s:.0f} s"
         if call.attempts >= _ATTEMPTS:
             raise StageError(
-                f"rollout engine {reason}; the batch that starts with query {call.queries[0].query_id} "
+                f"rollout engine {reason}; the batch that starts with query {call.first_query} "
                 f"failed {_ATTEMPTS} times. Lower rollout.batch_queries or give the engine more memory."
             )
         _log.warning("rollout engine %d %s; it is replaced and its batch issued again", engine, reason)

@@ -6,6 +6,7 @@ give the same rollouts.
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,39 @@ from avere_ray.records import DecodedClip, Query, Rollout
 from avere_ray.stages import digest
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a request shows."""
+
+    clip: DecodedClip | None
+    """The clip asked about; None asks with words alone."""
+    examples: tuple[tuple[str, DecodedClip, str], ...] = ()
+    """Answered examples before it: prompt, clip, response."""
+
+
 class Engine:
     """A vLLM engine with at most one adapter version in use."""
 
-    def __init__(self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int, decode: DecodeConfig) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        rollout: RolloutConfig,
+        *,
+        lora_rank: int,
+        decode: DecodeConfig,
+        clips_per_request: int = 1,
+    ) -> None:
         self.processor = load_processor(model)
         self._family = backbone(model.backbone)
         self._top_p = rollout.top_p
         self._lora: Any = None
         self.version = 0
-        self._llm = _start(model, rollout, lora_rank, decode)
+        self._llm = _start(model, rollout, lora_rank, decode, clips_per_request)
 
     def generate(
         self,
         queries: Sequence[Query],
-        clips: Sequence[DecodedClip],
+        clips: Sequence[DecodedClip | Shown],
         *,
         n: int,
         temperature: float,
@@ -85,6 +104,24 @@ class Engine:
             [float(row[token].logprob) for row, token in zip(rows, response, strict=True)],
         )
 
+    def option_logps(
+        self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown], options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Log-prob (nats) of each option's words as the beginning of a response, by query."""
+        from vllm import SamplingParams
+
+        requests, lengths = [], []
+        for query, clip, texts in zip(queries, clips, options, strict=True):
+            request = self._request(query.prompt, clip)
+            for text in texts:
+                tokens = self.processor.text_ids(text)
+                requests.append({**request, "prompt_token_ids": [*request["prompt_token_ids"], *tokens]})
+                lengths.append(len(tokens))
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        outputs = self._llm.generate(requests, params, lora_request=self._lora, use_tqdm=False)
+        sums = iter(_tail_logp(output, length) for output, length in zip(outputs, lengths, strict=True))
+        return [[next(sums) for _ in texts] for texts in options]
+
     def load_adapter(self, folder: Path, version: int) -> int:
         """Serves requests with the adapter in `folder` from now on; version 0 goes back to the base.
 
@@ -106,11 +143,16 @@ class Engine:
         self._lora, self.version = request, version
         return version
 
-    def _request(self, prompt: str, clip: DecodedClip) -> dict[str, Any]:
-        return {
-            "prompt_token_ids": list(self.processor.prompt_ids(prompt, True, True)),
-            **self._family.engine_inputs(clip),
-        }
+    def _request(self, prompt: str, clip: DecodedClip | Shown) -> dict[str, Any]:
+        shown = clip if isinstance(clip, Shown) else Shown(clip)
+        there = shown.clip is not None
+        if shown.examples:
+            turns = [(asked, answered) for asked, _, answered in shown.examples]
+            ids = self.processor.conversation_ids(turns, prompt, media=there)
+        else:
+            ids = list(self.processor.prompt_ids(prompt, there, there))
+        clips = [c for c in (*(clip for _, clip, _ in shown.examples), shown.clip) if c is not None]
+        return {"prompt_token_ids": ids, **(self._family.engine_inputs(*clips) if clips else {})}
 
     def _rollout(self, query: Query, out: Any, seed: int) -> Rollout:
         text = self.processor.hf.tokenizer.decode(out.token_ids, skip_special_tokens=True).strip()
@@ -127,15 +169,22 @@ class Engine:
         )
 
 
+def _tail_logp(output: Any, length: int) -> float:
+    """Summed log-prob of the last tokens of a prompt."""
+    tokens = output.prompt_token_ids[-length:]
+    rows = output.prompt_logprobs[-length:]
+    return float(sum(row[token].logprob for row, token in zip(rows, tokens, strict=True)))
+
+
 def request_seed(seed: int, query_id: str) -> int:
     """Sampling seed of one query: depends on nothing but the run's seed and the query, so order does not matter."""
     return int(digest(seed, query_id)[:8], 16) & 0x7FFFFFFF
 
 
-def media_limits(decode: DecodeConfig) -> dict[str, Any]:
+def media_limits(decode: DecodeConfig, clips: int = 1) -> dict[str, Any]:
     """Largest media of one request. vLLM warms up on media of this size; without it, on gigabytes."""
-    video = {"count": 1, "num_frames": decode.frames, "width": decode.width, "height": decode.height}
-    return {"video": video, "audio": {"count": 1, "length": round(decode.max_duration_s * 16_000)}, "image": 0}
+    video = {"count": clips, "num_frames": decode.frames, "width": decode.width, "height": decode.height}
+    return {"video": video, "audio": {"count": clips, "length": round(decode.max_duration_s * 16_000)}, "image": 0}
 
 
 def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
@@ -153,7 +202,7 @@ def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
     }
 
 
-def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: DecodeConfig) -> Any:
+def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: DecodeConfig, clips: int) -> Any:
     for name, value in engine_environment(rollout, int(os.environ.get("OMP_NUM_THREADS", "1"))).items():
         os.environ.setdefault(name, value)
     from vllm import LLM
@@ -181,7 +230,7 @@ def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: D
             max_lora_rank=max(8, lora_rank),
             seed=0,
             max_num_seqs=rollout.batch_queries,
-            limit_mm_per_prompt=media_limits(decode),
+            limit_mm_per_prompt=media_limits(decode, clips),
             disable_log_stats=True,
             **options,
         )
