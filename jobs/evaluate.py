@@ -105,7 +105,7 @@ def run_remote(cfg: RunConfig) -> StageManifest:
         decode=partial(decode_isolated, spec=cfg.data.decode),
     )
     try:
-        candidate = Candidate(answerer=model, title=remote.model, clips=clips)
+        candidate = Candidate(answerer=model, title=remote.model, clips=clips, root=root)
         return examine(cfg, candidate, folder, lambda: {f"remote_{k}": v for k, v in endpoint.usage.to_json().items()})
     finally:
         used = endpoint.usage

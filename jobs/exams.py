@@ -12,7 +12,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Candidate:
     clips: Sequence[Clip]
     durations_s: Mapping[str, float] = field(default_factory=dict)
     round_: int = -1
+    root: Path | None = None
+    """Where the clips' files are, when nobody has read them yet."""
 
 
 def annotation_path(cfg: RunConfig, name: str) -> Path:
@@ -174,7 +176,7 @@ def _write_tables(folder: StageFolder, candidate: Candidate, asked: Sequence[_As
     queries = [query for sitting in plain for query in sitting.queries]
     folder.write("questions", Query, queries)
     about = {query.clip_id for query in queries}
-    folder.write("clips", Clip, [clip for clip in candidate.clips if clip.clip_id in about])
+    folder.write("clips", Clip, [_with_digest(c, candidate.root) for c in candidate.clips if c.clip_id in about])
     rows = [{"query_id": name, "logps": logps} for sitting in plain for name, logps in sitting.logps.items()]
     if rows:
         write_text(folder.path / LIKELIHOODS, "".join(json.dumps(row) + "\n" for row in rows))
@@ -187,6 +189,14 @@ def _write_tables(folder: StageFolder, candidate: Candidate, asked: Sequence[_As
         write_json(folder.path / f"{one.benchmark.name}_scores.json", scores.to_json())
         if one.losses:
             write_json(folder.path / f"{one.benchmark.name}_grounding.json", to_json(one.losses))
+
+
+def _with_digest(clip: Clip, root: Path | None) -> Clip:
+    """The clip with the digest of its file, by which a later comparison knows it."""
+    file = root / clip.uri if root is not None else None
+    if clip.sha256 or file is None or not file.is_file():
+        return clip
+    return replace(clip, sha256=file_digest(file))
 
 
 def _path_digest(path: Path) -> str:

@@ -231,6 +231,7 @@ def import_mlflow(uri: str, timeout_s: float) -> None:
     os.environ |= {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         _TIMEOUT_VARIABLE: str(math.ceil(timeout_s)),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
