@@ -19,6 +19,7 @@ from avere_ray.stages import write_text
 from jobs import build_preferences, decode, evaluate, synth, train
 from jobs.command import run_command
 from jobs.layout import stage_path
+from jobs.nodes import watched_nodes
 from jobs.session import ray_session
 from jobs.tracked import Log, base_tags
 
@@ -42,7 +43,7 @@ def _stages(cfg: RunConfig, log: Log) -> None:
     from jobs.workers import Workers
 
     log("clips", partial(synth.run, cfg))
-    with ray_session(cfg.ray):
+    with ray_session(cfg.ray), watched_nodes(cfg):
         log("decoded", partial(decode.run, cfg))
         log.clips(cfg)
         with Workers(cfg) as workers:

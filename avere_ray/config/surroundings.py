@@ -95,3 +95,5 @@ class TrackingConfig(Section):
     """Experiment name."""
     timeout_s: Seconds = 10.0
     """Seconds to wait for the server before metrics are kept on disk and sent later."""
+    system_every_s: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds between samples of each node's CPU, memory, disk and GPUs; 0 takes none."""
