@@ -17,8 +17,10 @@ import yaml
 from avere_ray.errors import InputError
 from avere_ray.evaluation.choices import choice_outcomes, score_choices
 from avere_ray.evaluation.emorealm import EMOREALM_SCORER
+from avere_ray.evaluation.emotion_scores import emotion_outcomes
 from avere_ray.evaluation.scorer import Item, ReadOptions, Scores
 from avere_ray.evaluation.tables import Outcome
+from avere_ray.evaluation.yes_no import LABELS, yes_no_outcomes
 from avere_ray.metrics import FOLDER, read_events, spool_paths
 from avere_ray.records import Clip, Query, Rollout
 from avere_ray.stages import file_digest, read_manifest, read_records
@@ -62,12 +64,22 @@ class Evaluation:
 
     def outcomes(self) -> list[Outcome]:
         """What every response says; empty when the answers are not here."""
-        return choice_outcomes([question.item for question in self.questions.values()], self.responses)
+        items = [question.item for question in self.questions.values()]
+        return [outcome for rule, own in _by_rule(items) for outcome in rule(own, self.responses)]
 
     def scores(self) -> Scores | None:
-        """Figures with intervals, from the answers."""
-        items = [question.item for question in self.questions.values()]
+        """Figures of multiple-choice questions with intervals, from the answers."""
+        items = [question.item for question in self.questions.values() if question.item.choices]
         return score_choices("emorealm", items, self.responses) if items else None
+
+
+def _by_rule(items: Sequence[Item]) -> list[tuple[Callable[..., list[Outcome]], list[Item]]]:
+    """Items with the rule by which their answers are read: as a choice, as yes or no, or as an emotion."""
+    rules: dict[Callable[..., list[Outcome]], list[Item]] = {}
+    for item in items:
+        rule = choice_outcomes if item.choices else yes_no_outcomes if item.gold in LABELS else emotion_outcomes
+        rules.setdefault(rule, []).append(item)
+    return list(rules.items())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,12 +169,11 @@ def read_evaluation(
 
 
 def _own_questions(place: Path, media: Path) -> dict[str, Question]:
-    """The multiple-choice questions that an evaluation folder holds itself; `media`: where the clips' files may be."""
+    """The questions that an evaluation folder holds itself; `media`: where the clips' files may be."""
     clips = {clip.clip_id: clip for clip in read_records(place / "clips.parquet", Clip)}
     return {
         query.query_id: _own_question(query, clips[query.clip_id], media)
         for query in read_records(place / QUESTIONS, Query)
-        if query.choices
     }
 
 

@@ -15,6 +15,8 @@ from avere_ray.evaluation.tables import Outcome
 from avere_ray.evaluation.yes_no import LABELS, yes_no_outcomes
 from avere_ray.records import Clip, Drop, Modality, Query
 
+_MAIN = ("war", "average_accuracy", "overall_accuracy")
+"""The figure that stands for a benchmark, whichever it has."""
 OutcomeFn = Callable[[Sequence[Item], Mapping[str, str]], list[Outcome]]
 
 
@@ -127,9 +129,13 @@ def _details(manner: Manner, queries: Sequence[Query], answers: Answers) -> Scor
 
 
 def _score(manner: Manner, queries: Sequence[Query], answers: Answers) -> dict[str, float]:
-    scores = _details(manner, queries, answers)
-    known = {name: figure.value for name, figure in scores.figures.items() if number(figure.value) is not None}
-    return known | {"missing": float(len(scores.missing)), "unparsable": float(len(scores.unparsable))}
+    """Figures by name after the benchmark's, so that several benchmarks do not meet; `<name>_overall_accuracy` is the
+    one that stands for it."""
+    scores, name = _details(manner, queries, answers), manner.scorer.name
+    found = {key: figure.value for key, figure in scores.figures.items() if number(figure.value) is not None}
+    found |= {"n": float(scores.n), "missing": float(len(scores.missing)), "unparsable": float(len(scores.unparsable))}
+    main = next(key for key in _MAIN if key in found)
+    return {f"{name}_{key}": value for key, value in found.items()} | {f"{name}_overall_accuracy": found[main]}
 
 
 def _outcomes(manner: Manner, queries: Sequence[Query], answers: Answers) -> list[Outcome]:
