@@ -22,7 +22,7 @@ from avere_ray.records import Query
 from avere_ray.stages import StageFolder, StageManifest, digest
 from jobs.build_preferences import require
 from jobs.command import run_command
-from jobs.exams import Candidate, examine, settings_key
+from jobs.exams import Candidate, check_same_model, examine, settings_key
 from jobs.layout import newest_adapter, stage_path
 from jobs.session import ray_session
 from jobs.workers import Workers
@@ -57,6 +57,7 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
             adapter.output_digest if adapter else "",
         ),
     )
+    check_same_model(cfg, folder)
     if (manifest := folder.finished()) is not None:
         reused("evaluation of the base" if round_ < 0 else f"evaluation of {title}", manifest.used, "questions")
         return manifest
@@ -75,7 +76,7 @@ def run_remote(cfg: RunConfig) -> StageManifest:
     """Scores the remote model of evaluation.endpoint; nothing is decoded that is not sent, and Ray is not started.
 
     Raises:
-        ConfigError: its key is missing.
+        ConfigError: its key is missing, or the run folder holds the evaluation of another model.
         EndpointError: it refuses or does not answer, or the budget is used up; what it answered is kept.
         InputError, DropBudgetExceeded: see `run`.
     """
@@ -94,6 +95,7 @@ def run_remote(cfg: RunConfig) -> StageManifest:
     folder = StageFolder(
         stage_path(cfg, "evals", -1), stage="evals", config=cfg.to_yaml(), key=digest("evals", settings_key(cfg), asked)
     )
+    check_same_model(cfg, folder)
     if (manifest := folder.finished()) is not None:
         reused(f"evaluation of {remote.model}", manifest.used, "questions")
         return manifest

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from avere_ray.config import RunConfig
-from avere_ray.errors import InputError
+from avere_ray.errors import ConfigError, InputError
 from avere_ray.evaluation import BENCHMARKS
 from avere_ray.evaluation.benchmark import Benchmark, score_answers
 from avere_ray.evaluation.exam import Answerer, Exam, Sitting
@@ -29,7 +31,7 @@ from avere_ray.ledger import Ledger
 from avere_ray.progress import stage_progress
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, Drop, EvalResult, Query, Rollout
-from avere_ray.stages import StageFolder, StageManifest, digest, file_digest, write_json, write_text
+from avere_ray.stages import CONFIG, StageFolder, StageManifest, digest, file_digest, write_json, write_text
 from jobs.layout import stage_path
 from jobs.synth import benchmark_path
 
@@ -63,6 +65,24 @@ def annotation_path(cfg: RunConfig, name: str) -> Path:
             f"about your clips, or evaluation.annotations.{name} to the benchmark's own file."
         )
     return path
+
+
+def check_same_model(cfg: RunConfig, folder: StageFolder) -> None:
+    """Refuses to put a remote model's evaluation in the place of a run's own, or the other way round.
+
+    Raises:
+        ConfigError: the run folder holds the evaluation of another kind of model.
+    """
+    path = folder.path / CONFIG
+    if not path.is_file():
+        return
+    before = (yaml.safe_load(path.read_text(encoding="utf-8")).get("evaluation") or {}).get("endpoint") or {}
+    own = cfg.evaluation.endpoint
+    if (before.get("url", ""), before.get("model", "")) != (own.url, own.model):
+        other = f"remote model {before['model']}" if before.get("url") else "the run's own model"
+        raise ConfigError(
+            f"{folder.path} holds the evaluation of {other}, which would be lost; set run_dir to a folder of its own"
+        )
 
 
 def settings_key(cfg: RunConfig) -> str:

@@ -108,6 +108,13 @@ def test_a_remote_model_cannot_be_trained_and_modes_need_single_media(clips: Pat
         EvaluationConfig.model_validate({"endpoint": {"url": "http://h/v1", "model": "m"}, "decoding": "likelihood"})
 
 
+def test_another_models_evaluation_is_not_overwritten(clips: Path, tmp_path: Path) -> None:
+    with chat_server(right) as server:
+        run_remote(config(clips, tmp_path / "run", server.url, media="file"))
+        with pytest.raises(ConfigError, match=r"evaluation of remote model m, which would be lost; set run_dir"):
+            run_remote(config(clips, tmp_path / "run", server.url, media="file", endpoint={"model": "other"}))
+
+
 def remote(clips: Path, media: str) -> RemoteModel:
     cfg = config(clips, clips, "http://127.0.0.1:1/v1")
     known = {f"c{i}": Clip(clip_id=f"c{i}", uri=f"{i}.mp4") for i in range(COUNT)}
