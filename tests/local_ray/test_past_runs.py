@@ -87,23 +87,33 @@ def told(folder: Path, name: str, after: Says, times: int = 1) -> str:
     return tracker.run_id
 
 
-def test_stages_are_child_runs_and_everything_is_there_once(tmp_path: Path) -> None:
-    run_id = told(tmp_path / "runs" / "told", "told", right, times=2)
-    uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
-    with mlflow_client(uri) as client:
+@pytest.fixture(scope="module")
+def told_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Two runs whose folders are gone, as on another machine."""
+    runs = tmp_path_factory.mktemp("told")
+    ids = {"first": told(runs / "first", "first", right, times=2), "second": told(runs / "second", "second", worse)}
+    for name in ids:
+        (runs / name).rename(runs / f"{name}, elsewhere")
+    return ids | {"uri": f"sqlite:///{runs / 'mlflow.db'}"}
+
+
+def test_stages_are_child_runs_and_everything_is_there_once(told_runs: dict[str, str], tmp_path: Path) -> None:
+    run_id = told_runs["first"]
+    with mlflow_client(told_runs["uri"]) as client:
         experiment = client.get_run(run_id).info.experiment_id
-        runs = {run.info.run_name: run for run in client.search_runs([experiment])}
-        assert set(runs) == {"told", "evals", "round 0", "round=0/evals", "round 0/adapters"}
+        hanging = client.search_runs([experiment], f"tags.`avere_ray.root` = '{run_id}'")
+        runs = {run.info.run_name: run for run in [client.get_run(run_id), *hanging]}
+        assert set(runs) == {"first", "evals", "round 0", "round=0/evals", "round 0/adapters"}
         above = {name: run.data.tags.get("mlflow.parentRunId") for name, run in runs.items()}
         inside = runs["round 0"].info.run_id
-        assert above == {"told": None, "evals": run_id, "round 0": run_id, "round=0/evals": inside,
+        assert above == {"first": None, "evals": run_id, "round 0": run_id, "round=0/evals": inside,
                          "round 0/adapters": inside}  # fmt: skip
         after = runs["round=0/evals"]
         assert (after.info.status, after.data.metrics["eval/average_accuracy"]) == ("FINISHED", 100.0)
         assert len(client.get_metric_history(after.info.run_id, "eval/average_accuracy")) == 1
         [given] = after.inputs.dataset_inputs
         assert (given.dataset.name, given.dataset.digest) == ("emorealm", "d" * 32)
-        [model] = client.search_logged_models([experiment])
+        [model] = [m for m in client.search_logged_models([experiment]) if m.source_run_id == run_id]
         assert (model.name, model.status, model.tags["adapter.version"]) == ("adapter-round0", "READY", "1")
         assert {m.key: m.value for m in model.metrics}["eval/average_accuracy"] == 100.0
         assert [file.path for file in client.list_logged_model_artifacts(model.model_id)] == [
@@ -114,15 +124,12 @@ def test_stages_are_child_runs_and_everything_is_there_once(tmp_path: Path) -> N
         assert json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"]) == [
             {"path": "rollouts_round_0.json", "type": "table"}
         ]
-    assert [run.name for run in search_runs(uri, EXPERIMENT, "attributes.status = 'FINISHED'")] == ["told"]
+    found = search_runs(told_runs["uri"], EXPERIMENT, "attributes.status = 'FINISHED'")
+    assert [run.name for run in found] == ["first", "second"]
 
 
-def test_runs_are_compared_by_the_answers_they_left_in_mlflow(tmp_path: Path) -> None:
-    for name, after in (("first", right), ("second", worse)):
-        told(tmp_path / "runs" / name, name, after)
-        (tmp_path / "runs" / name).rename(tmp_path / f"{name}, on another machine")
-    world = {"uri": f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"}
-    assert avere(world, "compare", "first", "second", "--no-log", "--out", str(tmp_path / "out")) == 0
+def test_runs_are_compared_by_the_answers_they_left_in_mlflow(told_runs: dict[str, str], tmp_path: Path) -> None:
+    assert avere(told_runs, "compare", "first", "second", "--no-log", "--out", str(tmp_path / "out")) == 0
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     [pair] = found["pairs"]
     assert (pair["shared"], pair["apart"]) == (90, 0)
