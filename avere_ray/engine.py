@@ -42,6 +42,7 @@ class Engine:
         self.processor = load_processor(model)
         self._family = backbone(model.backbone)
         self._top_p = rollout.top_p
+        self._max_model_len = rollout.max_model_len
         self._lora: Any = None
         self.version = 0
         self._llm = _start(model, rollout, lora_rank, decode, clips_per_request)
@@ -74,7 +75,7 @@ class Engine:
             for s in seeds
         ]
         prompts = [self._request(q.prompt, clip) for q, clip in zip(queries, clips, strict=True)]
-        outputs = self._llm.generate(prompts, params, lora_request=self._lora, use_tqdm=False)
+        outputs = self._ask(prompts, params)
         return [
             [self._rollout(query, out, s) for out in sorted(result.outputs, key=lambda o: o.index)]
             for query, result, s in zip(queries, outputs, seeds, strict=True)
@@ -118,7 +119,7 @@ class Engine:
                 requests.append({**request, "prompt_token_ids": [*request["prompt_token_ids"], *tokens]})
                 lengths.append(len(tokens))
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
-        outputs = self._llm.generate(requests, params, lora_request=self._lora, use_tqdm=False)
+        outputs = self._ask(requests, params)
         sums = iter(_tail_logp(output, length) for output, length in zip(outputs, lengths, strict=True))
         return [[next(sums) for _ in texts] for texts in options]
 
@@ -142,6 +143,21 @@ class Engine:
             raise ModelError(f"the engine does not accept adapter {folder}: {error}") from error
         self._lora, self.version = request, version
         return version
+
+    def _ask(self, requests: list[dict[str, Any]], params: Any) -> list[Any]:
+        """What the engine makes of requests, in order.
+
+        Raises:
+            ModelError: it refuses one, for instance because its media and examples do not fit.
+        """
+        try:
+            return self._llm.generate(requests, params, lora_request=self._lora, use_tqdm=False)
+        except ValueError as error:
+            longest = max(len(request["prompt_token_ids"]) for request in requests)
+            raise ModelError(
+                f"the engine refuses a request: {error}. Prompts have up to {longest} tokens before their media; with "
+                f"media, examples and answer they must fit rollout.max_model_len ({self._max_model_len})."
+            ) from error
 
     def _request(self, prompt: str, clip: DecodedClip | Shown) -> dict[str, Any]:
         shown = clip if isinstance(clip, Shown) else Shown(clip)

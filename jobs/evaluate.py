@@ -163,11 +163,16 @@ class LocalModel:
 
 def run_alone(cfg: RunConfig) -> StageManifest:
     """What `avere-ray evaluate` does: scores, shows the figures, and sends them to MLflow."""
+    from avere_ray.endpoint import Endpoint
     from jobs.scores_table import print_evaluation
     from jobs.tracked import tracked
 
     remote = bool(cfg.evaluation.endpoint.url)
     round_ = -1 if remote else newest_adapter(cfg)
+    if remote:
+        Endpoint(cfg.evaluation.endpoint)  # a missing key is told before anything is written
+    else:
+        require(cfg, "decoded")
     with tracked(cfg) as log:
         work = partial(run_remote, cfg) if remote else partial(run, cfg, round_)
         manifest = log.evaluation(cfg, round_, work)
