@@ -36,7 +36,7 @@ def print_evaluation(folder: Path) -> None:
         rows = [(metric, _plain(value), _spread(scores["intervals"][metric]), str(scores["intervals"][metric]["n"]))
                 for metric, value in scores["metrics"].items()]  # fmt: skip
         console.print(_table(name, ("metric", "value", "95 % interval", "n"), rows, plain=not console.is_terminal))
-        console.print(f"{scores['scored']} of {scores['n']} answered questions scored; {scores['missing']} missing and "
+        console.print(f"{scores['scored']} of {scores['n']} questions scored; {scores['missing']} missing and "
                       f"{scores['unparsable']} unparsable answers count as wrong", markup=False)  # fmt: skip
     for path in sorted(folder.glob("*_grounding.json")):
         report = json.loads(path.read_text(encoding="utf-8"))

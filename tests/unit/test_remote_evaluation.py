@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from clipmaker import Recipe, write_clip
 
+from avere_ray.comparison.leaderboard import LeaderboardRun, to_markdown
 from avere_ray.comparison.results import read_run_folder
 from avere_ray.config import DecodeConfig, EvaluationConfig, RunConfig
 from avere_ray.endpoint import Endpoint
@@ -65,10 +66,15 @@ def test_every_question_is_asked_with_its_file_and_the_folder_can_be_compared(cl
     assert manifest.summary["metrics"]["average_accuracy"] == 100.0
     assert manifest.summary["remote_requests"] == COUNT
     assert manifest.summary["remote_cost"] == pytest.approx(COUNT * 100 / 1e6)
-    found = read_run_folder(tmp_path / "run").last()
+    result = read_run_folder(tmp_path / "run")
+    found = result.last()
     assert [q.text for q in found.questions.values()] == [f"Is it {i}?" for i in range(COUNT)]
     assert all(outcome.right for outcome in found.outcomes())
     assert not (tmp_path / "run" / "evals" / "unfinished").exists()
+    row = next(
+        line for line in to_markdown([LeaderboardRun(result=result, start_ms=0)]).splitlines() if "remote" in line
+    )
+    assert row.startswith("| run: remote model m | as it is | 0 | 100.0")
 
 
 def test_an_interrupted_evaluation_keeps_what_was_answered(clips: Path, tmp_path: Path) -> None:
