@@ -20,6 +20,7 @@ from actors.rollout import RolloutActor
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.engine import engine_environment
 from avere_ray.errors import StageError
+from avere_ray.evaluation.showing import Showing
 from avere_ray.placement import label_selector
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Query, Rollout
@@ -36,6 +37,8 @@ class _Call:
 
     index: int
     queries: Sequence[Query]
+    at: slice
+    """Where they stand among all queries."""
     attempts: int = 0
 
 
@@ -52,8 +55,14 @@ class RolloutPool:
         decoded: Path,
         threads: int,
         role: str | None = None,
+        clips_per_request: int = 1,
     ) -> None:
-        """`role`: run the engines on nodes with this role only, see `avere_ray.placement`."""
+        """
+        Args:
+            role: run the engines on nodes with this role only, see `avere_ray.placement`.
+            clips_per_request: most clips that one request shows, examples included.
+        """
+        self._clips_per_request = clips_per_request
         self._settings = (model, rollout)
         self._options = {
             "num_cpus": rollout.num_cpus,
@@ -109,20 +118,62 @@ class RolloutPool:
         max_tokens: int,
         seed: int,
         progress: ProgressFn | None = None,
+        showings: Sequence[Showing] | None = None,
+        keep: Callable[[slice, list[list[Rollout]]], None] | None = None,
     ) -> list[list[Rollout]]:
         """Samples `n` responses to each query, results in the order asked.
 
         Queries are taken when an engine is free, so they may come from a source that is still being filled.
 
+        Args:
+            showings: what each query shows, else its clip.
+            keep: told of each finished batch: where it stands among the queries, and its results.
+
         Raises:
             StageError: a batch failed three times; names its first query.
         """
+        options = {"n": n, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+
+        def start(actor: Any, call: _Call) -> Any:
+            shown = {"showings": list(showings[call.at])} if showings is not None else {}
+            return actor.generate.remote(call.queries, **options, **shown)
+
+        return self._in_batches(queries, start, progress, keep)
+
+    def option_logps(
+        self,
+        queries: Sequence[Query],
+        *,
+        options: Sequence[Sequence[str]],
+        showings: Sequence[Showing],
+        progress: ProgressFn | None = None,
+        keep: Callable[[slice, list[list[float]]], None] | None = None,
+    ) -> list[list[float]]:
+        """Log-prob (nats) of each option's words as the beginning of a response, in the order asked.
+
+        Raises:
+            StageError: a batch failed three times; names its first query.
+        """
+
+        def start(actor: Any, call: _Call) -> Any:
+            at = call.at
+            return actor.option_logps.remote(call.queries, options=list(options[at]), showings=list(showings[at]))
+
+        return self._in_batches(queries, start, progress, keep)
+
+    def _in_batches(
+        self,
+        queries: Iterable[Query],
+        start: Callable[[Any, _Call], Any],
+        progress: ProgressFn | None,
+        keep: Callable[[slice, list[Any]], None] | None,
+    ) -> list[Any]:
+        """One result per query: `start` sends a batch to an engine, `keep` is told of each finished one."""
         size = self._settings[1].batch_queries
-        coming = (_Call(index, part) for index, part in enumerate(_parts(queries, size)))
+        coming = (_Call(i, part, slice(i * size, i * size + len(part))) for i, part in enumerate(_parts(queries, size)))
         total = len(queries) if isinstance(queries, Sized) else None
         waiting: deque[_Call] = deque()
-        options = {"n": n, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
-        results: dict[int, list[list[Rollout]]] = {}
+        results: dict[int, list[Any]] = {}
         running: dict[Any, tuple[int, _Call]] = {}
         idle = list(range(len(self.actors)))
         done = 0
@@ -130,7 +181,7 @@ class RolloutPool:
             while idle and (call := waiting.popleft() if waiting else next(coming, None)) is not None:
                 engine = idle.pop(0)
                 call.attempts += 1
-                running[self.actors[engine].generate.remote(call.queries, **options)] = (engine, call)
+                running[start(self.actors[engine], call)] = (engine, call)
             if not running:
                 break
             ready, _ = ray.wait(list(running), num_returns=1, timeout=self._settings[1].deadline_s)
@@ -142,10 +193,12 @@ class RolloutPool:
                     waiting.appendleft(call)
                     continue
                 results[call.index] = answer
-                done += len(call.queries)
+                done += len(answer)
+                if keep is not None:
+                    keep(call.at, answer)
                 if progress is not None:
                     progress(done, total)
-        return [rollouts for index in sorted(results) for rollouts in results[index]]
+        return [found for index in sorted(results) for found in results[index]]
 
     def load_adapter(self, folder: Path | None, version: int) -> None:
         """Switches every engine to an adapter version, and remembers it for replacements.
@@ -181,10 +234,15 @@ class RolloutPool:
     def _start(self) -> Any:
         model, rollout = self._settings
         return RolloutActor.options(**self._options).remote(
-            model, rollout, lora_rank=self._lora_rank, decode=self._decode, decoded=self._decoded
+            model,
+            rollout,
+            lora_rank=self._lora_rank,
+            decode=self._decode,
+            decoded=self._decoded,
+            clips_per_request=self._clips_per_request,
         )
 
-    def _collect(self, ref: Any, engine: int, call: _Call, *, hung: bool) -> list[list[Rollout]] | None:
+    def _collect(self, ref: Any, engine: int, call: _Call, *, hung: bool) -> list[Any] | None:
         """The answer of a call, or None when its engine died or hangs; the engine is then replaced."""
         if not hung:
             try:

@@ -24,6 +24,8 @@ TASK_SUFFIX = "_overall_accuracy"
 _OPTIONAL = ("clips",)
 """Stages that a run on clips of one's own does not have."""
 _ROUND_STAGES = ("rollouts", "verdicts", "pairs", "reference", "adapters")
+_SAMPLE_COLUMNS = ("verdict", "clip", "task", "modality", "asked", "answered", "evidence", "confidence", "judge",
+                   "rollout", "adapter_version")  # fmt: skip
 
 
 def build_report(
@@ -160,6 +162,21 @@ def sample_text(rollouts: Iterable[Rollout], verdicts: Iterable[Verdict], querie
         for rollout, verdict in choose_sample(rollouts, verdicts, k)
     ]
     return "\n\n".join(blocks)
+
+
+def sample_table(
+    rollouts: Iterable[Rollout], verdicts: Iterable[Verdict], queries: Mapping[str, Query], k: int
+) -> dict[str, list[Any]]:
+    """The same sample as columns: what was asked of which clip, what was answered, and what the judge says of it."""
+    columns: dict[str, list[Any]] = {name: [] for name in _SAMPLE_COLUMNS}
+    for rollout, verdict in choose_sample(rollouts, verdicts, k):
+        query = queries.get(rollout.query_id)
+        row = (verdict.label.value, rollout.clip_id, query.task if query else "", query.modality if query else "",
+               query.prompt if query else "", rollout.text, verdict.evidence, verdict.confidence, verdict.judge,
+               rollout.rollout_id, rollout.adapter_version)  # fmt: skip
+        for name, value in zip(_SAMPLE_COLUMNS, row, strict=True):
+            columns[name].append(value)
+    return columns
 
 
 def print_rollout_sample(

@@ -68,6 +68,7 @@ class Workers:
             decoded=self.decoded,
             threads=_threads(cfg),
             role=cfg.placement.rollout,
+            clips_per_request=1 + cfg.evaluation.few_shot,
         )
         say(f"rollout: starting {cfg.rollout.engines} vLLM engine(s) on {cfg.model.path}")
         _ = self.scorer

@@ -49,6 +49,10 @@ class EndpointConfig(Section):
             raise ValueError(
                 f"endpoint url {self.url!r} must start with http:// or https://, for instance https://host/v1"
             )
+        if "@" in self.url.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "endpoint url holds a user name or key, which would end up in logs; use key_variable instead"
+            )
         if not self.model:
             raise ValueError(
                 f"endpoint url {self.url!r} is set but model is not; name the model as the server knows it"

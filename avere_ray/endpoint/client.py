@@ -93,8 +93,11 @@ class Endpoint:
                 return reply
         raise AssertionError("unreachable: the last attempt raises")
 
-    def ask_all(self, requests: Sequence[Request], done: Done) -> None:
+    def ask_all(self, requests: Sequence[Request | Callable[[], Request]], done: Done) -> None:
         """Answers to several requests, `cfg.concurrency` at a time; `done` is told of each as it ends.
+
+        A request may be a function that makes it, called when its turn comes, so that media are not all in memory at
+        once; a RequestRefused that it raises is that request's outcome.
 
         Raises:
             EndpointError: see `ask`; what was answered before has been handed to `done`.
@@ -107,7 +110,7 @@ class Endpoint:
                 while running or (waiting and failed is None):
                     while waiting and failed is None and len(running) < self.cfg.concurrency:
                         index, request = waiting.popleft()
-                        running[threads.submit(self.ask, request)] = index
+                        running[threads.submit(self._made_and_asked, request)] = index
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         error = self._hand_over(running.pop(future), future, done)
                         failed = failed or error
@@ -116,6 +119,9 @@ class Endpoint:
         self._halt.clear()
         if failed is not None:
             raise failed
+
+    def _made_and_asked(self, request: Request | Callable[[], Request]) -> Reply:
+        return self.ask(request if isinstance(request, Request) else request())
 
     def _hand_over(self, index: int, future: "Future[Reply]", done: Done) -> EndpointError | None:
         """Gives an outcome to `done`; the error that ends everything, if it is one."""

@@ -86,10 +86,11 @@ def report(run_dir: Path) -> dict[str, Any]:
 
 
 def points(run_dir: Path) -> collections.Counter[tuple[str, int]]:
-    """How often each metric is in MLflow at each step."""
+    """How often each metric is in MLflow at each step; without what the node did, which depends on the time it took."""
     with sqlite3.connect(run_dir.parent / "mlflow.db") as database:
         rows = database.execute(
-            "select key, step from metrics where run_uuid = ?", (report(run_dir)["mlflow_run_id"],)
+            "select key, step from metrics where run_uuid = ? and key not like 'system/%'",
+            (report(run_dir)["mlflow_run_id"],),
         ).fetchall()
     return collections.Counter(rows)
 

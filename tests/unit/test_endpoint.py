@@ -178,6 +178,7 @@ def test_a_key_is_needed_away_from_this_machine(monkeypatch: pytest.MonkeyPatch)
     [
         ({"url": "host/v1", "model": "m"}, "must start with http"),
         ({"url": "https://host/v1"}, "model is not"),
+        ({"url": "https://me:secret@host/v1", "model": "m"}, "would end up in logs"),
         ({"url": "https://host/v1", "model": "m", "max_cost": 3.0}, "state the prices"),
     ],
 )

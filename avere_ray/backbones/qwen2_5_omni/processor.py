@@ -66,15 +66,20 @@ class Processor:
 
     def render(self, prompt: str, *, video: bool = True, audio: bool = True) -> str:
         """The prompt as the model reads it, each medium a single placeholder."""
-        content: list[dict[str, str]] = []
-        if video:
-            content.append({"type": "video"})
-        if audio and not (video and self.audio_in_video):
-            content.append({"type": "audio"})
-        content.append({"type": "text", "text": prompt})
+        content = _content(prompt, video=video, audio=audio and not (video and self.audio_in_video))
         return self.hf.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
+
+    def conversation_ids(self, turns: Sequence[tuple[str, str]], prompt: str, *, media: bool) -> list[int]:
+        """Tokens of a prompt after answered examples (prompt, response), which show both media each."""
+        messages: list[dict[str, Any]] = []
+        for asked, answered in turns:
+            messages.append({"role": "user", "content": _content(asked, video=True, audio=not self.audio_in_video)})
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
+        last = _content(prompt, video=media, audio=media and not self.audio_in_video)
+        messages.append({"role": "user", "content": last})
+        return self.text_ids(self.hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
     def _prompt_ids(self, prompt: str, video: bool, audio: bool) -> tuple[int, ...]:
         text = self.render(prompt, video=video, audio=audio)
@@ -240,6 +245,12 @@ class _Layout:
         self.positions.append(positions)
 
 
+def _content(prompt: str, *, video: bool, audio: bool) -> list[dict[str, str]]:
+    """A user's message: the video, the audio, then the words."""
+    media = [{"type": name} for name, there in (("video", video), ("audio", audio)) if there]
+    return [*media, {"type": "text", "text": prompt}]
+
+
 def _line(first: int, count: int) -> np.ndarray:
     return np.broadcast_to(np.arange(first, first + count), (3, count))
 
@@ -254,12 +265,18 @@ def _chunk_ends(times: np.ndarray, chunk: int) -> list[int]:
     return [*ends, len(times)]
 
 
-def engine_inputs(clip: DecodedClip, *, audio_in_video: bool = False) -> dict[str, Any]:
-    """Media of a clip for one vLLM request, with the settings that keep it equal to `Processor.features`."""
+def engine_inputs(*clips: DecodedClip, audio_in_video: bool = False) -> dict[str, Any]:
+    """Media of one vLLM request, with the settings that keep it equal to `Processor.features`.
+
+    The published processor knows one frame rate per request: that of the last clip, the one that is asked about.
+    """
     interleaved = {"use_audio_in_video": True} if audio_in_video else {}
     return {
-        "multi_modal_data": {"video": [clip.frames.copy()], "audio": [(clip.waveform.copy(), SAMPLE_RATE)]},
-        "mm_processor_kwargs": {"size": _NO_RESIZE, "fps": clip_fps(clip), **interleaved},
+        "multi_modal_data": {
+            "video": [clip.frames.copy() for clip in clips],
+            "audio": [(clip.waveform.copy(), SAMPLE_RATE) for clip in clips],
+        },
+        "mm_processor_kwargs": {"size": _NO_RESIZE, "fps": clip_fps(clips[-1]), **interleaved},
     }
 
 
