@@ -128,10 +128,18 @@ def _demands(cfg: RunConfig, stage: str) -> list[Demand]:
     if stage == "rollout":
         engine = Bundle(cfg.rollout.num_cpus, cfg.rollout.num_gpus)
         what = f"rollout.engines={cfg.rollout.engines}"
-        return [Demand(role=where.rollout, what=what, bundle=engine)] * cfg.rollout.engines
-    rank = Bundle(cfg.train.cpus_per_worker, 1 if cfg.train.use_gpu else 0)
+        engines = [Demand(role=where.rollout, what=what, bundle=engine)] * cfg.rollout.engines
+        return engines + _scorer(cfg)
+    rank = Bundle(cfg.train.cpus_per_worker, cfg.train.gpus_per_worker if cfg.train.use_gpu else 0)
     what = f"train.workers={cfg.train.workers}"
     return [Demand(role=where.learner, what=what, bundle=rank)] * cfg.train.workers
+
+
+def _scorer(cfg: RunConfig) -> list[Demand]:
+    """The scorer beside the engines, where it reserves anything."""
+    share = cfg.rollout.scorer_gpus
+    what = f"rollout.scorer_gpus={share:g}"
+    return [Demand(role=cfg.placement.rollout, what=what, bundle=Bundle(0, share))] if share else []
 
 
 def _lacking(demand: Demand, count: int, groups: Sequence[NodeGroup]) -> str:

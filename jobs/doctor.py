@@ -5,6 +5,7 @@ Exit code 1 if the run would fail.
 """
 
 import importlib.metadata
+import math
 import os
 import shutil
 import sys
@@ -356,7 +357,7 @@ def _gpu_memory(parts: Sequence[Part]) -> Iterator[Finding]:
 
 
 def _wanted_gpus(cfg: RunConfig) -> int:
-    return int(cfg.rollout.engines * cfg.rollout.num_gpus) + (cfg.train.workers if cfg.train.use_gpu else 0)
+    return math.ceil(cfg.gpus)
 
 
 def _local_gpus(cfg: RunConfig) -> int:
