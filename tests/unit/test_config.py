@@ -163,6 +163,7 @@ def test_placement_says_where_and_how_much_in_one_section() -> None:
             "--placement.engines=4",
             "--placement.tensor_parallel=2",
             "--placement.train_workers=8",
+            "--model.dtype=bfloat16",
             "--train.pairs_per_step=16",
             "--train.micro_pairs=1",
         ],
