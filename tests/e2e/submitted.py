@@ -5,9 +5,9 @@ import sys
 import time
 from pathlib import Path
 
+import runs
 from raynodes import Nodes
 
-import runs
 from avere_ray.metrics import read_events
 
 PLACED = ("--placement.decode=decode", "--placement.rollout=decode", "--placement.learner=learner")

@@ -7,9 +7,8 @@ from pathlib import Path
 from raynodes import Nodes
 
 sys.path.insert(0, str(Path(__file__).parent))
-from submitted import finish, logged_steps, submit, wait_for_step
-
 import runs
+from submitted import finish, logged_steps, submit, wait_for_step
 
 
 def roles(found: list[dict[str, str]]) -> dict[str, set[str]]:

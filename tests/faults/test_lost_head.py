@@ -9,9 +9,8 @@ import pytest
 from raynodes import Nodes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-from submitted import finish, logged_steps, submit, wait_for_step
-
 import runs
+from submitted import finish, logged_steps, submit, wait_for_step
 
 
 @pytest.fixture
