@@ -74,8 +74,8 @@ def _write_evaluation(folder: Path, stage: str, says: Says, questions: list[dict
               prompt=str(q["question"]), choices=tuple(YES_NO), answer=str(q["answer"]), subtype=str(q["subtype"]))
         for q in questions
     ]  # fmt: skip
-    clips = [Clip(clip_id=uri, uri=uri, sha256=file_digest(folder / "clips" / uri))
-             for uri in dict.fromkeys(str(q["video"]) for q in questions)]  # fmt: skip
+    media = {uri: folder / "clips" / uri for uri in (str(q["video"]) for q in questions)}
+    clips = [Clip(clip_id=uri, uri=uri, sha256=file_digest(m) if m.is_file() else "") for uri, m in media.items()]
     place.write("clips", Clip, clips)
     place.write("questions", Query, [replace(q, prompt=f"{q.prompt} {' '.join(q.choices)}") for q in queries])
     metrics = score(queries, {r.query_id: r.text for r in rollouts})
