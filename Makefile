@@ -31,7 +31,7 @@ test: lint  ## lint, then every test this machine can run
 	@$(BIN)/python -m pytest $(SPREAD) -m "not faults" $(ARGS)
 
 faults: $(READY)  ## jobs that lose nodes on local clusters (not part of `make test`: a build server has no time for it)
-	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
+	@$(BIN)/python -m pytest -m faults tests $(ARGS)
 
 unit: $(READY)  ## the fast tests alone
 	@$(BIN)/python -m pytest $(SPREAD) tests/unit $(ARGS)

@@ -140,6 +140,7 @@ def wait_for_step(cfg: RunConfig, step: int, driver: subprocess.Popen[bytes]) ->
         time.sleep(0.05)
 
 
+@pytest.mark.faults
 def test_a_reason_that_would_come_again_ends_the_round_at_once(local_ray: Any, cfg: RunConfig, tmp_path: Path) -> None:
     """A reference figure that is infinite: both workers stop, nobody tries again, and the message names the pair."""
     other = cfg.model_copy(update={"run_dir": tmp_path / "run"})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raynodes import Nodes
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 import runs
 from submitted import finish, logged_steps, submit, wait_for_step
 
