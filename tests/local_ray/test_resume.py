@@ -53,6 +53,7 @@ def test_a_run_logs_every_step_once_and_keeps_its_latest_checkpoint(cfg: RunConf
     assert kept[-1] == f"step={STEPS // 2 * 2:06d}"
 
 
+@pytest.mark.faults  # five minutes; `test_learner_alone` kills a run of one process at every step
 def test_killed_worker_and_killed_driver_change_nothing(
     local_ray: Any, cfg: RunConfig, undisturbed: Any, tmp_path: Path
 ) -> None:

@@ -225,7 +225,7 @@ def test_it_can_be_evaluated_as_a_remote_model(server: Server, clip: Path, tmp_p
     [answer] = read_records(tmp_path / "run" / "evals" / "before" / "predictions.parquet", Rollout)
     words = "Do face and voice agree? (A) Yes (B) No"
     assert [answer.text] == server.answers(clip, question=words, temperature=0, max_tokens=8)
-    assert manifest.summary["remote_prompt_tokens"] > 100
+    assert manifest.summary["remote_prompt_tokens"] > 80  # words alone are about 40
 
 
 def test_sigterm_ends_it_cleanly(server: Server) -> None:

@@ -4,6 +4,7 @@ import base64
 import io
 import itertools
 import threading
+import time
 import wave
 from typing import Any
 
@@ -261,8 +262,17 @@ def test_what_was_answered_before_the_end_has_been_handed_over() -> None:
 
 
 def test_a_pause_ends_when_another_request_ends_everything() -> None:
+    both_asked, first_answered = threading.Event(), threading.Event()
+
     def reply(seen: Seen) -> Answer:
-        return fails(503, **{"Retry-After": "50"}) if seen.words() == "0" else fails(401)
+        if seen.words() == "0":
+            both_asked.wait(5)
+            first_answered.set()
+            return fails(503, **{"Retry-After": "50"})
+        both_asked.set()
+        first_answered.wait(5)
+        time.sleep(0.1)
+        return fails(401)
 
     with chat_server(reply) as server, pytest.raises(EndpointError, match="401"):
         Endpoint(config(server.url, concurrency=2)).ask_all([ask("0"), ask("1")], lambda index, outcome: None)
