@@ -1,22 +1,33 @@
 """The judge as a long-lived process: responses in, verdicts with evidence out."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import ray
 
 from avere_ray.config import JudgeConfig
 from avere_ray.errors import StageError
-from avere_ray.records import Clip, Cue, Query, Rollout, Verdict
-from avere_ray.verdicts import judge_by_rules
+from avere_ray.judges.choose import make_judge, text_model
+from avere_ray.judges.writing import WriteRequest, caught, to_rollouts, write_rejects
+from avere_ray.protocols import AskFn, JudgeFn
+from avere_ray.records import Clip, Cue, Query, RejectKind, Rollout, Verdict
 
 
 class JudgeWorker:
-    """Labels responses; holds the cue lexicon of the corpus and nothing else, so it may be restarted at any time."""
+    """Labels responses; what a model answered is kept on disk, so the worker may be restarted at any time."""
 
-    def __init__(self, cfg: JudgeConfig | None = None, lexicon: Sequence[Cue] = ()) -> None:
-        """`lexicon`: every cue of the corpus (`verdicts.corpus_lexicon`), to recognise those a clip does not list."""
+    def __init__(self, cfg: JudgeConfig | None = None, lexicon: Sequence[Cue] = (), cache: Path | None = None) -> None:
+        """
+        Args:
+            cfg: which judge.
+            lexicon: every cue of the corpus (`verdicts.corpus_lexicon`), to recognise those a clip does not list.
+            cache: folder for the replies of a model; None keeps them in memory.
+        """
         self.cfg = cfg or JudgeConfig()
         self.lexicon = tuple(lexicon)
+        self.cache = cache
+        self._judge: JudgeFn | None = None
+        self._model: AskFn | None = None
 
     def judge(
         self, rollouts: Sequence[Rollout], queries: Mapping[str, Query], clips: Mapping[str, Clip]
@@ -24,18 +35,43 @@ class JudgeWorker:
         """One verdict per rollout, in the order given.
 
         Raises:
-            InputError: a clip has no annotated cues.
+            InputError: the judge does not apply to a clip; says which one does.
             StageError: the query or the clip of a rollout was not given.
+            EndpointError: the server does not answer or the budget is used up; what was answered is kept.
         """
-        return [self._judge_one(rollout, queries, clips) for rollout in rollouts]
+        for rollout in rollouts:
+            if rollout.query_id not in queries or rollout.clip_id not in clips:
+                raise StageError(
+                    f"rollout {rollout.rollout_id} answers query {rollout.query_id} about clip {rollout.clip_id}, but "
+                    "the judge was not given both; the rollouts belong to other queries or another clip table"
+                )
+        if self._judge is None:
+            model = self._text_model() if self.cfg.backend == "llm" else None
+            self._judge = make_judge(self.cfg, self.lexicon, model=model)
+        return self._judge(rollouts, queries, clips)
 
-    def _judge_one(self, rollout: Rollout, queries: Mapping[str, Query], clips: Mapping[str, Clip]) -> Verdict:
-        if rollout.query_id not in queries or rollout.clip_id not in clips:
-            raise StageError(
-                f"rollout {rollout.rollout_id} answers query {rollout.query_id} about clip {rollout.clip_id}, but the "
-                "judge was not given both; the rollouts belong to other queries or another clip table"
-            )
-        return judge_by_rules(rollout, queries[rollout.query_id], clips[rollout.clip_id], self.lexicon)
+    def write(self, requests: Sequence[WriteRequest]) -> dict[tuple[str, RejectKind], list[str]]:
+        """Rejects written by the llm judge's model, by query id and kind, as far as the judge itself finds them wrong.
+
+        Raises:
+            EndpointError: see `judge`.
+        """
+        written = write_rejects(requests, self._text_model())
+        rollouts = to_rollouts(written, requests)
+        queries = {r.query.query_id: r.query for r in requests}
+        verdicts = self.judge(rollouts, queries, {r.clip.clip_id: r.clip for r in requests})
+        return caught(written, {r.text: v for r, v in zip(rollouts, verdicts, strict=True)}, queries)
+
+    def _text_model(self) -> AskFn:
+        if self._model is None:
+            self._model = text_model(self.cfg, cache=self.cache, local=_engine)
+        return self._model
+
+
+def _engine(cfg: JudgeConfig) -> AskFn:
+    from avere_ray.engine import TextEngine
+
+    return TextEngine(cfg)
 
 
 JudgeActor = ray.remote(JudgeWorker)

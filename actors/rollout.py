@@ -1,14 +1,17 @@
 """Samples responses from one vLLM engine, with one adapter version at a time."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ray
 
 from avere_ray import engine
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
-from avere_ray.records import Query, Rollout
+from avere_ray.engine import Shown
+from avere_ray.evaluation.showing import PLAIN, Showing
+from avere_ray.modality import apply_swap, partner_ids
+from avere_ray.records import DecodedClip, Query, Rollout
 from avere_ray.store import DecodedStore
 
 
@@ -16,25 +19,55 @@ class RolloutWorker:
     """Owns one engine; reads the clips it needs from the decoded store."""
 
     def __init__(
-        self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int, decode: DecodeConfig, decoded: Path
+        self,
+        model: ModelConfig,
+        rollout: RolloutConfig,
+        *,
+        lora_rank: int,
+        decode: DecodeConfig,
+        decoded: Path,
+        clips_per_request: int = 1,
     ) -> None:
-        self.engine = engine.Engine(model, rollout, lora_rank=lora_rank, decode=decode)
+        self.engine = engine.Engine(
+            model, rollout, lora_rank=lora_rank, decode=decode, clips_per_request=clips_per_request
+        )
         self.store = DecodedStore(decoded)
 
     def ready(self) -> bool:
         """Answers when the engine is up."""
         return True
 
+    def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """See `DecodedStore.arrive`."""
+        self.store.arrive(places)
+
     def process_id(self) -> int:
         """Id of the process that holds the engine, on its node."""
         return os.getpid()
 
     def generate(
-        self, queries: Sequence[Query], *, n: int, temperature: float, max_tokens: int, seed: int
+        self,
+        queries: Sequence[Query],
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        showings: Sequence[Showing] | None = None,
     ) -> list[list[Rollout]]:
-        """Samples `n` responses to each query; see `Engine.generate`."""
-        clips = [self.store[q.clip_id] for q in queries]
-        return self.engine.generate(queries, clips, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        """Samples `n` responses to each query; see `Engine.generate`. `showings`: what each shows, else its clip."""
+        shown = self._shown(queries, showings)
+        return self.engine.generate(queries, shown, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+
+    def option_logps(
+        self,
+        queries: Sequence[Query],
+        *,
+        options: Sequence[Sequence[str]],
+        showings: Sequence[Showing] | None = None,
+    ) -> list[list[float]]:
+        """Log-prob (nats) of each option's words as the beginning of a response."""
+        return self.engine.option_logps(queries, self._shown(queries, showings), options)
 
     def load_adapter(self, folder: Path | None, version: int) -> int:
         """Switches to an adapter, or with version 0 to the base; returns the version now sampled from."""
@@ -48,6 +81,23 @@ class RolloutWorker:
             self.engine.response_logps(q.prompt, self.store[q.clip_id], r)
             for q, r in zip(queries, responses, strict=True)
         ]
+
+    def _shown(self, queries: Sequence[Query], showings: Sequence[Showing] | None) -> list[DecodedClip | Shown]:
+        if showings is None:
+            return [self.store[q.clip_id] for q in queries]
+        return [self._one_shown(q, showing) for q, showing in zip(queries, showings, strict=True)]
+
+    def _one_shown(self, query: Query, showing: Showing) -> DecodedClip | Shown:
+        if showing == PLAIN:
+            return self.store[query.clip_id]
+        examples = tuple((e.query.prompt, self.store[e.query.clip_id], e.answer) for e in showing.examples)
+        if showing.words_only:
+            return Shown(None, examples)
+        clip = self.store[query.clip_id]
+        if showing.swap is not None:
+            partners = (self.store[name] if name else None for name in partner_ids(showing.swap, query.clip_id))
+            clip = apply_swap(clip, showing.swap, *partners)
+        return Shown(clip, examples)
 
 
 RolloutActor = ray.remote(RolloutWorker)

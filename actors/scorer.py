@@ -1,13 +1,13 @@
 """Log-probs as the learner sees them, outside training: reference figures, and its side of the parity gate."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from avere_ray.backbones import load_policy
+from avere_ray.backbones import backbone, load_policy
 from avere_ray.config import ModelConfig
 from avere_ray.embed_folder import EmbedFolder
 from avere_ray.errors import StageError
@@ -21,7 +21,8 @@ from avere_ray.store import DecodedStore
 class ScorerWorker:
     """Holds the base model as the learner loads it, and a LoRA slot for the adapter under test.
 
-    Tower outputs are kept in `features` up to `features_gb` GiB (0: in memory alone), reference figures in `logps`.
+    Model and tower outputs are on `device`. Tower outputs are kept in `features` up to `features_gb` GiB (0: in memory
+    alone), reference figures in `logps`.
     """
 
     def __init__(
@@ -34,12 +35,11 @@ class ScorerWorker:
         features: Path,
         features_gb: float,
         logps: Path,
+        device: str = "cpu",
     ) -> None:
-        from avere_ray.backbones.qwen2_5_omni import add_lora
-
-        store = DecodedStore(decoded)
-        base = load_policy(model)
-        self.policy = add_lora(base, rank=lora_rank, alpha=lora_alpha, seed=0)
+        self.store = store = DecodedStore(decoded)
+        self.family, base = backbone(model.backbone), load_policy(model, device=device)
+        self.policy = self.family.add_lora(base, rank=lora_rank, alpha=lora_alpha, seed=0)
         self.policy.eval()
         folder = EmbedFolder(features, int(features_gb * 2**30)) if features_gb else None
         self.media = MediaCache(processor=base.processor, load=lambda clip_id: store[clip_id], folder=folder)
@@ -48,6 +48,10 @@ class ScorerWorker:
     def ready(self) -> bool:
         """Answers when the model is loaded."""
         return True
+
+    def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """See `DecodedStore.arrive`."""
+        self.store.arrive(places)
 
     def score_pairs(
         self, pairs: Sequence[PreferencePair], *, weights: str, dtype: str, adapter: Path | None
@@ -72,9 +76,7 @@ class ScorerWorker:
 
     def _use(self, adapter: Path | None) -> None:
         if adapter is not None:
-            from avere_ray.backbones.qwen2_5_omni import load_adapter
-
-            load_adapter(self.policy, adapter)
+            self.family.load_adapter(self.policy, adapter)
 
     def _one(self, query: Query, response: Sequence[int]) -> tuple[list[int], list[float]]:
         import torch

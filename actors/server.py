@@ -20,7 +20,8 @@ from starlette.types import ASGIApp
 
 from actors.api import MAX_REQUESTS, make_api
 from actors.chat import ApiError, ChatRequest, ServeSpec, chat_reply, question_and_video
-from avere_ray.data import decode_isolated
+from avere_ray.config import RemoteConfig
+from avere_ray.data import decode_one
 from avere_ray.engine import Engine, engine_environment
 from avere_ray.errors import ClipDecodeError, StageError
 from avere_ray.records import Clip, DecodedClip, Query, Rollout
@@ -94,7 +95,7 @@ class ChatWorker:
             file.flush()
             clip = Clip(clip_id="request", uri=file.name)
             try:
-                return decode_isolated(clip, Path(file.name), self.spec.decode)
+                return decode_one(clip, Path(file.name).parent, self.spec.decode, RemoteConfig())
             except ClipDecodeError as error:
                 message = error.message.replace(file.name, "the clip")
                 raise ApiError(422, message, code=error.reason, param="messages.0.content") from error

@@ -5,7 +5,8 @@ ways to compute that, equal up to rounding:
 
 - `blocks` (CPU): the row is cut into runs of queries; each attends to its ancestors' keys alone, so no product is
   formed that the mask would throw away, apart from those inside a block.
-- `flex` (GPU): FlexAttention with that comparison as its mask; compiled once, for any length.
+- `flex` (GPU): FlexAttention with that comparison as its mask; compiled for the first length, then once for all others.
+  Rows are padded to a multiple of its block, so that lengths come in few sizes; padding sees itself alone.
 - `dense`: one boolean mask over all pairs of nodes; the plain truth that the others are held against.
 
 Legend: N = nodes, Q = queries of a block, K = keys of a block, H = heads, G = key and value heads, E = head dimension.
@@ -23,6 +24,8 @@ import torch.nn.functional as F
 from avere_ray.tree import Segment, TreeRow
 
 Kernel = Literal["blocks", "flex", "dense"]
+FLEX_BLOCK = 128
+"""Rows of FlexAttention have a multiple of this many nodes, twice as many at least: torch compiles sizes of 1 apart."""
 BLOCK = 256
 """Subtrees of at most this many nodes become one block; longer segments below a fork are cut to this length."""
 
@@ -45,7 +48,7 @@ class Layout:
 
     kernel: Kernel
     exits: torch.Tensor
-    """int64 [N]."""
+    """int64 [N], padding included."""
     blocks: tuple[Block, ...] = ()
     lengths: list[int] = field(default_factory=list)
     """Queries of each block."""
@@ -55,13 +58,19 @@ class Layout:
 
 def make_layout(row: TreeRow, kernel: Kernel, device: torch.device) -> Layout:
     """The layout of a row for one kernel."""
-    exits = torch.from_numpy(row.exits()).to(device)
+    size = padded_size(row.size, kernel)
+    exits = torch.from_numpy(np.concatenate([row.exits(), np.arange(row.size, size) + 1])).to(device)
     if kernel == "dense":
         return Layout(kernel=kernel, exits=exits, mask=dense_mask(exits))
     if kernel == "flex":
         return Layout(kernel=kernel, exits=exits, mask=_flex_mask(exits))
     blocks = plan_blocks(row, device)
     return Layout(kernel=kernel, exits=exits, blocks=blocks, lengths=[b.queries for b in blocks])
+
+
+def padded_size(nodes: int, kernel: Kernel) -> int:
+    """Length of a row of so many nodes as a kernel takes it."""
+    return max(2, -(-nodes // FLEX_BLOCK)) * FLEX_BLOCK if kernel == "flex" else nodes
 
 
 def dense_mask(exits: torch.Tensor) -> torch.Tensor:
@@ -142,7 +151,7 @@ def tree_attention(
     """Attention of one row.
 
     Args:
-        query: [1, H, N, E].
+        query: [1, H, N, E], where N counts the padding that the layout has.
         key, value: [1, G, N, E]; G divides H.
         layout: see `make_layout`.
         scale: factor of the products.
@@ -192,7 +201,7 @@ def _flex_mask(exits: torch.Tensor) -> Any:
 
 @cache
 def _compiled_flex(compiled: bool) -> Callable[..., Any]:
-    """FlexAttention; compiled once for all lengths on GPU, as it is elsewhere."""
+    """FlexAttention; compiled with open lengths on GPU, as it is elsewhere."""
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention

@@ -5,10 +5,12 @@ STORE/
     <shard>.parquet      decoded media, one row group each, so that one is one small read; never changed
     <shard>.json         written after it: the media it holds; a shard without it does not exist
   pins/<owner>.json      the shards a run refers to, as long as its folder exists
+  remote/xx/<uri>.json   what a remote file held when it was fetched, so that it need not be fetched again
 
-A medium's key is the SHA-256 of its file, and the part of it that is the clip. Any number of processes may read and
-write at a time: shards have names of their own, and appear whole. Above its quota the store gives up shards that no run
-refers to, those not used for longest first; who misses one later decodes it again.
+A medium's key is its content (the SHA-256 of its file, and of its separate audio file), and the part of it that is the
+clip. Any number of processes may read and write at a time: shards have names of their own, and appear whole. Above its
+quota the store gives up shards that no run refers to, those not used for longest first; who misses one later decodes it
+again.
 """
 
 import contextlib
@@ -41,7 +43,8 @@ class Medium:
     key: str
     """See `media_key`."""
     size: int
-    """Bytes of the media file; equal files have equal sizes, so this finds candidates without reading them."""
+    """Bytes of the media file; equal files have equal sizes, so this finds candidates without reading them. 0 for a
+    remote file."""
     frames: int
     samples: int
     duration_s: float
@@ -56,10 +59,20 @@ class Place:
     medium: Medium
 
 
-def media_key(sha256: str, start_s: float = 0.0, end_s: float | None = None) -> str:
-    """Key of a file, or of the part [start, end) of it."""
+def media_key(content: str, start_s: float = 0.0, end_s: float | None = None) -> str:
+    """Key of a medium (see `media.content_of`), or of the part [start, end) of it."""
     whole = start_s == 0.0 and end_s is None
-    return sha256 if whole else f"{sha256}@{start_s!r}-{'' if end_s is None else repr(end_s)}"
+    return content if whole else f"{content}@{start_s!r}-{'' if end_s is None else repr(end_s)}"
+
+
+def key_content(key: str) -> str:
+    """What a key says of the files."""
+    return key.partition("@")[0]
+
+
+def key_part(key: str) -> str:
+    """What a key says of the part; "" for the whole."""
+    return key.partition("@")[2]
 
 
 class AvStore:

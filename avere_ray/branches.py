@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from avere_ray.backbones.qwen2_5_omni import Sample
+from avere_ray.backbones.types import Sample
 from avere_ray.media_cache import MediaCache, irrelevant_swap
 from avere_ray.records import ModalitySwap, PreferencePair
 

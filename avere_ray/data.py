@@ -1,4 +1,4 @@
-"""The one door to ray.data: clip tables in, and the stage that decodes every clip once into the store.
+"""The one door to ray.data: the stage that decodes every clip once into the store, and the streams of later stages.
 
 A manifest of ids and paths streams through CPU tasks that write sampled frames and waveforms into the AV store and
 return where they are, so that neither the object store nor the driver holds media. A clip that cannot be decoded, hangs
@@ -11,20 +11,29 @@ import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from avere_ray.arrow import from_table, to_row, to_table
 from avere_ray.av_store import AvStore, Place, check_writable
-from avere_ray.config import DataConfig, DecodeConfig
-from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, media_path, raise_storage, size_and_time
-from avere_ray.errors import ClipDecodeError, InputError, StageError
+from avere_ray.config import DataConfig, DecodeConfig, RemoteConfig
+from avere_ray.decoding import (
+    DecodePlan,
+    Outcome,
+    StoreKeeper,
+    check_addresses,
+    decode_media,
+    decode_rows,
+    located,
+    raise_storage,
+    remote_notes,
+    size_and_time,
+)
+from avere_ray.errors import ClipDecodeError, StageError
 from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
 from avere_ray.protocols import ProgressFn
-from avere_ray.records import Clip, Cue, DecodedClip, PreferencePair, ReferenceLogps
-from avere_ray.rows import read_rows
+from avere_ray.records import Clip, DecodedClip, PreferencePair, ReferenceLogps
+from avere_ray.remote import RemoteNotes, is_remote, shown
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
 from avere_ray.store import write_index, write_places
 
@@ -35,81 +44,70 @@ if TYPE_CHECKING:
     from avere_ray.store import DecodedStore
 
 STAGE = "decode"
-TABLES = ("clips.parquet", "clips.jsonl")
 
-_R = TypeVar("_R")
+ArrivedFn = Callable[[Clip, Place | None], None]
+"""Told of each clip in corpus order: where its medium is, or None when the clip is dropped."""
 _MAX_BLOCK = 16
 _BLOCKS_WANTED = 64
 _STALL_GRACE_S = 300.0
 
 
-def read_clips(folder: Path) -> list[Clip]:
-    """The clips of a folder, in the order of its table: clips.parquet, or clips.jsonl with one JSON object a line.
-
-    The columns are the fields of `records.Clip`; clip_id and uri are required, the others may be missing or null.
-
-    Raises:
-        InputError: the folder or its table is missing, empty or unreadable, a column is unknown, a value has the wrong
-            type, or a clip_id is there twice; the message names file, row and value.
-    """
-    if not folder.is_dir():
-        raise InputError(
-            f"clip folder {folder} does not exist. Set data.clips to a folder with {TABLES[0]} or "
-            f"{TABLES[1]} and the media files, or leave it out to draw synthetic clips."
-        )
-    table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
-    if table is None:
-        what = "has no clip table" if any(folder.iterdir()) else "is empty"
-        raise InputError(
-            f"clip folder {folder} {what}. Put {TABLES[0]} or {TABLES[1]} there, one row per clip with at "
-            "least clip_id and uri."
-        )
-    clips = [_clip(row, where) for where, row in read_rows(table)]
-    if not clips:
-        raise InputError(f"{table} lists no clips. Add one row per clip with at least clip_id and uri.")
-    _check_ids(clips, table)
-    return clips
-
-
 def clips_key(clips: Sequence[Clip], root: Path, spec: DecodeConfig) -> str:
-    """Digest of everything the decode stage depends on: annotations, sampling spec, size and time of each file."""
+    """Digest of everything the decode stage depends on: annotations, sampling spec, size and time of each file.
+
+    Nothing remote is asked: within a run, a remote file counts as unchanged under its address.
+    """
     from avere_ray.media import spec_digest
 
     limits = spec.model_dump(include={"max_duration_s", "max_pixels", "max_bytes", "max_streams"})
-    return digest(STAGE, spec_digest(spec), limits, [(to_row(c), size_and_time(media_path(c, root))) for c in clips])
+    files = [[size_and_time(uri) for uri in (c.uri, c.audio_uri) if uri] for c in (located(c, root) for c in clips)]
+    return digest(STAGE, spec_digest(spec), limits, [(to_row(c), *f) for c, f in zip(clips, files, strict=True)])
 
 
 def decode_stage(
-    clips: Sequence[Clip], root: Path, cfg: DataConfig, store: AvStore, folder: StageFolder, progress: ProgressFn
+    clips: Sequence[Clip],
+    root: Path,
+    cfg: DataConfig,
+    store: AvStore,
+    folder: StageFolder,
+    progress: ProgressFn,
+    arrived: ArrivedFn | None = None,
 ) -> StageManifest:
     """Decodes what the store does not have yet, in parallel, into it; `folder` says which medium each clip has.
 
     Needs a running Ray; its tasks write the shards, so all of its nodes must see the store's folder. What an
     interrupted stage has decoded stays there. Clips keep their order, so equal inputs give an equal `output_digest`.
     The manifest is written before the drop budget is checked: a run with a larger budget decodes nothing again.
+    `arrived` is told of every clip as soon as it and all before it are decided, long before the stage ends.
 
     Raises:
+        InputError: a clip's media are at an address that may not be fetched from.
         DropBudgetExceeded: more clips were dropped than `cfg.drop_budget` allows.
         StageError: no clip at all could be decoded.
         StorageError: the folder or the store cannot be written, or the store's quota cannot be kept.
     """
     from avere_ray.media import spec_digest
 
+    check_addresses(clips, cfg.remote)
     folder.begin()
     check_writable(store.folder)
-    plan = DecodePlan(clips, root, store.places(spec_digest(cfg.decode)), cfg.decode)
+    plan = DecodePlan(clips, root, store.places(spec_digest(cfg.decode)), cfg.decode, remote_notes(store))
     ledger = Ledger(STAGE)
     keeper = StoreKeeper(store, folder.path, int(cfg.store_gb * 1e9))
     outcomes: dict[int, Outcome] = {}
+    told = 0
     progress(0, len(clips))
-    for outcome in _outcomes(plan, store, cfg.decode):
+    for outcome in _outcomes(plan, store, cfg):
         raise_storage(outcome)
         keeper.note(outcome.place, decoded=outcome.decoded)
         outcomes.update((position, outcome) for position in plan.alike(outcome.position))
         progress(len(outcomes), len(clips))
+        while arrived is not None and told in outcomes:
+            arrived(*_decided(clips[told], outcomes[told].place))
+            told += 1
     places = _account(clips, outcomes, ledger)
     keeper.close()
-    kept = [dataclasses.replace(c, sha256=places[c.clip_id].medium.key[:64]) for c in clips if c.clip_id in places]
+    kept = [_decided(c, places[c.clip_id])[0] for c in clips if c.clip_id in places]
     places = {c.clip_id: places[c.clip_id] for c in kept}
     write_index(folder.path, kept, places)
     folder.write("clips", Clip, kept)
@@ -122,6 +120,11 @@ def decode_stage(
     write_places(folder.path, store, places)
     check_drops(manifest, folder.path, cfg.drop_budget)
     return manifest
+
+
+def _decided(clip: Clip, place: Place | None) -> tuple[Clip, Place | None]:
+    """A clip with the digest of its file, and where its medium is; None when it is dropped."""
+    return (clip if place is None else dataclasses.replace(clip, sha256=place.medium.key[:64])), place
 
 
 def _account(clips: Sequence[Clip], outcomes: dict[int, Outcome], ledger: Ledger) -> dict[str, Place]:
@@ -153,19 +156,23 @@ def check_drops(manifest: StageManifest, folder: Path, budget: float) -> None:
         raise StageError(f"none of the {manifest.inputs} clips could be decoded: {ledger.counts()}.{example}")
 
 
-def _outcomes(plan: DecodePlan, store: AvStore, spec: DecodeConfig) -> Iterator[Outcome]:
+def _outcomes(plan: DecodePlan, store: AvStore, cfg: DataConfig) -> Iterator[Outcome]:
     """What came of each distinct clip, in order, as it comes out of Ray Data."""
-    dataset = _decode_pipeline(plan.rows, store, spec)
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+    dataset = _decode_pipeline(plan.rows, store, cfg.decode, cfg.remote)
+    # Without looking ahead: that would hold each outcome back until the next one is there.
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from (Outcome.from_row(row) for row in table.to_pylist())
 
 
-def _decode_pipeline(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConfig) -> "ray.data.Dataset":
+def _decode_pipeline(
+    rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConfig, remote: RemoteConfig
+) -> "ray.data.Dataset":
     import ray.data
 
     block = max(1, min(_MAX_BLOCK, len(rows) // _BLOCKS_WANTED))
+    longest = max((_limit_s(row["uri"], row["audio_uri"], spec, remote) for row in rows), default=0.0)
     context = _quiet_context()
-    context.execution_no_progress_timeout_s = block * spec.timeout_s + _STALL_GRACE_S
+    context.execution_no_progress_timeout_s = block * longest + _STALL_GRACE_S
     with ray.data.DataContext.current(context):
         manifest = ray.data.from_items(list(rows), override_num_blocks=-(-len(rows) // block))
         return manifest.map_batches(
@@ -173,7 +180,7 @@ def _decode_pipeline(rows: Sequence[dict[str, Any]], store: AvStore, spec: Decod
             batch_size=block,
             batch_format="pyarrow",
             num_cpus=spec.threads,
-            fn_kwargs={"store": store, "spec": spec},
+            fn_kwargs={"store": store, "spec": spec, "remote": remote},
         )
 
 
@@ -189,11 +196,12 @@ def _quiet_context() -> "ray.data.DataContext":
     return context
 
 
-def decode_batch(batch: "pa.Table", store: AvStore, spec: DecodeConfig) -> "pa.Table":
+def decode_batch(batch: "pa.Table", store: AvStore, spec: DecodeConfig, remote: RemoteConfig) -> "pa.Table":
     """The task: rows of a `DecodePlan` in; decoded media into the store, as one shard; outcomes out, in order."""
     import pyarrow as pa
 
-    outcomes = decode_rows(batch.to_pylist(), store, spec, decode_new)
+    decode = functools.partial(decode_isolated, remote=remote, notes=remote_notes(store))
+    outcomes = decode_rows(batch.to_pylist(), store, spec, decode)
     return pa.Table.from_pylist([outcome.to_row() for outcome in outcomes], schema=Outcome.schema())
 
 
@@ -307,32 +315,26 @@ def _read_batch(batch: "pa.Table", store: "DecodedStore") -> "pa.Table":
     return to_table(DecodedClip, [store[clip_id] for clip_id in batch["clip_id"].to_pylist()])
 
 
-def decode_isolated(clip: Clip, path: Path, spec: DecodeConfig) -> DecodedClip:
-    """`media.decode_clip` in a child process that is killed when it hangs.
+def decode_isolated(
+    clip: Clip,
+    spec: DecodeConfig,
+    known: frozenset[str] = frozenset(),
+    remote: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
+    notes: RemoteNotes | None = None,
+) -> tuple[DecodedClip | None, str]:
+    """`decoding.decode_media` of a `decoding.located` clip in a child process that is killed when it hangs.
 
     Raises:
-        ClipDecodeError: as `media.decode_clip`; besides "timeout" when the child had to be killed, and
-            "decoder_crashed" when it died.
+        ClipDecodeError: as `decode_media`; besides "timeout" when the child had to be killed, and "decoder_crashed"
+            when it died.
     """
-    from avere_ray.media import decode_clip
-
-    return _in_child(decode_clip, path, spec, clip, path, spec)
-
-
-def decode_new(clip: Clip, path: Path, spec: DecodeConfig, known: frozenset[str]) -> tuple[DecodedClip | None, str]:
-    """`media.decode_unless_known` in a child process; see `decode_isolated`."""
-    from avere_ray.media import decode_unless_known
-
-    return _in_child(decode_unless_known, path, spec, clip, path, spec, known)
-
-
-def _in_child(function: Callable[..., _R], path: Path, spec: DecodeConfig, *args: Any) -> _R:
+    path, limit = shown(clip.uri), _limit_s(clip.uri, clip.audio_uri, spec, remote)
     try:
-        return _decoder_child(spec.max_memory_mb).call(spec.timeout_s, function, *args)
+        return _decoder_child(spec.max_memory_mb).call(limit, decode_media, clip, spec, known, remote, notes)
     except ChildTimedOut as error:
         raise ClipDecodeError(
             "timeout",
-            f"{path}: decoding took longer than {spec.timeout_s:g} s and was killed. Cut "
+            f"{path}: decoding took longer than {limit:g} s and was killed. Cut "
             "or re-encode the file, or raise data.decode.timeout_s.",
         ) from error
     except ChildCrashed as error:
@@ -342,52 +344,25 @@ def _in_child(function: Callable[..., _R], path: Path, spec: DecodeConfig, *args
         ) from error
 
 
+def decode_one(clip: Clip, root: Path, spec: DecodeConfig, remote: RemoteConfig) -> DecodedClip:
+    """One clip, decoded in a child process and kept nowhere.
+
+    Raises:
+        InputError: its media are at an address that may not be fetched from.
+        ClipDecodeError: see `decode_isolated`.
+    """
+    check_addresses([clip], remote)
+    decoded, _ = decode_isolated(located(clip, root), spec, remote=remote)
+    assert decoded is not None  # nothing is known beforehand
+    return decoded
+
+
+def _limit_s(uri: str, audio_uri: str, spec: DecodeConfig, remote: RemoteConfig) -> float:
+    """Seconds one clip may take, with what its files need to arrive."""
+    return spec.timeout_s + remote.timeout_s * sum(map(is_remote, (uri, audio_uri)))
+
+
 @functools.cache
 def _decoder_child(memory_mb: int) -> ChildProcess:
     """One child per worker process; it leaves when idle."""
-    return ChildProcess(preload=("avere_ray.media",), memory_mb=memory_mb)
-
-
-def _check_columns(names: Sequence[str] | dict[str, Any], where: str, record: type = Clip) -> None:
-    allowed = list(record.__dataclass_fields__)  # type: ignore[attr-defined]
-    unknown = [name for name in names if name not in allowed]
-    if unknown:
-        raise InputError(
-            f"{where}: unknown column {unknown[0]!r} of a {record.__name__}. "
-            f"Allowed: {', '.join(allowed)}. Rename or remove it."
-        )
-
-
-def _clip(row: dict[str, Any], where: str) -> Clip:
-    _check_columns(row, where)
-    for cue in row.get("cues") or ():
-        if isinstance(cue, dict):
-            _check_columns(cue, where, Cue)
-    try:
-        clip = _clip_type().validate_python({k: v for k, v in row.items() if v is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        column = ".".join(str(part) for part in first["loc"])
-        value = "" if first["type"] == "missing" else f" = {first['input']!r}"
-        raise InputError(f"{where}: column {column}{value}: {first['msg']}. Correct the row.") from error
-    if not clip.clip_id or not clip.uri:
-        raise InputError(f"{where}: clip_id = {clip.clip_id!r}, uri = {clip.uri!r}; neither may be empty.")
-    if "://" in clip.uri:
-        raise InputError(f"{where}: uri = {clip.uri!r} is remote; copy the file and give its local path.")
-    return clip
-
-
-@functools.cache
-def _clip_type() -> TypeAdapter[Clip]:
-    return TypeAdapter(Clip)
-
-
-def _check_ids(clips: Sequence[Clip], table: Path) -> None:
-    seen: dict[str, int] = {}
-    for number, clip in enumerate(clips, start=1):
-        first = seen.setdefault(clip.clip_id, number)
-        if first != number:
-            raise InputError(
-                f"{table}: clip_id {clip.clip_id!r} is there twice, as clips {first} and {number}. Each "
-                "clip needs its own id; rename or remove one."
-            )
+    return ChildProcess(preload=("avere_ray.media", "avere_ray.decoding"), memory_mb=memory_mb)

@@ -4,6 +4,7 @@ Plain functions over clips and the AV store; `avere_ray.data` runs them in Ray D
 """
 
 import collections
+import contextlib
 import dataclasses
 import os
 import time
@@ -13,17 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from avere_ray.av_store import AvStore, Medium, Place, media_key
-from avere_ray.config import DecodeConfig
+from avere_ray.av_store import AvStore, Medium, Place, key_content, key_part, media_key
+from avere_ray.config import DecodeConfig, RemoteConfig
 from avere_ray.errors import ClipDecodeError, StorageError
 from avere_ray.records import Clip, DecodedClip
+from avere_ray.remote import RemoteNotes, absolute_uri, check_address, is_remote, local_copy, shown, version
 from avere_ray.stages import file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DecodeFn = Callable[[Clip, Path, DecodeConfig, frozenset[str]], tuple[DecodedClip | None, str]]
-"""As `data.decode_new`: nothing instead of a clip, when the digest of its file is among those given."""
+DecodeFn = Callable[[Clip, DecodeConfig, frozenset[str]], tuple[DecodedClip | None, str]]
+"""As `decode_media`: nothing instead of a clip, when what its files hold is among what is given."""
 
 SHARD_BYTES = 256 * 1024 * 1024
 """A shard is closed earlier when its media take this much memory."""
@@ -31,19 +33,78 @@ _T = TypeVar("_T")
 _READERS = 8
 _GLIMPSE = 4096
 _PIN_EVERY_S = 30.0
+REMOTE = "remote"
 _STORAGE = "storage"
 """Reason of an outcome that is no fault of the clip: the store cannot be written."""
 
 
-def media_path(clip: Clip, root: Path) -> Path:
-    """Absolute path of a clip's media file; a relative uri is relative to the folder of the clip table."""
-    return (root / clip.uri).absolute()
+def located(clip: Clip, root: Path) -> Clip:
+    """The clip with absolute paths of its files; relative uris are relative to `root`, remote addresses stay."""
+    audio = absolute_uri(clip.audio_uri, root) if clip.audio_uri else ""
+    return dataclasses.replace(clip, uri=absolute_uri(clip.uri, root), audio_uri=audio)
 
 
-def size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes and modification time (ns) of a file; zeros when it cannot be examined."""
+def check_addresses(clips: Iterable[Clip], remote: RemoteConfig) -> None:
+    """Refuses clips whose media may not be fetched.
+
+    Raises:
+        InputError: names the first; see `remote.check_address`.
+    """
+    for clip in clips:
+        for uri in filter(is_remote, (clip.uri, clip.audio_uri)):
+            check_address(uri, remote, f"clip {clip.clip_id!r}")
+
+
+def decode_media(
+    clip: Clip,
+    spec: DecodeConfig,
+    known: frozenset[str] = frozenset(),
+    remote: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
+    notes: RemoteNotes | None = None,
+) -> tuple[DecodedClip | None, str]:
+    """`media.decode_unless_known` of a `located` clip; remote files are fetched first.
+
+    A remote file that has not changed since `notes` were taken of it is not fetched when its content is known.
+
+    Raises:
+        ClipDecodeError: a file cannot be fetched or decoded.
+    """
+    from avere_ray.media import decode_unless_known
+
+    uris = [uri for uri in (clip.uri, clip.audio_uri) if uri]
+    if known and notes is not None and (content := _noted(uris, notes, remote)) in known:
+        return None, content
+    with contextlib.ExitStack() as held:
+        copies = [held.enter_context(local_copy(uri, remote, spec.max_bytes)) for uri in uris]
+        try:
+            decoded, content = decode_unless_known(clip, copies[0].path, spec, known, *(c.path for c in copies[1:]))
+        except ClipDecodeError as error:
+            message = error.message
+            for uri, copy in zip(uris, copies, strict=True):
+                message = message.replace(str(copy.path), shown(uri))
+            raise ClipDecodeError(error.reason, message) from error
+        for uri, copy, sha256 in zip(uris, copies, content.split("+"), strict=True):
+            if notes is not None and copy.version:
+                notes.put(uri, copy.version, sha256)
+    return decoded, content
+
+
+def _noted(uris: Sequence[str], notes: RemoteNotes, remote: RemoteConfig) -> str:
+    """What the files held when they were fetched last, where all of them are remote and unchanged; else ""."""
+    found = [notes.get(uri) if is_remote(uri) else None for uri in uris]
+    same = all(note is not None and note.version == version(uri, remote) for uri, note in zip(uris, found, strict=True))
+    return "+".join(note.sha256 for note in found if note is not None) if same else ""
+
+
+def remote_notes(store: AvStore) -> RemoteNotes:
+    """What the store knows of remote files."""
+    return RemoteNotes(store.folder / REMOTE)
+
+
+def size_and_time(uri: str) -> tuple[int, int]:
+    """Bytes and modification time (ns) of a file; zeros when it is remote or cannot be examined."""
     try:
-        status = os.stat(path)
+        status = os.stat(uri)
     except (OSError, ValueError):
         return 0, 0
     return status.st_size, status.st_mtime_ns
@@ -56,27 +117,39 @@ class DecodePlan:
     in the store already, by its size, is told the task, which compares digests.
     """
 
-    def __init__(self, clips: Sequence[Clip], root: Path, places: Mapping[str, Place], spec: DecodeConfig) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        root: Path,
+        places: Mapping[str, Place],
+        spec: DecodeConfig,
+        notes: RemoteNotes | None = None,
+    ) -> None:
         """`places`: what the store holds for the spec; `rows`: one per distinct clip, for `decode_rows`."""
-        paths = [media_path(clip, root) for clip in clips]
-        sizes = [size_and_time(path)[0] for path in paths]
+        clips = [located(clip, root) for clip in clips]
+        sizes = [size_and_time(clip.uri)[0] for clip in clips]
         known: dict[tuple[int, str], list[Place]] = collections.defaultdict(list)
         for place in places.values():
-            known[place.medium.size, _part(place.medium.key)].append(place)
+            known[place.medium.size, key_part(place.medium.key)].append(place)
         self._groups: dict[int, list[int]] = {}
         self.rows: list[dict[str, Any]] = []
-        for group in _distinct(clips, paths, sizes, spec.max_bytes):
+        for group in _distinct(clips, sizes, spec.max_bytes):
             clip, size = clips[group[0]], sizes[group[0]]
+            if is_remote(clip.uri):
+                likely = [p for key in _noted_keys(clip, notes) if (p := places.get(key)) is not None]
+            else:
+                likely = known[size, key_part(media_key("", clip.start_s, clip.end_s))]
             self._groups[group[0]] = group
             self.rows.append(
                 {
                     "position": group[0],
                     "clip_id": clip.clip_id,
-                    "path": str(paths[group[0]]),
+                    "uri": clip.uri,
+                    "audio_uri": clip.audio_uri,
                     "start_s": clip.start_s,
                     "end_s": clip.end_s,
                     "size": size,
-                    "known": [_known_row(p) for p in known[size, _part(media_key("", clip.start_s, clip.end_s))]],
+                    "known": [_known_row(place) for place in likely],
                 }
             )
 
@@ -89,19 +162,26 @@ def _known_row(place: Place) -> dict[str, Any]:
     return {"shard": place.shard, "row": place.row, **dataclasses.asdict(place.medium)}
 
 
-def _part(key: str) -> str:
-    """What follows the digest in a key: which part of the file."""
-    return key.partition("@")[2]
+def _noted_keys(clip: Clip, notes: RemoteNotes | None) -> list[str]:
+    """The key that a remote clip had when its files were fetched last."""
+    uris = [uri for uri in (clip.uri, clip.audio_uri) if uri]
+    found = [notes.get(uri) for uri in uris] if notes is not None else []
+    contents = [note.sha256 for note in found if note is not None]
+    return [media_key("+".join(contents), clip.start_s, clip.end_s)] if len(contents) == len(uris) else []
 
 
-def _distinct(clips: Sequence[Clip], paths: Sequence[Path], sizes: Sequence[int], limit: int) -> Iterator[list[int]]:
+def _distinct(clips: Sequence[Clip], sizes: Sequence[int], limit: int) -> Iterator[list[int]]:
     """Positions of clips in groups with the same medium, in the order of their first ones."""
-    files = _grouped(range(len(clips)), lambda i: (str(paths[i]), clips[i].start_s, clips[i].end_s))
-    rivals = _grouped(files, lambda f: (sizes[f[0]], clips[f[0]].start_s, clips[f[0]].end_s))
+
+    def beside(position: int) -> tuple[str, float, float | None]:
+        return clips[position].audio_uri, clips[position].start_s, clips[position].end_s
+
+    files = _grouped(range(len(clips)), lambda i: (clips[i].uri, *beside(i)))
+    rivals = _grouped(files, lambda f: (sizes[f[0]], *beside(f[0])))
     suspects = [group for group in rivals if len(group) > 1 and 0 < sizes[group[0][0]] <= limit]
     with ThreadPoolExecutor(_READERS) as readers:
         for look in (_glimpse, _digest):
-            suspects = _refined(suspects, lambda file: paths[file[0]], look, readers)
+            suspects = _refined(suspects, lambda file: Path(clips[file[0]].uri), look, readers)
     merged = {id(file): group for group in suspects for file in group}
     for file in files:
         group = merged.get(id(file), [file])
@@ -198,20 +278,19 @@ def decode_rows(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConf
     shelf = _Shelf(store, spec_digest(spec))
     outcomes: list[Outcome] = []
     for row in rows:
-        clip = Clip(clip_id=row["clip_id"], uri=row["path"], start_s=row["start_s"], end_s=row["end_s"])
-        path = Path(row["path"])
-        known = {p.medium.key[:64]: p for p in map(_known_place, row["known"]) if _serves(p, store, spec)}
+        clip = Clip(**{name: row[name] for name in ("clip_id", "uri", "audio_uri", "start_s", "end_s")})
+        known = {key_content(p.medium.key): p for p in map(_known_place, row["known"]) if _serves(p, store, spec)}
         try:
-            decoded, sha256 = decode(clip, path, spec, frozenset(known))
+            decoded, content = decode(clip, spec, frozenset(known))
         except ClipDecodeError as error:
-            size, _ = size_and_time(path)
+            size, _ = size_and_time(clip.uri)
             outcomes.append(Outcome(position=row["position"], reason=error.reason, message=error.message, bytes=size))
             continue
         if decoded is None:
-            store.touch([known[sha256].shard])
-            outcomes.append(Outcome(position=row["position"], place=known[sha256]))
+            store.touch([known[content].shard])
+            outcomes.append(Outcome(position=row["position"], place=known[content]))
         else:
-            key = media_key(sha256, clip.start_s, clip.end_s)
+            key = media_key(content, clip.start_s, clip.end_s)
             outcomes += shelf.put(row["position"], key, row["size"], decoded)
     return sorted([*outcomes, *shelf.close()], key=lambda outcome: outcome.position)
 

@@ -5,32 +5,52 @@ give the same rollouts.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from avere_ray.backbones import backbone, load_processor
-from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
+from avere_ray.config import DecodeConfig, JudgeConfig, ModelConfig, RolloutConfig
 from avere_ray.errors import ModelError
 from avere_ray.records import DecodedClip, Query, Rollout
 from avere_ray.stages import digest
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a request shows."""
+
+    clip: DecodedClip | None
+    """The clip asked about; None asks with words alone."""
+    examples: tuple[tuple[str, DecodedClip, str], ...] = ()
+    """Answered examples before it: prompt, clip, response."""
+
+
 class Engine:
     """A vLLM engine with at most one adapter version in use."""
 
-    def __init__(self, model: ModelConfig, rollout: RolloutConfig, *, lora_rank: int, decode: DecodeConfig) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        rollout: RolloutConfig,
+        *,
+        lora_rank: int,
+        decode: DecodeConfig,
+        clips_per_request: int = 1,
+    ) -> None:
         self.processor = load_processor(model)
         self._family = backbone(model.backbone)
         self._top_p = rollout.top_p
+        self._max_model_len = rollout.max_model_len
         self._lora: Any = None
         self.version = 0
-        self._llm = _start(model, rollout, lora_rank, decode)
+        self._llm = _start(model, rollout, lora_rank, decode, clips_per_request)
 
     def generate(
         self,
         queries: Sequence[Query],
-        clips: Sequence[DecodedClip],
+        clips: Sequence[DecodedClip | Shown],
         *,
         n: int,
         temperature: float,
@@ -55,7 +75,7 @@ class Engine:
             for s in seeds
         ]
         prompts = [self._request(q.prompt, clip) for q, clip in zip(queries, clips, strict=True)]
-        outputs = self._llm.generate(prompts, params, lora_request=self._lora, use_tqdm=False)
+        outputs = self._ask(prompts, params)
         return [
             [self._rollout(query, out, s) for out in sorted(result.outputs, key=lambda o: o.index)]
             for query, result, s in zip(queries, outputs, seeds, strict=True)
@@ -85,6 +105,24 @@ class Engine:
             [float(row[token].logprob) for row, token in zip(rows, response, strict=True)],
         )
 
+    def option_logps(
+        self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown], options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Log-prob (nats) of each option's words as the beginning of a response, by query."""
+        from vllm import SamplingParams
+
+        requests, lengths = [], []
+        for query, clip, texts in zip(queries, clips, options, strict=True):
+            request = self._request(query.prompt, clip)
+            for text in texts:
+                tokens = self.processor.text_ids(text)
+                requests.append({**request, "prompt_token_ids": [*request["prompt_token_ids"], *tokens]})
+                lengths.append(len(tokens))
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        outputs = self._ask(requests, params)
+        sums = iter(_tail_logp(output, length) for output, length in zip(outputs, lengths, strict=True))
+        return [[next(sums) for _ in texts] for texts in options]
+
     def load_adapter(self, folder: Path, version: int) -> int:
         """Serves requests with the adapter in `folder` from now on; version 0 goes back to the base.
 
@@ -106,11 +144,31 @@ class Engine:
         self._lora, self.version = request, version
         return version
 
-    def _request(self, prompt: str, clip: DecodedClip) -> dict[str, Any]:
-        return {
-            "prompt_token_ids": list(self.processor.prompt_ids(prompt, True, True)),
-            **self._family.engine_inputs(clip),
-        }
+    def _ask(self, requests: list[dict[str, Any]], params: Any) -> list[Any]:
+        """What the engine makes of requests, in order.
+
+        Raises:
+            ModelError: it refuses one, for instance because its media and examples do not fit.
+        """
+        try:
+            return self._llm.generate(requests, params, lora_request=self._lora, use_tqdm=False)
+        except ValueError as error:
+            longest = max(len(request["prompt_token_ids"]) for request in requests)
+            raise ModelError(
+                f"the engine refuses a request: {error}. Prompts have up to {longest} tokens before their media; with "
+                f"media, examples and answer they must fit rollout.max_model_len ({self._max_model_len})."
+            ) from error
+
+    def _request(self, prompt: str, clip: DecodedClip | Shown) -> dict[str, Any]:
+        shown = clip if isinstance(clip, Shown) else Shown(clip)
+        there = shown.clip is not None
+        if shown.examples:
+            turns = [(asked, answered) for asked, _, answered in shown.examples]
+            ids = self.processor.conversation_ids(turns, prompt, media=there)
+        else:
+            ids = list(self.processor.prompt_ids(prompt, there, there))
+        clips = [c for c in (*(clip for _, clip, _ in shown.examples), shown.clip) if c is not None]
+        return {"prompt_token_ids": ids, **(self._family.engine_inputs(*clips) if clips else {})}
 
     def _rollout(self, query: Query, out: Any, seed: int) -> Rollout:
         text = self.processor.hf.tokenizer.decode(out.token_ids, skip_special_tokens=True).strip()
@@ -127,15 +185,70 @@ class Engine:
         )
 
 
+_PLAIN_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
+"""Without it a weak model may fill its whole reply with the blanks that JSON allows between any two tokens."""
+
+
+class TextEngine:
+    """A vLLM engine for words alone, whose answers are bound to a JSON schema; implements AskFn."""
+
+    def __init__(self, judge: JudgeConfig) -> None:
+        """
+        Raises:
+            ModelError: vLLM cannot start on the folder.
+        """
+        assert judge.model_path is not None
+        for name, value in engine_environment(RolloutConfig(), int(os.environ.get("OMP_NUM_THREADS", "1"))).items():
+            os.environ.setdefault(name, value)
+        from vllm import LLM
+
+        gpus = int(judge.num_gpus)
+        self._max_tokens = judge.max_tokens
+        options: dict[str, Any] = {"tensor_parallel_size": max(1, gpus)} if gpus else {"enforce_eager": True}
+        try:
+            self._llm = LLM(model=str(judge.model_path), dtype=judge.dtype, max_model_len=judge.max_model_len, seed=0,
+                            disable_log_stats=True, limit_mm_per_prompt={"image": 0, "video": 0, "audio": 0},
+                            structured_outputs_config=_PLAIN_JSON, **options)  # fmt: skip
+        except (ValueError, OSError, RuntimeError) as error:
+            raise ModelError(f"vLLM cannot start on {judge.model_path}: {error}") from error
+
+    def __call__(
+        self, prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]
+    ) -> None:
+        """Answers all prompts, greedily, in one batch; a prompt that is too long is refused."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        params = SamplingParams(temperature=0.0, max_tokens=self._max_tokens, seed=0,
+                                structured_outputs=StructuredOutputsParams(json=dict(schema)))  # fmt: skip
+        longest = self._llm.model_config.max_model_len - self._max_tokens
+        tokenizer = self._llm.get_tokenizer()
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        sizes = [len(tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False)) for c in chats]
+        fitting = [i for i, size in enumerate(sizes) if size <= longest]
+        for index in set(range(len(prompts))) - set(fitting):
+            done(index, None)
+        outputs = self._llm.chat([chats[i] for i in fitting], params, use_tqdm=False) if fitting else []
+        for index, output in zip(fitting, outputs, strict=True):
+            done(index, output.outputs[0].text)
+
+
+def _tail_logp(output: Any, length: int) -> float:
+    """Summed log-prob of the last tokens of a prompt."""
+    tokens = output.prompt_token_ids[-length:]
+    rows = output.prompt_logprobs[-length:]
+    return float(sum(row[token].logprob for row, token in zip(rows, tokens, strict=True)))
+
+
 def request_seed(seed: int, query_id: str) -> int:
     """Sampling seed of one query: depends on nothing but the run's seed and the query, so order does not matter."""
     return int(digest(seed, query_id)[:8], 16) & 0x7FFFFFFF
 
 
-def media_limits(decode: DecodeConfig) -> dict[str, Any]:
+def media_limits(decode: DecodeConfig, clips: int = 1) -> dict[str, Any]:
     """Largest media of one request. vLLM warms up on media of this size; without it, on gigabytes."""
-    video = {"count": 1, "num_frames": decode.frames, "width": decode.width, "height": decode.height}
-    return {"video": video, "audio": {"count": 1, "length": round(decode.max_duration_s * 16_000)}, "image": 0}
+    video = {"count": clips, "num_frames": decode.most_frames, "width": decode.width, "height": decode.height}
+    return {"video": video, "audio": {"count": clips, "length": round(decode.max_duration_s * 16_000)}, "image": 0}
 
 
 def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
@@ -153,13 +266,18 @@ def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
     }
 
 
-def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: DecodeConfig) -> Any:
+def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: DecodeConfig, clips: int) -> Any:
     for name, value in engine_environment(rollout, int(os.environ.get("OMP_NUM_THREADS", "1"))).items():
         os.environ.setdefault(name, value)
     from vllm import LLM
 
-    gpus = int(rollout.num_gpus)
-    if not gpus:
+    if bool(rollout.num_gpus) == _is_cpu_build():
+        built = "CPU; set it to 0" if rollout.num_gpus else "GPU; set it to 1, or to a share of one"
+        raise ModelError(
+            f"rollout.num_gpus is {rollout.num_gpus:g}, but vLLM here is built for {built}, or install the other build "
+            "(make setup ACCEL=cpu or ACCEL=gpu)"
+        )
+    if not rollout.num_gpus:
         _plain_matmul_for_one_adapter()
     # On CPU no chunked prefill: vLLM 0.32 would rewind the generator of a seeded request, which CPU ones cannot.
     options: dict[str, Any] = (
@@ -168,8 +286,11 @@ def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: D
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(8192, rollout.max_model_len),
         }
-        if not gpus
-        else {"tensor_parallel_size": max(1, gpus), "gpu_memory_utilization": rollout.gpu_memory_utilization}
+        if not rollout.num_gpus
+        else {
+            "tensor_parallel_size": max(1, int(rollout.num_gpus)),
+            "gpu_memory_utilization": rollout.gpu_memory_utilization,
+        }
     )
     try:
         return LLM(
@@ -181,12 +302,18 @@ def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: D
             max_lora_rank=max(8, lora_rank),
             seed=0,
             max_num_seqs=rollout.batch_queries,
-            limit_mm_per_prompt=media_limits(decode),
+            limit_mm_per_prompt=media_limits(decode, clips),
             disable_log_stats=True,
             **options,
         )
     except (ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"vLLM cannot start on {model.path}: {error}") from error
+
+
+def _is_cpu_build() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def _plain_matmul_for_one_adapter() -> None:

@@ -10,6 +10,7 @@
     +-- StageError             a stage could not finish or its result does not add up
     |   +-- DropBudgetExceeded more inputs were dropped than the budget allows
     |   +-- StorageError       a result could not be written (disk full, no permission)
+    |   +-- EndpointError      a remote endpoint refuses, does not answer, or its budget is used up
     +-- ClusterError           Ray does not answer, or cannot place what was asked for
     +-- ParityError            the engine and the learner disagree about the same tokens
     +-- TrainingError          the loss or a gradient is not finite, or a worker failed
@@ -106,3 +107,13 @@ class TrainingError(StageError):
     """The loss or a gradient is not finite, or a training worker failed."""
 
     exit_code = 7
+
+
+class EndpointError(StageError):
+    """A remote endpoint refuses, does not answer, or the budget for it is used up; what it answered is kept."""
+
+    exit_code = 8
+
+
+class RequestRefused(EndpointError):
+    """A remote endpoint refuses one request for good, and would take others: too large, filtered, malformed."""

@@ -26,6 +26,11 @@ class Ledger:
         """Drops by reason, most frequent first."""
         return dict(Counter(d.reason for d in self.drops).most_common())
 
+    @staticmethod
+    def allowed(inputs: int, budget: float) -> int:
+        """How many of so many inputs may be dropped."""
+        return max(int(inputs * budget), 1 if budget > 0 else 0)
+
     def check_budget(self, inputs: int, budget: float) -> None:
         """Stops the run when more than `budget` (a share, 0 to 1) of the inputs was dropped.
 
@@ -34,7 +39,7 @@ class Ledger:
         Raises:
             DropBudgetExceeded: names the counts, the reasons and an example of each.
         """
-        allowed = max(int(inputs * budget), 1 if budget > 0 else 0)
+        allowed = self.allowed(inputs, budget)
         if len(self.drops) <= allowed:
             return
         examples = {d.reason: d for d in reversed(self.drops)}

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, Policy, Processor, clip_fps
-from avere_ray.backbones.qwen2_5_omni.processor import MediaShape
+from avere_ray.backbones.types import MediaEmbeds, MediaShape, Policy, Processor, clip_fps
 from avere_ray.embed_folder import EmbedFolder, Encoded
 from avere_ray.modality import apply_swap, partner_ids
 from avere_ray.records import DecodedClip, ModalitySwap, PreferencePair
@@ -83,15 +82,17 @@ class MediaCache:
         """A clip's own media, encoded if they were not yet."""
         return self._ensure(policy, {clip_id: lambda: self.load(clip_id)})[clip_id]
 
-    def ensure(self, policy: Policy, pairs: Sequence[PreferencePair], *, irrelevant: bool = False) -> None:
-        """Makes sure that the media of these pairs are encoded: their own, the mismatched ones, and with `irrelevant`
-        those in which only the other modality is replaced."""
+    def ensure(
+        self, policy: Policy, pairs: Sequence[PreferencePair], *, relevant: bool = True, irrelevant: bool = False
+    ) -> None:
+        """Makes sure that the media of these pairs are encoded: their own, with `relevant` the mismatched ones, with
+        `irrelevant` those in which only the other modality is replaced."""
         decoded = _Loader(self.load)
         wanted: dict[str, Callable[[], DecodedClip]] = {}
         for pair in pairs:
             if not pair.clip_id:
                 continue
-            for swap in (None, pair.swap, irrelevant_swap(pair) if irrelevant else None):
+            for swap in (None, pair.swap if relevant else None, irrelevant_swap(pair) if irrelevant else None):
                 wanted[_name(pair, swap)] = decoded.maker(pair, swap)
         self._ensure(policy, wanted)
 
@@ -235,7 +236,7 @@ def irrelevant_swap(pair: PreferencePair) -> ModalitySwap | None:
 def tower_digest(policy: Policy) -> str:
     """Digest of the towers' weights and dtype."""
     sha = hashlib.sha256()
-    for tower in (policy.core.visual, policy.core.audio_tower):
+    for tower in policy.towers():
         for name, value in sorted(tower.state_dict().items()):
             sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             sha.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)

@@ -8,6 +8,10 @@ A writer needs neither MLflow nor a network. Kinds of event:
     {"kind": "params", "params": {name: text}}          {"kind": "tags", "tags": {name: text}}
     {"kind": "artifact", "path": "metrics/artifacts/config.json", "name": "config.json"}
     {"kind": "status", "status": "FINISHED", "timestamp_ms": 1700000000000}
+    {"kind": "child", "child": "round=0/adapters", "run_name": "train, round 0", "key": "...", "metrics": {...}, ...}
+    {"kind": "dataset", "name": "clips", "digest": "...", "source": "folder", "context": "training", "profile": {...}}
+    {"kind": "model", "name": "adapter-round0", "path": "adapters/round=0", "step": 30, "tags": {...}}
+An artifact, data set or model with "child" belongs to that child run; one with "table": true is shown as a table.
 
 NaN and infinities are kept, since a loss that became NaN is what a person looks for: they are written as the
 strings "NaN", "Infinity" and "-Infinity" (JSON has no such numbers) and read back as floats.
@@ -36,6 +40,9 @@ _FIELDS = {
     "params": ("params",),
     "tags": ("tags",),
     "artifact": ("path", "name"),
+    "child": ("child", "run_name", "key", "metrics", "step", "params", "tags", "status", "start_ms", "end_ms"),
+    "dataset": ("name", "digest", "source", "context", "profile"),
+    "model": ("name", "path", "step", "tags"),
     "status": ("status", "timestamp_ms"),
 }
 
@@ -93,7 +100,7 @@ class SpooledEvent:
     """One line of a spool."""
 
     kind: str
-    """"metrics", "params", "tags", "artifact", "status", or "unreadable"."""
+    """As above, or "unreadable"."""
     end: int
     """Offset of the byte after the line; where reading goes on."""
     body: dict[str, Any] = field(default_factory=dict)
@@ -102,6 +109,8 @@ class SpooledEvent:
     @property
     def metrics(self) -> dict[str, float]:
         """Values of a metrics event, NaN and infinities as floats again; none for other events."""
+        if self.kind != "metrics":
+            return {}
         return {name: float(value) for name, value in self.body.get("metrics", {}).items()}
 
     @property

@@ -4,15 +4,17 @@ Shape suffixes: P = pairs, K = rejects, Y = 1 + K responses, chosen first.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import Sample
+from avere_ray.backbones.types import Sample
 from avere_ray.branches import ByBranch
-from avere_ray.config import LossConfig
 from avere_ray.losses import PairBatch, PairLogps, reject_weights
 from avere_ray.records import PreferencePair
+
+if TYPE_CHECKING:
+    from avere_ray.config import LossConfig
 
 
 def loss_inputs(
@@ -21,7 +23,7 @@ def loss_inputs(
     policy: Sequence[ByBranch[torch.Tensor]],
     reference: Sequence[ByBranch[float]],
     gamma_P: torch.Tensor,
-    loss: LossConfig,
+    loss: "LossConfig",
 ) -> tuple[PairLogps, PairLogps, PairBatch]:
     """Tables of a batch, padded to the pair with most rejects.
 

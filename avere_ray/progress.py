@@ -36,15 +36,19 @@ def reused(stage: str, used: int | None = None, unit: str = "clips") -> None:
 
 
 @contextlib.contextmanager
-def stage_progress(title: str, unit: str = "", *, clock: Callable[[], float] = time.monotonic) -> Iterator[ProgressFn]:
+def stage_progress(
+    title: str, unit: str = "", *, clock: Callable[[], float] = time.monotonic, live: bool = True
+) -> Iterator[ProgressFn]:
     """Shows one stage's progress while the block runs; yields the function to tell it with.
 
     Args:
         title: the stage, for instance "decode".
         unit: what is counted, plural, for instance "clips".
         clock: seconds, rising; for tests.
+        live: False for a stage beside another one; it only has lines, since a terminal has room for one bar.
     """
-    display: _LiveBar | _PlainLines = _LiveBar(title, unit) if sys.stdout.isatty() else _PlainLines(title, unit, clock)
+    display: _LiveBar | _PlainLines
+    display = _LiveBar(title, unit) if live and sys.stdout.isatty() else _PlainLines(title, unit, clock)
     try:
         yield display
     except BaseException:

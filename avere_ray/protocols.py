@@ -3,8 +3,8 @@
 An actor pool, a local object or a fake can stand behind each of them.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from avere_ray.records import Clip, ModalitySwap, Query, Rollout, Verdict
 
@@ -23,6 +23,17 @@ class JudgeFn(Protocol):
     def __call__(
         self, rollouts: Sequence[Rollout], queries: Mapping[str, Query], clips: Mapping[str, Clip]
     ) -> list[Verdict]: ...
+
+
+class AskFn(Protocol):
+    """Asks a text model, which answers each prompt with JSON of the schema.
+
+    `done(index, text)` is told of each answer as it comes, in any order; None when the model refuses that one prompt.
+    """
+
+    def __call__(
+        self, prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]
+    ) -> None: ...
 
 
 class SwapFn(Protocol):

@@ -24,6 +24,7 @@ class VerdictLabel(StrEnum):
     SPURIOUS_ASSOCIATION = "spurious_association"
     HALLUCINATION = "hallucination"
     WRONG_EMOTION = "wrong_emotion"
+    OFF_TOPIC = "off_topic"
     UNPARSEABLE = "unparseable"
 
 

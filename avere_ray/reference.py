@@ -1,20 +1,22 @@
 """Frozen-reference log-probs of pairs: what the learner's loss compares with. Three sources, one interface.
 
-    AdapterOff    the policy with its adapter switched off, in the learner itself, every step
+    AdapterOff    the policy with its adapter switched off, in the learner itself, every step: a micro-batch in one pass
     Cached        the same, but each pair once: kept over steps, rounds and runs by content (`logp_cache.py`)
     Precomputed   a stage of its own before training; the learner only reads
 
-Each pair is scored as one tree by itself, so its figures depend on nothing but the pair and the weights.
+What is kept (Cached, Precomputed) is scored pair by pair, each as one tree by itself: such a figure depends on nothing
+but the pair and the weights. Beside other pairs in one row it may differ in the last digits.
 """
 
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import Policy, Sample
+from avere_ray.backbones.types import Policy, Sample
 from avere_ray.branches import ByBranch, Wanted, pair_samples
 from avere_ray.errors import StageError
 from avere_ray.logp_cache import LogpCache
@@ -22,7 +24,7 @@ from avere_ray.media_cache import MediaCache
 from avere_ray.records import PreferencePair, ReferenceLogps
 
 STORED = Wanted(relevant=True, irrelevant=True, text_prior=True)
-"""What a reference table holds for each pair."""
+"""What is kept of each pair: everything that any of the losses reads of its reference."""
 
 
 class ReferenceSource(Protocol):
@@ -38,29 +40,35 @@ class AdapterOff:
         self.policy, self.media, self.wanted = policy, media, wanted
 
     def figures(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[float]]:
-        """Scores the pairs now."""
-        return [self.score(row) for row in self.rows(pairs)]
+        """Scores the pairs now, in one forward pass over their trees side by side."""
+        return self._scored(self.rows(pairs))
 
     def rows(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[Sample]]:
         """The branches of pairs, their media encoded."""
-        self.media.ensure(self.policy, pairs, irrelevant=self.wanted.irrelevant)
+        self.media.ensure(self.policy, pairs, relevant=self.wanted.relevant, irrelevant=self.wanted.irrelevant)
         return [pair_samples(self.media, pair, self.wanted) for pair in pairs]
 
-    @torch.no_grad()
     def score(self, row: ByBranch[Sample]) -> ByBranch[float]:
-        """Scores the branches of one pair."""
-        with self.policy.without_adapter():
-            scores = self.policy([row.flat()], self.media.embeds)
-        return row.like(iter(scores.double().tolist()))
+        """Scores the branches of one pair by itself."""
+        return self._scored([row])[0]
+
+    @torch.no_grad()
+    def _scored(self, rows: Sequence[ByBranch[Sample]]) -> list[ByBranch[float]]:
+        with self._weights():
+            scores = self.policy([row.flat() for row in rows], self.media.embeds)
+        values = iter(scores.double().tolist())
+        return [row.like(values) for row in rows]
+
+    def _weights(self) -> AbstractContextManager[Any]:
+        """Within it the policy is the reference."""
+        return self.policy.without_adapter()
 
 
 class AsIs(AdapterOff):
     """The policy as it stands, for a reference that is an adapter itself (the round before)."""
 
-    @torch.no_grad()
-    def score(self, row: ByBranch[Sample]) -> ByBranch[float]:
-        """Scores the branches of one pair."""
-        return row.like(iter(self.policy([row.flat()], self.media.embeds).double().tolist()))
+    def _weights(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
 
 class Cached:

@@ -154,15 +154,18 @@ class StageFolder:
         manifest = read_manifest(self.path)
         return manifest if manifest is not None and manifest.key == self.key else None
 
-    def begin(self) -> None:
-        """Removes what an earlier, unfinished or outdated run of the stage left, and starts the clock."""
+    def begin(self, since: float | None = None) -> None:
+        """Removes what an earlier, unfinished or outdated run of the stage left, and starts the clock.
+
+        `since`: when the work began (monotonic seconds), where that was before.
+        """
         if self.path.exists():
             shutil.rmtree(self.path)
         try:
             self.path.mkdir(parents=True)
         except OSError as error:
             raise storage_error(self.path, error) from error
-        self._started = time.monotonic()
+        self._started = time.monotonic() if since is None else since
 
     def write(self, name: str, record: type[_R], rows: Iterable[_R]) -> int:
         """Writes `<name>.parquet`; returns how many records."""

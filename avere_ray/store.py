@@ -124,6 +124,7 @@ class DecodedStore:
         self.folder = Path(folder).resolve()
         self._lock = threading.Lock()
         self._places: _Places | None = None
+        self._early: dict[str, tuple[Path, int]] = {}
         self._open: collections.OrderedDict[str, pq.ParquetFile] = collections.OrderedDict()
 
     def __getitem__(self, clip_id: str) -> DecodedClip:
@@ -132,13 +133,9 @@ class DecodedStore:
         Raises:
             StageError: the clip was dropped, and the message says why; or the store has given it up meanwhile.
         """
-        places = self._index()
-        place = places.by_clip.get(clip_id)
-        if place is None:
-            raise StageError(self._absent(clip_id))
-        shard, row = place
+        path, row = self._early.get(clip_id) or self._find(clip_id)
         with self._lock:
-            table = self._read(places.store.shard_path(shard), row)
+            table = self._read(path, row)
         return dataclasses.replace(from_row(DecodedClip, table.to_pylist()[0]), clip_id=clip_id)
 
     def __contains__(self, clip_id: object) -> bool:
@@ -169,6 +166,17 @@ class DecodedStore:
         self._index()
         table = pq.read_table(self.folder / INDEX, columns=["clip_id", "duration_s"])
         return dict(zip(table["clip_id"].to_pylist(), table["duration_s"].to_pylist(), strict=True))
+
+    def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """Makes clips readable before the stage has finished: shard file and row, by clip id."""
+        self._early.update(places)
+
+    def _find(self, clip_id: str) -> tuple[Path, int]:
+        places = self._index()
+        place = places.by_clip.get(clip_id)
+        if place is None:
+            raise StageError(self._absent(clip_id))
+        return places.store.shard_path(place[0]), place[1]
 
     def _index(self) -> _Places:
         with self._lock:

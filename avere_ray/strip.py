@@ -36,17 +36,18 @@ def write_png(path: Path, image: np.ndarray) -> None:
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
+    with atomic_path(path) as partial:
+        partial.write_bytes(png(image))
+
+
+def png(image: np.ndarray) -> bytes:
+    """A PNG file of uint8 RGB pixels [H, W, 3]."""
     height, width = image.shape[:2]
     lines = np.zeros((height, 1 + width * 3), np.uint8)  # each line begins with its filter, 0: none
     lines[:, 1:] = image.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    with atomic_path(path) as partial:
-        partial.write_bytes(
-            b"\x89PNG\r\n\x1a\n"
-            + _chunk(b"IHDR", header)
-            + _chunk(b"IDAT", zlib.compress(lines.tobytes(), 6))
-            + _chunk(b"IEND", b"")
-        )
+    pixels = _chunk(b"IDAT", zlib.compress(lines.tobytes(), 6))
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + pixels + _chunk(b"IEND", b"")
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

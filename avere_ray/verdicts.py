@@ -1,8 +1,9 @@
 """The rule judge: reads a response, holds what it cites against the clip's cue inventory, and says why.
 
-How a label is decided (`rules/1`), in EmoReAlM's terms (paper, section 3; sub-types of the stress questions):
+How a label is decided (`rules/2`), in EmoReAlM's terms (paper, section 3; sub-types of the stress questions):
 
-1. `unparseable`: no letter, yes/no, cue or emotion is found, or a choice question is left unanswered.
+1. `unparseable`: nothing can be made out (empty, garbled, broken off, refused), or a choice question is left open.
+   `off_topic`: no answer, cue or emotion either, but readable words about something else.
 2. `hallucination`: a cue is affirmed (in words, by the letter, or by Yes) that is not in the clip.
 3. `spurious_association`: a cue is affirmed that is in the clip but says nothing about emotion.
 4. `wrong_emotion`: no cue is invented or irrelevant, but the conclusion is wrong: another emotion, a cue of another
@@ -32,12 +33,14 @@ from avere_ray.responses import (
     Stance,
     emotions_in,
     find_cues,
+    is_off_topic,
     is_yes_no,
     read_response,
     split_choice,
+    with_aliases,
 )
 
-JUDGE = "rules/1"
+JUDGE = "rules/2"
 
 _GRAVITY = (VerdictLabel.HALLUCINATION, VerdictLabel.SPURIOUS_ASSOCIATION, VerdictLabel.WRONG_EMOTION)
 
@@ -62,14 +65,14 @@ def judge_by_rules(rollout: Rollout, query: Query, clip: Clip, lexicon: Sequence
     """
     if not clip.cues:
         raise InputError(
-            f"clip {clip.clip_id} has no annotated cues; the rules judge holds responses against the cues of a clip. "
-            "Add a cue inventory to the clip table, or choose a judge that listens and watches itself."
+            f"clip {clip.clip_id} has no annotated cues, against which the rules judge holds responses. Add a cue "
+            f"inventory to the clip table, or set judge.backend: {_judges_for(clip)}."
         )
     cues = _inventory(clip, lexicon)
     reading = read_response(rollout.text, query, cues)
     cited, asserted_faults, answered = _asserted(reading, query, clip, cues)
     faults = [*asserted_faults, *_cue_faults(reading, query, clip), *_claim_faults(reading, query, clip)]
-    label, evidence = _decide(reading, faults, answered, query, clip)
+    label, evidence = _decide(reading, faults, answered, query, clip, rollout.text)
     return Verdict(
         rollout_id=rollout.rollout_id,
         query_id=rollout.query_id,
@@ -80,6 +83,14 @@ def judge_by_rules(rollout: Rollout, query: Query, clip: Clip, lexicon: Sequence
         evidence=evidence,
         judge=JUDGE,
     )
+
+
+def _judges_for(clip: Clip) -> str:
+    if clip.caption or clip.video_caption or clip.audio_caption:
+        return "llm reads its captions, omni watches and listens itself"
+    if clip.emotion or clip.face_emotion or clip.voice_emotion:
+        return "it has labels alone, so llm (which then knows no cues) or omni (which watches and listens itself) apply"
+    return "it has neither captions nor labels, so only omni applies, which watches and listens itself"
 
 
 def corpus_lexicon(clips: Iterable[Clip]) -> tuple[Cue, ...]:
@@ -105,8 +116,7 @@ def is_relevant(cue: Cue, query: Query, clip: Clip) -> bool:
 
 
 def _inventory(clip: Clip, lexicon: Sequence[Cue]) -> tuple[Cue, ...]:
-    known = {c.name for c in clip.cues}
-    return (*clip.cues, *(dataclasses.replace(c, present=False) for c in lexicon if c.name not in known))
+    return with_aliases(tuple(clip.cues), tuple(lexicon))
 
 
 def _asserted(reading: Reading, query: Query, clip: Clip,
@@ -134,7 +144,7 @@ def _asserted_polarity(reading: Reading, query: Query, clip: Clip, cues: Sequenc
 
 def _implied_polarity(reading: Reading, about_cue: str) -> tuple[bool, ...]:
     stances = [c.stance for c in reading.citations if c.cue and c.cue.name == about_cue]
-    return tuple(dict.fromkeys(s is Stance.AFFIRMED for s in stances if s is not Stance.MENTIONED))
+    return tuple(dict.fromkeys(s is Stance.AFFIRMED for s in stances if s not in {Stance.MENTIONED, Stance.SUPPOSED}))
 
 
 def _polarity_fault(said: bool, gold: bool | None, cue: Cue | None, query: Query, clip: Clip) -> _Fault | None:
@@ -256,11 +266,14 @@ def _expected(claim: Claim, query: Query, clip: Clip, *, elsewhere: bool) -> set
     return {e for e in emotions if e}
 
 
-def _decide(reading: Reading, faults: Sequence[_Fault], answered: bool, query: Query,
-            clip: Clip) -> tuple[VerdictLabel, str]:  # fmt: skip
+def _decide(reading: Reading, faults: Sequence[_Fault], answered: bool, query: Query, clip: Clip,
+            text: str) -> tuple[VerdictLabel, str]:  # fmt: skip
     if faults:
         worst = min(faults, key=lambda f: _GRAVITY.index(f.label))
         return worst.label, worst.why
+    named = reading.citations or reading.claims or reading.polarities or reading.letters
+    if not answered and not named and is_off_topic(text):
+        return VerdictLabel.OFF_TOPIC, "It is about something else: it names no answer, no cue and no emotion."
     if not answered:
         asked = "one of the choices" if query.choices else "a cue or an emotion"
         return VerdictLabel.UNPARSEABLE, f"It names no answer: {asked} was asked for."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from avere_ray.backbones.qwen2_5_omni import Sample
+from avere_ray.backbones.types import Sample
 from avere_ray.tree import TreeRow
 from benchmarks.shapes import Shape, language_weights, tower_weights
 

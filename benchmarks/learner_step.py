@@ -1,6 +1,6 @@
 """One learner step, as peers do it and as a prefix tree, in turn in one run.
 
-`python -m benchmarks.learner_step [--device cpu|cuda] [--shape small|standard|7b-layer|3b] [--json]`
+`python -m benchmarks.learner_step [--device cpu|cuda] [--shape mini|small|standard|7b-layer|3b] [--json]`
 
 Same weights, same pair, same loss (AVEm-DPO, two rejects, one swapped input, stored text prior), LoRA on the language
 model, towers frozen. A step is forward, loss, backward, optimizer:
@@ -14,7 +14,9 @@ model, towers frozen. A step is forward, loss, backward, optimizer:
 The baseline is given what peers often lack: log-probs at response tokens alone, plain causal attention without a
 mask (exact with padding on the right). Pairs with a swapped audio and with a swapped video are measured one after the
 other; figures are the mean of the two, each also given. `flop_bound` is what the count of multiplications allows.
-Peak bytes: on GPU the allocator's peak above the weights, on CPU the bytes kept for the backward pass.
+Peak bytes: on GPU the allocator's peak above the weights, on CPU the bytes kept for the backward pass. On GPU also the
+peak with the weights, GiB, and the share of what a large square product of the same type reaches on this device
+(`matmul_peak_flops_per_s`) that the counted multiplications of a step come to; null on CPU.
 """
 
 import argparse
@@ -28,14 +30,14 @@ from typing import Any
 
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import AudioFeatures, MediaEmbeds, Policy, Sample, VideoFeatures, add_lora
+from avere_ray.backbones.qwen2_5_omni import Policy, add_lora
 from avere_ray.backbones.qwen2_5_omni.policy import ATTENTION
-from avere_ray.backbones.qwen2_5_omni.processor import MediaShape
+from avere_ray.backbones.types import AudioFeatures, MediaEmbeds, MediaShape, Sample, VideoFeatures
 from avere_ray.logprobs import branch_logps, token_logps
 from benchmarks.flops import baseline_flops, tree_flops
 from benchmarks.loss import step_loss
 from benchmarks.shapes import SHAPES, Shape, make_media, make_policy, tower_share
-from benchmarks.timing import seconds_of
+from benchmarks.timing import matmul_peak, seconds_of
 
 VARIANTS = ("baseline", "tree", "tree_ref_cached", "tree_all_cached")
 SWAPS = ("audio", "video")
@@ -267,6 +269,7 @@ def measure(shape_name: str, device_name: str, repeats: int) -> dict[str, Any]:
         "tokens_per_s_tree": _mean(pairs[s]["tokens"]["tree"] / pairs[s]["seconds"]["tree"] for s in SWAPS),
         "flops_per_s_baseline": _mean(pairs[s]["flops"]["baseline"] / pairs[s]["seconds"]["baseline"] for s in SWAPS),
         "flops_per_s_tree": _mean(pairs[s]["flops"]["tree"] / pairs[s]["seconds"]["tree"] for s in SWAPS),
+        **_against_peak(pairs, policy),
         "repeats": repeats,
         "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),
@@ -274,6 +277,19 @@ def measure(shape_name: str, device_name: str, repeats: int) -> dict[str, Any]:
         "device": device_name,
     }
     return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in out.items()}
+
+
+def _against_peak(pairs: dict[str, dict[str, Any]], policy: Policy) -> dict[str, float | None]:
+    """Multiplications per second of a step as a share of a large product's, and the peak memory of the tree's step."""
+    names = ("baseline", "tree")
+    keys = ("matmul_peak_flops_per_s", *(f"share_of_matmul_peak_{n}" for n in names), *(f"peak_gib_{n}" for n in names))
+    if policy.device.type != "cuda":
+        return dict.fromkeys(keys)
+    peak = matmul_peak(policy.device, next(policy.parameters()).dtype)
+    weights = sum(p.nbytes for p in policy.parameters())
+    rates = [_mean(pairs[s]["flops"][n] / pairs[s]["seconds"][n] for s in SWAPS) / peak for n in names]
+    memory = [(weights + max(pairs[s]["peak"][n] for s in SWAPS)) / 2**30 for n in names]
+    return dict(zip(keys, (peak, *rates, *memory), strict=True))
 
 
 def _ratio(pairs: dict[str, dict[str, Any]], what: str, name: str) -> float:

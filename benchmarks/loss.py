@@ -1,9 +1,21 @@
-"""The loss that the learner's benchmarks take a step on."""
+"""The losses that the learner's benchmarks take a step on; plain settings, so that a bare machine can run them."""
 
 import torch
 
-from avere_ray.config import LossConfig
-from avere_ray.losses import PairBatch, PairLogps, make_objective
+from avere_ray.losses import AvemDpo, Dpo, Objective, PairBatch, PairLogps, Shared
+
+BETA, LAMBDA_AV, GAMMA = 0.1, 1.0, 0.2
+"""AVEm-DPO's published settings."""
+
+
+def avem_dpo() -> Objective:
+    """The loss of `benchmarks.learner_step`."""
+    return AvemDpo(shared=Shared(beta=BETA), lambda_av=LAMBDA_AV, sign=-1, text_prior=True)
+
+
+def plain_dpo() -> Objective:
+    """The loss of `benchmarks.trl_step`, which TRL has too."""
+    return Dpo(shared=Shared(beta=BETA))
 
 
 def step_loss(policy_4: torch.Tensor, reference_4: torch.Tensor) -> torch.Tensor:
@@ -21,7 +33,7 @@ def step_loss(policy_4: torch.Tensor, reference_4: torch.Tensor) -> torch.Tensor
         has_relevant_P=torch.ones(1, dtype=torch.bool, device=device),
         has_irrelevant_P=torch.zeros(1, dtype=torch.bool, device=device),
         reject_kinds=(("spurious", "hallucinated"),),
-        gamma_P=torch.full((1,), 0.2, device=device),
+        gamma_P=torch.full((1,), GAMMA, device=device),
     )
-    loss_P, _ = make_objective(LossConfig())(logps(policy_4), logps(reference_4), batch)
+    loss_P, _ = avem_dpo()(logps(policy_4), logps(reference_4), batch)
     return loss_P.mean()

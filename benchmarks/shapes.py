@@ -49,6 +49,21 @@ class Shape:
 
 
 SHAPES = {
+    "mini": Shape(
+        hidden=64,
+        intermediate=128,
+        layers=2,
+        heads=2,
+        kv_heads=1,
+        vision=(80, 64, 1),
+        audio=(64, 64, 1),
+        frames=2,
+        height=56,
+        width=56,
+        seconds=1.0,
+        prompt_words=8,
+        response=12,
+    ),
     "small": Shape(
         hidden=256,
         intermediate=1344,

@@ -1,6 +1,6 @@
 """One DPO step of TRL against one of ours: the language tower alone, one chosen and one rejected response.
 
-`python -m benchmarks.trl_step [--device cpu|cuda] [--shape small|standard|7b-layer] [--repeats N] [--json]`
+`python -m benchmarks.trl_step [--device cpu|cuda] [--shape mini|small|standard|7b-layer] [--repeats N] [--json]`
 
 TRL's DPOTrainer runs its own data preparation, collator and `training_step` on a Qwen2 language model; ours runs the
 tree over the same token ids with the same weights and the same LoRA adapter. Sigmoid loss, beta 0.1, reference by
@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import LORA_TARGETS, Policy, Sample, add_lora
-from avere_ray.config import LossConfig
-from avere_ray.losses import PairBatch, PairLogps, make_objective
+from avere_ray.backbones.qwen2_5_omni import LORA_TARGETS, Policy, add_lora
+from avere_ray.backbones.types import Sample
+from avere_ray.losses import PairBatch, PairLogps
 from avere_ray.tree import Branch
+from benchmarks.loss import BETA, plain_dpo
 from benchmarks.shapes import SHAPES, Shape, make_policy
 from benchmarks.timing import seconds_of
-
-BETA = 0.1
 
 
 def measure(shape_name: str, device_name: str, repeats: int) -> dict[str, Any]:
@@ -164,7 +163,7 @@ def _sample(prompt: Sequence[int], response: Sequence[int]) -> Sample:
 
 def _our_step(policy: Policy, samples: Sequence[Sample], *, known: bool) -> Callable[[], float]:
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-12)
-    objective = make_objective(LossConfig(kind="dpo", beta=BETA))
+    objective = plain_dpo()
     device = policy.device
     pair = PairBatch(
         weights_PK=torch.ones(1, 1, device=device),
@@ -203,7 +202,7 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--shape", choices=("small", "standard", "7b-layer"), default="standard")
+    parser.add_argument("--shape", choices=("mini", "small", "standard", "7b-layer"), default="standard")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args(argv)

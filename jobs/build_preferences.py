@@ -1,10 +1,11 @@
 """Decoded clips to preference pairs of one round: rollouts, verdicts, pairs, reference log-probs.
 
 Reads RUN/decoded and the adapter of the round before; writes RUN/rollouts, verdicts, pairs and reference of the round.
+With data.pairs the pairs are those of the preference data, and nothing is sampled or judged.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,13 +13,16 @@ from typing import TypeVar
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
 from avere_ray.errors import InputError, StageError
-from avere_ray.preferences import build_pairs, summarise
+from avere_ray.judges.choose import judge_key
+from avere_ray.placement import label_selector
+from avere_ray.preferences import build_pairs, summarise, to_write
 from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
 from avere_ray.stages import StageFolder, StageManifest, digest, read_records
-from avere_ray.verdicts import JUDGE
+from jobs import given_pairs
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
+from jobs.room import check_room
 from jobs.session import ray_session
 from jobs.workers import ANSWER_S, Workers, sample_queries
 
@@ -34,20 +38,42 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
     """
     if round_ is None or workers is None:
         with ray_session(cfg.ray), Workers(cfg) as own:
+            check_room(cfg, "build-preferences")
             return run(cfg, next_round(cfg) if round_ is None else round_, own)
-    require(cfg, "decoded")
-    sample_rollouts(cfg, round_, workers)
-    judge_rollouts(cfg, round_, workers)
-    made = make_pairs(cfg, round_, workers)
+    decoded = require(cfg, "decoded")
+    if cfg.data.pairs.path is not None:
+        made = given_pairs.make_pairs(cfg, decoded)
+    else:
+        sample_rollouts(cfg, round_, workers)
+        judge_rollouts(cfg, round_, workers)
+        made = make_pairs(cfg, round_, workers)
     return score_reference(cfg, round_, workers) if cfg.train.reference_source == "precomputed" else made
 
 
 def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Samples responses to the round's queries with the adapter of the round before."""
+    folder = rollouts_folder(cfg, round_)
+    if (manifest := folder.finished()) is not None:
+        if round_ not in workers.sampled:
+            reused(f"rollouts of round {round_}", manifest.used, "queries")
+        return manifest
+    folder.begin()
+    queries = round_queries(cfg, round_, workers)
+    worst = workers.use_adapter(stage_path(cfg, "adapters", round_ - 1) if round_ else None, round_)
+    found = sample(cfg, round_, workers, queries)
+    return finish_rollouts(folder, workers, queries, found, worst)
+
+
+def rollouts_folder(cfg: RunConfig, round_: int) -> StageFolder:
+    """The folder of a round's rollouts; the stages before it have finished.
+
+    Raises:
+        StageError: one has not.
+    """
     decoded = require(cfg, "decoded")
     before = require(cfg, "adapters", round_ - 1) if round_ else None
     rules = cfg.rollout.model_dump(include={"queries_per_clip", "samples", "temperature", "top_p", "max_tokens"})
-    folder = StageFolder(
+    return StageFolder(
         stage_path(cfg, "rollouts", round_),
         stage="rollouts",
         config=cfg.to_yaml(),
@@ -63,14 +89,12 @@ def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
             str(cfg.data.queries or ""),
         ),
     )
-    if (manifest := folder.finished()) is not None:
-        reused(f"rollouts of round {round_}", manifest.used, "queries")
-        return manifest
-    folder.begin()
-    queries = round_queries(cfg, round_, workers)
-    worst = workers.use_adapter(stage_path(cfg, "adapters", round_ - 1) if round_ else None, round_)
+
+
+def sample(cfg: RunConfig, round_: int, workers: Workers, queries: Iterable[Query]) -> list[list[Rollout]]:
+    """Responses to queries, with the adapter that the engines have."""
     with stage_progress(f"rollouts (round {round_})", "queries") as progress:
-        found = workers.pool(
+        return workers.pool(
             queries,
             n=cfg.rollout.samples,
             temperature=cfg.rollout.temperature,
@@ -78,6 +102,12 @@ def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
             seed=cfg.seed + round_,
             progress=progress,
         )
+
+
+def finish_rollouts(
+    folder: StageFolder, workers: Workers, queries: Sequence[Query], found: Sequence[Sequence[Rollout]], worst: float
+) -> StageManifest:
+    """Writes a round's queries and rollouts; `worst` is what the parity gate found."""
     rollouts = [r for group in found for r in group]
     folder.write("queries", Query, queries)
     folder.write("rollouts", Rollout, rollouts)
@@ -95,19 +125,28 @@ def round_queries(cfg: RunConfig, round_: int, workers: Workers) -> list[Query]:
         InputError: there is no training clip, or no query can be asked about any.
     """
     clips = workers.training_clips
-    if not clips:
-        raise InputError('no decoded clip belongs to the split "train"; mark some in the clip table')
     if cfg.data.queries is not None:
         known = {c.clip_id for c in clips}
         queries = [q for q in read_records(cfg.data.queries, Query) if q.clip_id in known]
     else:
         queries = sample_queries(clips, cfg, round_)
+    check_queries(queries, len(clips))
+    return queries
+
+
+def check_queries(queries: Sequence[Query], clips: int) -> None:
+    """Refuses a round without questions; `clips` is the number of training clips.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not clips:
+        raise InputError('no decoded clip belongs to the split "train"; mark some in the clip table')
     if not queries:
         raise InputError(
-            f"no query can be asked about the {len(clips)} training clips: their clip table has no cues "
+            f"no query can be asked about the {clips} training clips: their clip table has no cues "
             "and emotions. Annotate them, or give data.queries."
         )
-    return queries
 
 
 def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
@@ -117,7 +156,7 @@ def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManife
         stage_path(cfg, "verdicts", round_),
         stage="verdicts",
         config=cfg.to_yaml(),
-        key=digest("verdicts", source.output_digest, cfg.judge.backend, JUDGE),
+        key=digest("verdicts", source.output_digest, *judge_key(cfg.judge)),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"verdicts of round {round_}", manifest.used, "rollouts")
@@ -130,7 +169,7 @@ def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManife
         for part in _chunks(rollouts, cfg.judge.batch_rollouts):
             asked = {r.query_id: by_id[r.query_id] for r in part}
             shown = {r.clip_id: clips[r.clip_id] for r in part}
-            verdicts += workers.ask(workers.judge.judge.remote(part, asked, shown))
+            verdicts += workers.judged(part, asked, shown)
             progress(len(verdicts), len(rollouts))
     folder.write("verdicts", Verdict, verdicts)
     labels = {label.value: sum(v.label is label for v in verdicts) for label in VerdictLabel}
@@ -144,7 +183,7 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
         stage_path(cfg, "pairs", round_),
         stage="pairs",
         config=cfg.to_yaml(),
-        key=digest("pairs", source.output_digest, cfg.preference.model_dump(), cfg.seed),
+        key=digest("pairs", source.output_digest, cfg.preference.model_dump(), cfg.judge.write_rejects, cfg.seed),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"pairs of round {round_}", manifest.used, "queries")
@@ -157,14 +196,21 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
         by_query.setdefault(rollout.query_id, []).append(rollout)
     with stage_progress(f"pairs (round {round_})", "queries") as progress:
         swaps = workers.ask(workers.swap.swap.remote(queries))
+        judged = {v.rollout_id: v for v in verdicts}
+        clips = {c.clip_id: c for c in workers.clips}
+        written = None
+        if cfg.judge.write_rejects:
+            wanted = to_write(queries, by_query, judged, clips, cfg.preference, cfg.seed)
+            written = workers.ask(workers.judge.write.remote(wanted), limit_s=cfg.judge.deadline_s)
         pairs, drops = build_pairs(
             queries,
             by_query,
-            {v.rollout_id: v for v in verdicts},
-            {c.clip_id: c for c in workers.clips},
+            judged,
+            clips,
             {q.query_id: s for q, s in zip(queries, swaps, strict=True)},
             cfg.preference,
             cfg.seed,
+            written,
         )
         progress(len(queries), len(queries))
     if not pairs:
@@ -180,7 +226,7 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
 def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Scores the round's pairs under the frozen reference; pairs that were scored before are looked up."""
     from actors.scorer import score_remotely
-    from avere_ray.data import scored_stream
+    from avere_ray.data import placed, scored_stream
     from avere_ray.reference import check_complete, unscored
 
     source, decoded = require(cfg, "pairs", round_), require(cfg, "decoded")
@@ -200,7 +246,8 @@ def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
     score = partial(
         score_remotely, scorer=workers.scorer, weights=weights, dtype=cfg.model.dtype, adapter=adapter, limit_s=ANSWER_S
     )
-    with stage_progress(f"reference (round {round_})", "pairs") as progress:
+    nodes = label_selector(cfg.placement.rollout)
+    with placed(nodes), stage_progress(f"reference (round {round_})", "pairs") as progress:
         done = 0
         for part in scored_stream(pairs, score, batch=_SCORED_AT_ONCE, stall_s=ANSWER_S):
             scored |= {figures.pair_id: figures for figures in part}

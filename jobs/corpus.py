@@ -9,19 +9,24 @@ from pathlib import Path
 
 from avere_ray.arrow import to_row
 from avere_ray.config import RunConfig
+from avere_ray.ledger import Ledger
 from avere_ray.records import Clip
 from avere_ray.sources import STAGE, Found, media_root, read_source
 from avere_ray.stages import StageFolder, digest
 from jobs.layout import stage_path
+from jobs.preference_data import given_data
 
 
 def read_corpus(cfg: RunConfig, folder: Path) -> tuple[list[Clip], Path]:
-    """The clips of `folder` and where their media are.
+    """The clips of `folder`, or those that given pairs show, and where their media are.
 
     Raises:
         InputError: see `find_clips`.
         DropBudgetExceeded: more was listed that cannot be used than data.drop_budget allows.
     """
+    if cfg.data.pairs.path is not None:
+        data = given_data(cfg.data.pairs, Ledger(STAGE))
+        return list(data.clips.values()), data.root
     found = find_clips(cfg, folder)
     if cfg.data.source.kind != "clips":
         _store(cfg, found)
@@ -43,9 +48,9 @@ def find_clips(cfg: RunConfig, folder: Path) -> Found:
     """Clips and drops of `folder`; stores nothing.
 
     Raises:
-        InputError: the folder is not what data.source.kind says; see `avere_ray.sources` and `data.read_clips`.
+        InputError: the folder is not what data.source.kind says; see `avere_ray.sources` and `clip_table.read_clips`.
     """
-    from avere_ray.data import read_clips
+    from avere_ray.clip_table import read_clips
 
     if cfg.data.source.kind == "clips":
         return Found(clips=read_clips(folder))

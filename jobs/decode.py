@@ -7,48 +7,87 @@ more of them than data.drop_budget stop the run.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import InputError
 from avere_ray.placement import label_selector
 from avere_ray.progress import reused, stage_progress
+from avere_ray.records import Clip
 from avere_ray.stages import StageFolder, StageManifest
 from jobs.command import run_command
 from jobs.corpus import read_corpus
+from jobs.room import check_room
 from jobs.session import ray_session
 
+if TYPE_CHECKING:
+    from avere_ray.data import ArrivedFn
 
-def run(cfg: RunConfig) -> StageManifest:
-    """Decodes every clip of the run, or returns the manifest of the time it was done.
+
+@dataclass(frozen=True)
+class Plan:
+    """What the stage has to do."""
+
+    clips: Sequence[Clip]
+    root: Path
+    """Folder that the clips' uris are relative to."""
+    folder: StageFolder
+
+    def finished(self) -> StageManifest | None:
+        """The manifest, when nothing has to be decoded."""
+        from avere_ray.store import is_complete
+
+        manifest = self.folder.finished()
+        return manifest if manifest is not None and is_complete(self.folder.path) else None
+
+
+def plan(cfg: RunConfig) -> Plan:
+    """The clips of the run and the folder of the stage.
 
     Raises:
         InputError: there are no clips; see `jobs.corpus.read_corpus`.
-        DropBudgetExceeded, StageError, StorageError: see `avere_ray.data.decode_stage`.
-        ClusterError: see `jobs.session.ray_session`.
     """
-    from avere_ray.av_store import AvStore
-    from avere_ray.data import STAGE, check_drops, clips_key, decode_stage, placed
-    from avere_ray.store import is_complete
+    from avere_ray.data import STAGE, clips_key
 
     source = clips_folder(cfg)
-    if cfg.data.clips is None and not source.is_dir():
+    if cfg.data.clips is None and cfg.data.pairs.path is None and not source.is_dir():
         raise InputError(
             f"{source} does not exist: no clips were drawn for this run. Run `avere-ray synth` with the same config "
             "first, or set data.clips to your own folder."
         )
-    clips, source = read_corpus(cfg, source)
-    folder = StageFolder(
-        decoded_folder(cfg), stage=STAGE, config=cfg.to_yaml(), key=clips_key(clips, source, cfg.data.decode)
-    )
-    manifest = folder.finished()
-    if manifest is not None and is_complete(folder.path):
+    clips, root = read_corpus(cfg, source)
+    key = clips_key(clips, root, cfg.data.decode)
+    return Plan(clips, root, StageFolder(decoded_folder(cfg), stage=STAGE, config=cfg.to_yaml(), key=key))
+
+
+def run(cfg: RunConfig, planned: Plan | None = None, arrived: "ArrivedFn | None" = None) -> StageManifest:
+    """Decodes every clip of the run, or returns the manifest of the time it was done.
+
+    Args:
+        planned: the stage's plan, where it has been made before.
+        arrived: told of each clip as it gets into the store, when a later stage reads along.
+
+    Raises:
+        InputError: see `plan`.
+        DropBudgetExceeded, StageError, StorageError: see `avere_ray.data.decode_stage`.
+        ClusterError: see `jobs.session.ray_session`.
+    """
+    from avere_ray.av_store import AvStore
+    from avere_ray.data import STAGE, check_drops, decode_stage, placed
+
+    todo = planned or plan(cfg)
+    if (manifest := todo.finished()) is not None:
         reused(STAGE, manifest.used)
-        check_drops(manifest, folder.path, cfg.data.drop_budget)
+        check_drops(manifest, todo.folder.path, cfg.data.drop_budget)
         return manifest
-    nodes = label_selector(cfg.placement.decode)
-    with ray_session(cfg.ray), placed(nodes), stage_progress(STAGE, "clips") as progress:
-        return decode_stage(clips, source, cfg.data, AvStore(store_folder(cfg)), folder, progress)
+    nodes, store = label_selector(cfg.placement.decode), AvStore(store_folder(cfg))
+    shown = stage_progress(STAGE, "clips", live=arrived is None)
+    with ray_session(cfg.ray):
+        check_room(cfg, "decode")
+        with placed(nodes), shown as progress:
+            return decode_stage(todo.clips, todo.root, cfg.data, store, todo.folder, progress, arrived)
 
 
 def clips_folder(cfg: RunConfig) -> Path:

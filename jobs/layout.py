@@ -40,6 +40,11 @@ def logp_path(cfg: RunConfig) -> Path:
     return _cache(cfg) / "logps"
 
 
+def verdict_path(cfg: RunConfig) -> Path:
+    """Folder of what judging models replied, kept over runs; absolute."""
+    return _cache(cfg) / "verdicts"
+
+
 def _cache(cfg: RunConfig) -> Path:
     return (cfg.cache.folder or cfg.run_dir.absolute().parent / "cache").absolute()
 

@@ -1,6 +1,7 @@
 """What each stage of a run used and dropped, by reason and with examples.
 
-Reads the manifests and drops under run_dir; it runs nothing and changes nothing.
+`avere-ray ledger RUN` (or --run_dir=RUN, or the config of the run) reads the manifests and drops below that folder; it
+runs nothing and changes nothing.
 """
 
 import sys

@@ -1,8 +1,9 @@
 """How much memory a run will need, from its config and the shapes of the model's weights; nothing is loaded.
 
     peak = engines x (weights + KV cache + process)
+         + scorer (weights + activations without gradient + tower outputs + process)
          + object store
-         + workers x (weights + LoRA with optimizer + activations + process)
+         + workers x (weights + LoRA with optimizer + activations + tower outputs + process)
          + Ray and driver
 
 weights      parameters x bytes of model.dtype; the learner's are divided over the workers at ZeRO stage 3
@@ -11,7 +12,8 @@ LoRA         rank x (in + out) of every adapted layer; 8 bytes for value and gra
 activations  micro_pairs x tokens of a pair x (17 x hidden x layers + 3 x vocabulary) values: a transformer layer keeps
              about 17 hidden-sized values per token (Korthikanti et al. 2022, arXiv 2205.05198, without attention maps),
              the loss keeps logits, log-probs and their gradient. A pair is its prompt twice (own and swapped media) and
-             four responses.
+             four responses. Without gradient one layer's values are kept, and those of the loss.
+tower outputs  what `MediaCache` keeps in memory: its limit, or less where the drawn world has less to keep
 processes    what each kind of process takes before it holds a model, as measured on a 2-core CPU machine
 
 It is an estimate for choosing sizes: a warning of a tight fit, no promise.
@@ -72,6 +74,7 @@ def estimate(cfg: RunConfig, shapes: Shapes, lora_targets: str) -> list[Part]:
     weights = sum(math.prod(shape) for shape in shapes.values()) * _BYTES[cfg.model.dtype] / MIB
     return [
         _engine(cfg, weights),
+        _scorer(cfg, weights, shapes, lora_targets),
         Part(name="object store", count=1, host_mb={"clips and results": cfg.ray.object_store_mb}, gpu_mb={}),
         _learner(cfg, weights, shapes, lora_targets),
         Part(name="Ray and driver", count=1, host_mb={"processes": RAY_AND_DRIVER_MB}, gpu_mb={}),
@@ -119,10 +122,28 @@ def _learner(cfg: RunConfig, weights: float, shapes: Shapes, lora_targets: str) 
     model = {
         "weights": weights / (train.workers if train.zero_stage == 3 else 1),
         "LoRA" if train.tuning == "lora" else "gradients and optimizer": trained * copies / MIB,
-        "activations": _activations(cfg, shapes, adapted) / MIB,
+        "activations": train.micro_pairs * _pair_values(cfg, shapes, adapted, gradient=True) / MIB,
+        "tower outputs": _tower_outputs(cfg, shapes, adapted) / MIB,
     }
-    host = {"process": WORKER_PROCESS_MB} if train.use_gpu else {**model, "process": WORKER_PROCESS_MB}
-    return Part(name="learner", count=train.workers, host_mb=host, gpu_mb=model if train.use_gpu else {})
+    return _part("learner", train.workers, model, on_gpu=train.use_gpu)
+
+
+def _scorer(cfg: RunConfig, weights: float, shapes: Shapes, lora_targets: str) -> Part:
+    adapted = _adapted(shapes, lora_targets)
+    held = {
+        "weights": weights,
+        "activations": _pair_values(cfg, shapes, adapted, gradient=False) / MIB,
+        "tower outputs": _tower_outputs(cfg, shapes, adapted) / MIB,
+    }
+    return _part("scorer", 1, held, on_gpu=bool(cfg.rollout.scorer_gpus))
+
+
+def _part(name: str, count: int, held: Mapping[str, float], *, on_gpu: bool) -> Part:
+    """A process that holds a model, on a GPU or in main memory."""
+    process = {"process": WORKER_PROCESS_MB}
+    return Part(
+        name=name, count=count, host_mb=process if on_gpu else {**held, **process}, gpu_mb=held if on_gpu else {}
+    )
 
 
 def _language_weights(shapes: Shapes) -> int:
@@ -130,16 +151,37 @@ def _language_weights(shapes: Shapes) -> int:
     return sum(math.prod(s) for name, s in shapes.items() if ".visual." not in name and ".audio_tower." not in name)
 
 
-def _activations(cfg: RunConfig, shapes: Shapes, adapted: Shapes) -> float:
-    spec = cfg.data.decode
-    video = math.ceil(spec.frames / 2) * (spec.height // 28) * (spec.width // 28)
-    prompt = video + math.ceil(_AUDIO_TOKENS_PER_S * min(_CLIP_S, spec.max_duration_s)) + _TEXT_TOKENS
-    tokens = 2 * prompt + 4 * min(cfg.train.max_response_tokens, cfg.rollout.max_tokens)
-    hidden = max((shape[1] for name, shape in adapted.items() if ".q_proj." in name), default=0)
-    layers = sum(".q_proj." in name for name in adapted)
+def _pair_values(cfg: RunConfig, shapes: Shapes, adapted: Shapes, *, gradient: bool) -> float:
+    """Bytes of activations that one pair needs."""
+    tokens = 2 * (sum(_media_tokens(cfg)) + _TEXT_TOKENS) + 4 * min(
+        cfg.train.max_response_tokens, cfg.rollout.max_tokens
+    )
+    layers = sum(".q_proj." in name for name in adapted) if gradient else 1
     vocabulary = max((shape[0] for name, shape in shapes.items() if "embed_tokens" in name), default=0)
-    values = cfg.train.micro_pairs * tokens * (17 * hidden * layers + 3 * vocabulary)
+    values = tokens * (17 * _hidden(adapted) * layers + 3 * vocabulary)
     return float(values * _BYTES[cfg.model.dtype])
+
+
+def _tower_outputs(cfg: RunConfig, shapes: Shapes, adapted: Shapes) -> float:
+    """Bytes of tower outputs that a process keeps in memory: of every clip, below the limit."""
+    from avere_ray.media_cache import MEMORY_BYTES
+
+    if cfg.data.clips is not None:
+        return float(MEMORY_BYTES)
+    whole = cfg.world.train_clips * sum(_media_tokens(cfg)) * _hidden(adapted) * _BYTES[cfg.model.dtype]
+    return float(min(MEMORY_BYTES, whole))
+
+
+def _media_tokens(cfg: RunConfig) -> tuple[int, int]:
+    """Tokens of a clip's video and of its sound."""
+    spec = cfg.data.decode
+    video = math.ceil(spec.most_frames / 2) * (spec.height // 28) * (spec.width // 28)
+    return video, math.ceil(_AUDIO_TOKENS_PER_S * min(_CLIP_S, spec.max_duration_s))
+
+
+def _hidden(adapted: Shapes) -> int:
+    """Width of the language model."""
+    return max((shape[1] for name, shape in adapted.items() if ".q_proj." in name), default=0)
 
 
 def _adapted(shapes: Shapes, lora_targets: str) -> dict[str, tuple[int, ...]]:

@@ -4,25 +4,29 @@
       -> [ rollouts -> judge -> swap -> pairs -> reference -> train ] x rounds
       -> evaluate
 
+The rollouts of the first round begin while later clips are still being decoded (`jobs.streaming`). With data.pairs it
+is decode -> reference -> train, on the pairs of these preference data.
+
 Each stage reads the folder of the one before and writes its own; finished stages are reused, so the same command goes
 on where an interrupted run stopped.
 """
 
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from avere_ray.config import RunConfig
-from avere_ray.stages import StageManifest, read_records, write_text
-from jobs import build_preferences, decode, evaluate, synth, train
+from avere_ray.metrics import now_ms
+from avere_ray.stages import write_text
+from jobs import build_preferences, decode, evaluate, streaming, synth, train
 from jobs.command import run_command
 from jobs.corpus import check_clips
 from jobs.layout import stage_path
+from jobs.nodes import watched_nodes
+from jobs.room import check_room
 from jobs.session import ray_session
-
-_SAMPLE = 6
+from jobs.tracked import Log, base_tags
 
 
 def run(cfg: RunConfig) -> dict[str, Any]:
@@ -34,83 +38,56 @@ def run(cfg: RunConfig) -> dict[str, Any]:
     check_clips(cfg)
     write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
-        tracker.start(cfg.resolved())
+        tracker.start(cfg.resolved(), base_tags(cfg))
         _stages(cfg, Log(tracker))
         tracker.log_artifacts(stage_path(cfg, "adapters", cfg.rounds - 1), "adapter")
         return _report(cfg, tracker)
 
 
-def _stages(cfg: RunConfig, log: "Log") -> None:
+def _stages(cfg: RunConfig, log: Log) -> None:
     """The story of a run, in order."""
     from jobs.workers import Workers
 
+    if cfg.data.pairs.path is not None:
+        return _train_on_given_pairs(cfg, log)
     log("clips", partial(synth.run, cfg))
-    with ray_session(cfg.ray):
+    with ray_session(cfg.ray), watched_nodes(cfg), Workers(cfg) as workers:
+        check_room(cfg, "pipeline")
+        log("decoded", partial(streaming.run, cfg, workers))
+        log.clips(cfg)
+        log.evaluation(cfg, -1, partial(evaluate.run, cfg, -1, workers))
+        for k in range(cfg.rounds):
+            began_ms = now_ms()
+            log.preferences(cfg, k, partial(build_preferences.run, cfg, k, workers))
+            log.round(cfg, k)
+            log.training(cfg, k, partial(train.run, cfg, k))
+            if cfg.evaluation.every_round or k == cfg.rounds - 1:
+                log.evaluation(cfg, k, partial(evaluate.run, cfg, k, workers))
+            log.end_round(cfg, k, began_ms)
+
+
+def _train_on_given_pairs(cfg: RunConfig, log: Log) -> None:
+    """The story of a run on preference data that are there already: no engine starts."""
+    from jobs.workers import Workers
+
+    with ray_session(cfg.ray), watched_nodes(cfg), Workers(cfg) as workers:
+        check_room(cfg, "pipeline")
         log("decoded", partial(decode.run, cfg))
-        with Workers(cfg) as workers:
-            log("evals/before", partial(evaluate.run, cfg, -1, workers))
-            for k in range(cfg.rounds):
-                log(f"pairs/round={k}", partial(build_preferences.run, cfg, k, workers))
-                log.round(cfg, k)
-                log(f"adapters/round={k}", partial(train.run, cfg, k))
-                if cfg.evaluation.every_round or k == cfg.rounds - 1:
-                    log(f"evals/round={k}", partial(evaluate.run, cfg, k, workers))
-
-
-class Log:
-    """Sends what each stage did to MLflow, once: a stage that is reused has the key under which it was logged."""
-
-    def __init__(self, tracker: Any) -> None:
-        self.tracker = tracker
-        self.steps = 0
-
-    def __call__(self, stage: str, work: Callable[[], StageManifest | None]) -> None:
-        """Runs one stage and logs its counts, figures and seconds at the optimizer step reached."""
-        began = time.monotonic()
-        manifest = work()
-        if manifest is None:
-            return
-        name = stage.split("/")[0]
-        figures = {f"{name}/{k}": float(v) for k, v in _numbers(manifest.summary).items()}
-        figures |= {
-            f"{name}/inputs": float(manifest.inputs),
-            f"{name}/dropped": float(manifest.dropped),
-            f"timing_s/{name}": time.monotonic() - began,
-        }
-        if name == "adapters":
-            self.steps += int(manifest.summary["steps"])
-        if name == "evals":
-            figures |= {f"eval/{k}": v for k, v in manifest.summary["metrics"].items()}
-        self.tracker.log(figures, step=self.steps, source=manifest.key)
-
-    def round(self, cfg: RunConfig, round_: int) -> None:
-        """Logs the verdicts of a round, and shows a readable sample of its rollouts."""
-        from avere_ray.records import Verdict
-        from jobs.report import print_rollout_sample, sample_text
-
-        queries, rollouts = build_preferences.read_rollouts(cfg, round_)
-        verdicts = read_records(stage_path(cfg, "verdicts", round_) / "verdicts.parquet", Verdict)
-        by_id = {q.query_id: q for q in queries}
-        labels = [v.label.value for v in verdicts]
-        shares = {f"verdicts/{name}": labels.count(name) / len(labels) for name in set(labels)}
-        self.tracker.log(shares, step=self.steps, source=build_preferences.require(cfg, "verdicts", round_).key)
-        self.tracker.log_text(f"rollouts_round_{round_}.txt", sample_text(rollouts, verdicts, by_id, 10))
-        print_rollout_sample(rollouts, verdicts, by_id, _SAMPLE)
-
-
-def _numbers(summary: dict[str, Any]) -> dict[str, float]:
-    return {k: v for k, v in summary.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        log.clips(cfg)
+        began_ms = now_ms()
+        log.preferences(cfg, 0, partial(build_preferences.run, cfg, 0, workers))
+        log.training(cfg, 0, partial(train.run, cfg, 0))
+        log.end_round(cfg, 0, began_ms)
 
 
 def _report(cfg: RunConfig, tracker: Any) -> dict[str, Any]:
-    from jobs.report import build_report, print_summary, write_report
+    from jobs.report import build_report, build_training_report, print_summary, write_report
 
     tracker.log_artifacts(cfg.run_dir / "config.yaml", "run")
     tracker.finish()
     tracker.close()
-    report = build_report(
-        cfg.run_dir, rounds=cfg.rounds, seed=cfg.seed, mlflow_run_id=tracker.run_id, mlflow_tracking_uri=tracker.uri
-    )
+    build = partial(build_report, rounds=cfg.rounds) if cfg.data.pairs.path is None else build_training_report
+    report = build(cfg.run_dir, seed=cfg.seed, mlflow_run_id=tracker.run_id, mlflow_tracking_uri=tracker.uri)
     write_report(cfg.run_dir, report)
     print_summary(report, cfg.run_dir)
     return report

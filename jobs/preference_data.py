@@ -1,13 +1,15 @@
-"""What convert, inspect and validate share: opening a preference data set with the options a person gave."""
+"""Opening a preference data set: with the options of convert, inspect and validate, or with those of a run."""
 
 from pathlib import Path
 from typing import Any, get_args
 
+from avere_ray.config import PairsConfig
 from avere_ray.errors import ConfigError, InputError
 from avere_ray.formats import FORMATS, NATIVE, PreferenceData, ReadOptions, find_format, read_data
 from avere_ray.ledger import Ledger
+from avere_ray.modality import partner_ids
 from avere_ray.progress import say
-from avere_ray.records import Modality, RejectKind
+from avere_ray.records import Modality, PreferencePair, RejectKind
 
 READ_OPTIONS = ("from", "media", "modality", "unclear", "reject-kinds")
 READ_FLAGS = ("ignore-system",)
@@ -45,6 +47,34 @@ def format_name(values: dict[str, str], option: str, path: Path) -> str:
     if name and name not in (NATIVE, *FORMATS):
         raise ConfigError(f"--{option} {name}: allowed are {NATIVE}, {', '.join(FORMATS)}.")
     return name or find_format(path)
+
+
+def given_data(cfg: PairsConfig, ledger: Ledger) -> PreferenceData:
+    """The preference data that a run trains on, with the clips that its pairs show and no others.
+
+    Raises:
+        InputError: see `avere_ray.formats.read_data`.
+    """
+    assert cfg.path is not None
+    options = ReadOptions(
+        media=cfg.media,
+        modality=cfg.modality,
+        unclear=cfg.unclear,
+        kinds=tuple(RejectKind(kind) for kind in cfg.reject_kinds),
+        ignore_system=cfg.ignore_system,
+    )
+    if not cfg.path.exists():
+        raise InputError(f"{cfg.path} does not exist. Set data.pairs.path to a data file, or a folder of our records.")
+    data = read_data(cfg.path, options, ledger)
+    shown = {clip for pair in data.pairs for clip in shown_clips(pair)}
+    data.clips = {name: clip for name, clip in data.clips.items() if name in shown}
+    return data
+
+
+def shown_clips(pair: PreferencePair) -> list[str]:
+    """The clips that a pair needs decoded: its own, and the partners of its mismatched input."""
+    partners = partner_ids(pair.swap, pair.clip_id) if pair.swap else ()
+    return [clip for clip in (pair.clip_id, *partners) if clip]
 
 
 def open_data(path: Path, values: dict[str, str], ledger: Ledger) -> tuple[PreferenceData, str]:

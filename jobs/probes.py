@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from avere_ray.config import RayConfig, RunConfig
+from avere_ray.placement import NodeGroup
 
 if TYPE_CHECKING:
     from avere_ray.records import DecodedClip
@@ -27,18 +28,17 @@ def token_ids(cfg: RunConfig) -> tuple[list[int], list[int]]:
     return list(seen), sample.token_ids[: sample.branch.response_start].tolist()
 
 
-def cluster_resources(cfg: RayConfig) -> dict[str, float]:
-    """CPUs and GPUs of the configured cluster.
+def cluster_groups(cfg: RayConfig) -> list[NodeGroup]:
+    """The nodes of the configured cluster.
 
     Raises:
         ClusterError: it does not answer, or runs another version.
     """
+    from jobs.room import live_groups
     from jobs.session import ray_session
 
     with ray_session(cfg):
-        import ray
-
-        return {name: float(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU")}
+        return live_groups()
 
 
 def _sample_clip(cfg: RunConfig) -> "DecodedClip":

@@ -24,6 +24,8 @@ TASK_SUFFIX = "_overall_accuracy"
 _OPTIONAL = ("clips",)
 """Stages that a run on clips of one's own does not have."""
 _ROUND_STAGES = ("rollouts", "verdicts", "pairs", "reference", "adapters")
+_SAMPLE_COLUMNS = ("verdict", "clip", "task", "modality", "asked", "answered", "evidence", "confidence", "judge",
+                   "rollout", "adapter_version")  # fmt: skip
 
 
 def build_report(
@@ -69,6 +71,34 @@ def build_report(
     }
 
 
+def build_training_report(
+    run_dir: Path, *, seed: int, mlflow_run_id: str | None = None, mlflow_tracking_uri: str | None = None
+) -> dict[str, Any]:
+    """The report of a run on given preference data: as `build_report`, without what it has not (rollouts, scores).
+
+    Raises:
+        StageError: a stage has not finished.
+    """
+    folders = ["decoded", "pairs/round=0", "reference/round=0", "adapters/round=0"]
+    manifests = {name: found for name in folders if (found := read_manifest(run_dir / name)) is not None}
+    if "adapters/round=0" not in manifests:
+        raise StageError(f"{run_dir / 'adapters/round=0'} has not finished, so there is nothing to report yet.")
+    clips = manifests["decoded"]
+    return {
+        "inputs": clips.inputs,
+        "used": clips.used,
+        "dropped": clips.dropped,
+        "pairs": _figure(manifests, "pairs/round=0", "pairs"),
+        "rounds": 1,
+        "steps": _figure(manifests, "adapters/round=0", "steps"),
+        "mlflow_run_id": mlflow_run_id,
+        "mlflow_tracking_uri": mlflow_tracking_uri,
+        "adapter": _figure(manifests, "adapters/round=0", "adapter"),
+        "seconds": _seconds(manifests),
+        "seed": seed,
+    }
+
+
 def write_report(run_dir: Path, report: Mapping[str, Any]) -> Path:
     """Writes `RUN/report.json` atomically and returns its path.
 
@@ -83,27 +113,33 @@ def write_report(run_dir: Path, report: Mapping[str, Any]) -> Path:
 def print_summary(report: Mapping[str, Any], run_dir: Path, *, console: "Console | None" = None) -> None:
     """Prints the table before/after, the verdict counts, and the commands to look at the run and to serve it."""
     console = console or _console()
-    console.print(_accuracy_table(report, ascii_only=not console.is_terminal))
+    if "before" in report:
+        console.print(_accuracy_table(report, ascii_only=not console.is_terminal))
     for line in summary_lines(report, run_dir):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def summary_lines(report: Mapping[str, Any], run_dir: Path) -> list[str]:
     """What `print_summary` says below its table."""
-    counts = report["verdicts"]
-    total = max(sum(counts.values()), 1)
-    verdicts = ", ".join(f"{label} {n} ({100 * n / total:.0f} %)" for label, n in counts.items())
     seconds = ", ".join(f"{stage} {s:.1f}" for stage, s in report["seconds"].items())
+    differ = f"; engine and learner differ by at most {report.get('parity_max_abs_diff', 0.0):.1e} nats per token"
     return [
         f"clips: {report['inputs']} read, {report['used']} used, {report['dropped']} dropped",
-        f"rollouts: {report['rollouts']}; verdicts: {verdicts}",
-        f"pairs: {report['pairs']}; rounds: {report['rounds']}; optimizer steps: {report['steps']}; "
-        f"engine and learner differ by at most {report['parity_max_abs_diff']:.1e} nats per token",
+        *([_verdict_line(report)] if "verdicts" in report else []),
+        f"pairs: {report['pairs']}; rounds: {report['rounds']}; optimizer steps: {report['steps']}"
+        + (differ if "parity_max_abs_diff" in report else ""),
         f"seconds per stage: {seconds}",
         f"report: {run_dir / REPORT}",
         *_mlflow_lines(report, run_dir),
         f"serve the adapter: avere-ray serve {shlex.quote(str(run_dir))}",
     ]
+
+
+def _verdict_line(report: Mapping[str, Any]) -> str:
+    counts = report["verdicts"]
+    total = max(sum(counts.values()), 1)
+    verdicts = ", ".join(f"{label} {n} ({100 * n / total:.0f} %)" for label, n in counts.items())
+    return f"rollouts: {report['rollouts']}; verdicts: {verdicts}"
 
 
 def choose_sample(rollouts: Iterable[Rollout], verdicts: Iterable[Verdict], k: int) -> list[tuple[Rollout, Verdict]]:
@@ -126,6 +162,21 @@ def sample_text(rollouts: Iterable[Rollout], verdicts: Iterable[Verdict], querie
         for rollout, verdict in choose_sample(rollouts, verdicts, k)
     ]
     return "\n\n".join(blocks)
+
+
+def sample_table(
+    rollouts: Iterable[Rollout], verdicts: Iterable[Verdict], queries: Mapping[str, Query], k: int
+) -> dict[str, list[Any]]:
+    """The same sample as columns: what was asked of which clip, what was answered, and what the judge says of it."""
+    columns: dict[str, list[Any]] = {name: [] for name in _SAMPLE_COLUMNS}
+    for rollout, verdict in choose_sample(rollouts, verdicts, k):
+        query = queries.get(rollout.query_id)
+        row = (verdict.label.value, rollout.clip_id, query.task if query else "", query.modality if query else "",
+               query.prompt if query else "", rollout.text, verdict.evidence, verdict.confidence, verdict.judge,
+               rollout.rollout_id, rollout.adapter_version)  # fmt: skip
+        for name, value in zip(_SAMPLE_COLUMNS, row, strict=True):
+            columns[name].append(value)
+    return columns
 
 
 def print_rollout_sample(

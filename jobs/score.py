@@ -5,6 +5,7 @@ Predictions are a folder with one <sample id>.txt per sample, as the released ev
 every figure has n and a 95 % interval from resampled clips; --legacy applies the released scorer's rules to the letter.
 
   emorealm   --annotations emorealm_v1.json
+  world      --annotations RUN/clips/emorealm.json, the questions about clips that `avere-ray synth` drew
   dfew       --annotations set_1.csv, or the folder of the five with --fold K
   ravdess    --annotations FOLDER of clips, or a file of their names; --channel speech, song or both
              (default speech; with --legacy both)
@@ -23,7 +24,7 @@ from pathlib import Path
 from avere_ray.errors import ConfigError
 from jobs.arguments import Parser, run_with
 
-_BENCHMARKS = ("emorealm", "dfew", "ravdess", "mer2023", "emer", "ovmerd", "avhbench", "cmm")
+_BENCHMARKS = ("emorealm", "world", "dfew", "ravdess", "mer2023", "emer", "ovmerd", "avhbench", "cmm")
 
 
 def run(args: argparse.Namespace) -> int:

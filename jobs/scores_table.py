@@ -1,8 +1,10 @@
 """Scores as a person reads them in a terminal."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +25,53 @@ def print_scores(scores: "Scores", *, console: "Console | None" = None) -> None:
             console.print(_confusion(task, rows, plain=not console.is_terminal))
     for line in summary_lines(scores):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_evaluation(folder: Path) -> None:
+    """Prints the figures of a finished evaluation, and what each robustness mode costs."""
+    console = wide_console()
+    for path in sorted(folder.glob("*_scores.json")):
+        name, scores = path.name.removesuffix("_scores.json"), json.loads(path.read_text(encoding="utf-8"))
+        rows: list[tuple[str, ...]]
+        rows = [(metric, _plain(value), _spread(scores["intervals"][metric]), str(scores["intervals"][metric]["n"]))
+                for metric, value in scores["metrics"].items()]  # fmt: skip
+        console.print(_table(name, ("metric", "value", "95 % interval", "n"), rows, plain=not console.is_terminal))
+        console.print(f"{scores['scored']} of {scores['n']} questions scored; {scores['missing']} missing and "
+                      f"{scores['unparsable']} unparsable answers count as wrong", markup=False)  # fmt: skip
+    for path in sorted(folder.glob("*_grounding.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        rows = [row for modes in report.values() for mode, kinds in modes.items() for row in _grounding(mode, kinds)]
+        title = f"{path.name.removesuffix('_grounding.json')}: what the model loses without a medium"
+        head = ("mode", "asked about", "n", "accuracy", "in the mode", "drop", "95 % interval", "shift, nats")
+        console.print(_table(title, head, rows, plain=not console.is_terminal))
+
+
+def _grounding(mode: str, kinds: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for asked, row in kinds.items():
+        shift = row["shift_nats"]
+        lost = "-" if shift is None else f"{shift['value']:+.3f} ({_spread(shift, 3) or 'no interval'})"
+        yield (mode, asked, str(row["n"]), f"{row['accuracy']:.1f}", f"{row['accuracy_changed']:.1f}",
+               f"{row['drop']['value']:+.1f}", _spread(row["drop"]), lost)  # fmt: skip
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, plain: bool) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.ASCII if plain else box.ROUNDED)
+    for i, column in enumerate(head):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _spread(row: Mapping[str, Any], digits: int = 1) -> str:
+    return "" if row["low"] is None else f"{row['low']:.{digits}f} to {row['high']:.{digits}f}"
 
 
 def wide_console() -> "Console":

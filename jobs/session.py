@@ -24,11 +24,13 @@ enough for that: 127.0.0.1 given there is replaced by the machine's network addr
 WORKER_LOGS_VARIABLE = "AVERE_RAY_WORKER_LOGS"
 _SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
+"""What Ray is told besides its arguments. OVERRIDE_ON_ZERO: an actor or task that reserves no GPU still sees all of its
+node's (decoding uses them that way), so what works on a GPU is decided by the config, never by what torch can see."""
 
 
 @contextlib.contextmanager
@@ -39,7 +41,7 @@ def ray_session(cfg: RayConfig) -> Iterator[None]:
         ClusterError: the cluster does not answer within `cfg.connect_timeout_s`, refuses this client, or a local one
             cannot be started; the message names the address and what to do.
     """
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")
     address = _address(cfg)
@@ -58,6 +60,11 @@ def ray_session(cfg: RayConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def is_local(cfg: RayConfig) -> bool:
+    """Whether `ray_session` starts a Ray of its own, which does not grow."""
+    return _address(cfg) == "local"
 
 
 def _address(cfg: RayConfig) -> str:

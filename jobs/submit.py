@@ -10,44 +10,26 @@ fits the worker groups. `--manifest` writes a RayJob instead, for `kubectl apply
 happen. The token is read from RAY_AUTH_TOKEN, as Ray does.
 """
 
-import asyncio
 import os
 import re
-import socket
 import sys
-import tempfile
-import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from avere_ray.config import RunConfig
-from avere_ray.errors import AvereError, ClusterError, ConfigError, InputError
+from avere_ray.errors import AvereError, ConfigError, InputError
 from avere_ray.progress import say
 from avere_ray.stages import digest, write_text
 from jobs.command import run_command
-from jobs.package import CONFIG, Package, build
+from jobs.job_server import ADDRESS, Plan, connect, submit_and_follow
+from jobs.package import CONFIG, build
 
 VERBS = ("pipeline", "decode", "build-preferences", "train", "evaluate")
-ADDRESS = "http://127.0.0.1:8265"
-ATTEMPTS = 100
 
 _FLAGS = ("verb", "overlay", "address", "submission-id", "manifest")
-_FINAL_BAD = ("FAILED", "STOPPED")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What a submission is going to do."""
-
-    verb: str
-    submission_id: str
-    entrypoint: str
-    address: str
-    package: Package
 
 
 def run(cfg: RunConfig, flags: dict[str, str], named: Path | None, overrides: Sequence[str]) -> int:
@@ -72,7 +54,8 @@ def run(cfg: RunConfig, flags: dict[str, str], named: Path | None, overrides: Se
     if "dry-run" in flags:
         say(in_words(cfg, plan))
         return 0
-    return submit_and_follow(connect(plan.address, cfg.ray.connect_timeout_s), plan)
+    limit_s = cfg.ray.connect_timeout_s
+    return submit_and_follow(connect(plan.address, limit_s), plan, patience_s=limit_s)
 
 
 def make_plan(cfg: RunConfig, flags: dict[str, str]) -> Plan:
@@ -135,7 +118,7 @@ def check_overlay(cfg: RunConfig, verb: str, overlay: Path, *, manifest: bool) -
     from avere_ray.manifests.rules import clusters_of
     from avere_ray.manifests.validate import validate
     from avere_ray.manifests.workloads import worker_groups
-    from avere_ray.placement import demands, misfits
+    from avere_ray.placement import unmet
 
     found = validate(overlay).findings
     if found:
@@ -148,7 +131,7 @@ def check_overlay(cfg: RunConfig, verb: str, overlay: Path, *, manifest: bool) -
     ]
     if not clusters:
         raise InputError(f"{overlay} has no {wanted[0]}{f' {verb}' if manifest else ''} to submit to")
-    missing = misfits(demands(cfg, verb), worker_groups(clusters[0]))
+    missing = unmet(cfg, verb, worker_groups(clusters[0]))
     if missing:
         raise ConfigError(f"the config does not fit {overlay}: {'; '.join(missing)}")
 
@@ -216,126 +199,6 @@ def in_words(cfg: RunConfig, plan: Plan) -> str:
             *sorted(wanted),
         ]
     )
-
-
-def connect(address: str, timeout_s: float) -> Any:
-    """A client of Ray's job server.
-
-    Raises:
-        ConfigError: the address is no http address.
-        ClusterError: it does not answer within `timeout_s`, refuses the token, or runs another version.
-    """
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{address} is no address of a Ray job server; for instance {ADDRESS}")
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname, port), timeout_s).close()  # Ray's client waits without a limit
-        from ray.job_submission import JobSubmissionClient
-
-        return JobSubmissionClient(address)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            f"no Ray job server at {address}: {error}. Forward its port (kubectl port-forward), check the address and "
-            "RAY_AUTH_MODE and RAY_AUTH_TOKEN."
-        ) from error
-
-
-def submit_and_follow(client: Any, plan: Plan) -> int:
-    """Submits a plan, or finds it submitted, prints its log until it ends, and returns its exit code.
-
-    Raises:
-        ClusterError: Ray refuses the job, or the connection is lost.
-    """
-    plan, state = first_open_attempt(client, plan)
-    if state == "SUCCEEDED":
-        say(f"submit: {plan.submission_id} has succeeded before; change the config or --submission-id to run it again")
-        return 0
-    if state is None:
-        _send(client, plan)
-        say(f"submit: {plan.submission_id} is submitted")
-    else:
-        say(f"submit: {plan.submission_id} is {state.lower()} already; following it")
-    try:
-        asyncio.run(_print_log(client, plan.submission_id))
-        return exit_code(client, plan.submission_id)
-    except KeyboardInterrupt:
-        say(
-            f"submit: the job goes on. Submit again to follow it, or stop it with: "
-            f"ray job stop {plan.submission_id} --address {plan.address}"
-        )
-        raise
-    except (ConnectionError, RuntimeError, OSError) as error:
-        raise ClusterError(
-            f"lost {plan.address} while following {plan.submission_id}: {error}. Submit again to follow it."
-        ) from error
-
-
-def first_open_attempt(client: Any, plan: Plan) -> tuple[Plan, str | None]:
-    """The plan under the first id whose job has not failed, and that job's state; None when there is no such job yet.
-
-    Raises:
-        ClusterError: there are a hundred failed attempts.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        name = plan.submission_id if attempt == 1 else f"{plan.submission_id}-{attempt}"
-        state = job_state(client, name)
-        if state not in _FINAL_BAD:
-            return replace(plan, submission_id=name), state
-    raise ClusterError(f"{plan.submission_id} has failed {ATTEMPTS} times; look at its logs before submitting again")
-
-
-def job_state(client: Any, submission_id: str) -> str | None:
-    """State of a job, for instance "RUNNING"; None when Ray does not know it.
-
-    Raises:
-        ClusterError: the question could not be answered.
-    """
-    try:
-        return str(client.get_job_status(submission_id).value)
-    except RuntimeError as error:
-        if "does not exist" in str(error):
-            return None
-        raise ClusterError(f"cannot ask for {submission_id}: {error}") from error
-    except (ConnectionError, OSError) as error:
-        raise ClusterError(f"cannot ask for {submission_id}: {error}") from error
-
-
-def exit_code(client: Any, submission_id: str) -> int:
-    """The exit code of an ended job: 0 when it succeeded, its driver's when that is known, else 1.
-
-    Raises:
-        ClusterError: the job has not ended.
-    """
-    info = client.get_job_info(submission_id)
-    state = str(getattr(info.status, "value", info.status))
-    if state == "SUCCEEDED":
-        say(f"submit: {submission_id} succeeded")
-        return 0
-    if state not in _FINAL_BAD:
-        raise ClusterError(f"the log of {submission_id} ended while it is {state.lower()}; submit again to follow it")
-    last = (str(info.message or "").strip().splitlines() or [""])[-1]
-    say(f"submit: {submission_id} {state.lower()}{': ' + last if last else ''}")
-    return int(info.driver_exit_code or 1)
-
-
-def _send(client: Any, plan: Plan) -> None:
-    with tempfile.TemporaryDirectory(prefix="avere-ray-") as folder:
-        working_dir = plan.package.write(Path(folder))
-        try:
-            client.submit_job(
-                entrypoint=plan.entrypoint,
-                submission_id=plan.submission_id,
-                runtime_env={"working_dir": str(working_dir)},
-                metadata={"avere_ray_package": plan.package.digest, "avere_ray_verb": plan.verb},
-            )
-        except (RuntimeError, ConnectionError, ValueError) as error:
-            raise ClusterError(f"Ray refuses {plan.submission_id}: {error}") from error
-
-
-async def _print_log(client: Any, submission_id: str) -> None:
-    async for lines in client.tail_job_logs(submission_id):
-        print(lines, end="", flush=True)
 
 
 def split_flags(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -30,12 +30,12 @@ BIASES = {"spurious": "bias", "text_prior": "text_prior", "dominance": "dominanc
 
 
 def run(cfg: RunConfig) -> StageManifest | None:
-    """Writes RUN/clips, or returns the manifest of the time it was done; None when data.clips is set.
+    """Writes RUN/clips, or returns the manifest of the time it was done; None when data.clips or data.pairs is set.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
-    if cfg.data.clips is not None:
+    if cfg.data.clips is not None or cfg.data.pairs.path is not None:
         return None
     world = cfg.world
     folder = StageFolder(

@@ -22,6 +22,7 @@ from avere_ray.stages import StageFolder, StageManifest, digest, read_records, w
 from jobs.build_preferences import require
 from jobs.command import run_command
 from jobs.layout import feature_path, finished, logp_path, next_round, stage_path
+from jobs.room import check_room
 from jobs.session import ray_session
 
 _LOOK_EVERY_S = 1.0
@@ -29,6 +30,7 @@ _NOT_IN_KEY = {
     "deadline_s",
     "cpus_per_worker",
     "use_gpu",
+    "gpus_per_worker",
     "checkpoint_every",
     "keep_checkpoints",
     "keep_by",
@@ -50,6 +52,7 @@ def run(cfg: RunConfig, round_: int | None = None) -> StageManifest:
     """
     if round_ is None:
         with ray_session(cfg.ray):
+            check_room(cfg, "train")
             return run(cfg, next_round(cfg))
     pairs = require(cfg, "pairs", round_)
     stored = cfg.train.reference_source == "precomputed"

@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avere_ray.config import DecodeConfig, RunConfig
+from avere_ray.config import DataConfig, RunConfig
 from avere_ray.errors import ClipDecodeError, ConfigError
 from avere_ray.ledger import Ledger
 from avere_ray.progress import say, stage_progress
@@ -75,7 +75,7 @@ def _clip_stages(cfg: RunConfig, path: Path, values: dict[str, str], workers: in
     jobs = [(clip, media_root(path)) for clip in found.clips]
     return [
         (len(found.clips) + len(found.drops), found.ledger),
-        (len(jobs), _media_ledger(jobs, cfg.data.decode, values, workers)),
+        (len(jobs), _media_ledger(jobs, cfg.data, values, workers)),
     ]
 
 
@@ -88,27 +88,29 @@ def _preference_stages(cfg: RunConfig, path: Path, values: dict[str, str], worke
     asked = Counter(pair.modality for pair in data.pairs)
     say(f"{len(data.pairs)} pairs of {form} about {len(data.clips)} clips; {dict(asked)}")
     jobs = [(clip, data.root) for clip in data.clips.values()]
-    media = _media_ledger(jobs, cfg.data.decode, values, workers)
+    media = _media_ledger(jobs, cfg.data, values, workers)
     pairs = _pair_ledger(data, {drop.sample_id: drop for drop in media.drops})
     return [(len(data.pairs) + len(rows.drops), rows), (len(jobs), media), (len(data.pairs), pairs)]
 
 
 def _pair_ledger(data: "PreferenceData", lost: dict[str, Drop]) -> Ledger:
     """Pairs whose clip, or a clip of whose mismatched input, cannot be used."""
-    from avere_ray.modality import partner_ids
+    from jobs.preference_data import shown_clips
 
     ledger = Ledger("pairs")
     for pair in data.pairs:
-        partners = partner_ids(pair.swap, pair.clip_id) if pair.swap else ()
-        gone = next((c for c in (pair.clip_id, *partners) if c in lost), None)
+        gone = next((clip for clip in shown_clips(pair) if clip in lost), None)
         if gone is not None:
             message = f"{data.places[pair.pair_id]}: clip {gone} cannot be used: {lost[gone].message}"
             ledger.drop(pair.pair_id, f"clip_{lost[gone].reason}", message)
     return ledger
 
 
-def _media_ledger(jobs: Sequence[_Job], spec: DecodeConfig, values: dict[str, str], workers: int) -> Ledger:
-    check: _Check = _exists if "no-decode" in values else partial(check_media, spec=spec)
+def _media_ledger(jobs: Sequence[_Job], cfg: DataConfig, values: dict[str, str], workers: int) -> Ledger:
+    from avere_ray.decoding import check_addresses
+
+    check_addresses((clip for clip, _ in jobs), cfg.remote)
+    check: _Check = _exists if "no-decode" in values else partial(check_media, cfg=cfg)
     ledger = Ledger("media" if "no-decode" in values else "decode")
     with stage_progress("validate", "clips") as progress:
         for done, drop in enumerate(_checked(jobs, check, 1 if "no-decode" in values else workers), start=1):
@@ -127,17 +129,16 @@ def _checked(jobs: Sequence[_Job], check: _Check, workers: int) -> Iterator[Drop
             yield from pool.map(check, jobs[start : start + _AT_ONCE])
 
 
-def check_media(job: _Job, spec: DecodeConfig) -> Drop | None:
+def check_media(job: _Job, cfg: DataConfig) -> Drop | None:
     """Decodes one clip, given with the folder its uri is relative to, and forgets it; the drop when that fails."""
-    from avere_ray.data import decode_isolated
-    from avere_ray.decoding import media_path
+    from avere_ray.data import decode_one
 
     clip, root = job
     missing = _exists(job)
     if missing is not None:
         return replace(missing, stage="decode")
     try:
-        decode_isolated(clip, media_path(clip, root), spec)
+        decode_one(clip, root, cfg.decode, cfg.remote)
     except ClipDecodeError as error:
         return Drop(sample_id=clip.clip_id, stage="decode", reason=error.reason, message=error.message)
     return None

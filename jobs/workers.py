@@ -6,22 +6,24 @@ to set where Ray listens before that.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
+from avere_ray.judges.choose import model_name
+from avere_ray.judges.omni import OmniJudge
 from avere_ray.learner import MODEL_FOLDER
 from avere_ray.parity import choose_probes, compare
 from avere_ray.placement import label_selector
 from avere_ray.progress import say
 from avere_ray.prompts import all_queries
-from avere_ray.records import Clip, Query
+from avere_ray.records import Clip, Query, Rollout, Verdict
 from avere_ray.store import DecodedStore
 from avere_ray.verdicts import corpus_lexicon
-from jobs.layout import feature_path, logp_path, stage_path
+from jobs.layout import feature_path, logp_path, stage_path, verdict_path
 
 if TYPE_CHECKING:
     from actors.pool import RolloutPool
@@ -35,6 +37,10 @@ class Workers:
     def __init__(self, cfg: RunConfig) -> None:
         self.cfg = cfg
         self.decoded = stage_path(cfg, "decoded")
+        self.sampled: set[int] = set()
+        """Rounds whose rollouts were sampled by this very process."""
+        self.watch: Callable[[], None] = lambda: None
+        """Called while engines start; raises when waiting for them has become pointless."""
         self._parity: dict[int, float] = {}
         self._loaded: tuple[Path | None, int] | None = None
 
@@ -62,10 +68,11 @@ class Workers:
             decoded=self.decoded,
             threads=_threads(cfg),
             role=cfg.placement.rollout,
+            clips_per_request=1 + cfg.evaluation.few_shot,
         )
         say(f"rollout: starting {cfg.rollout.engines} vLLM engine(s) on {cfg.model.path}")
         _ = self.scorer
-        pool.wait_ready()
+        pool.wait_ready(self.watch)
         return pool
 
     @cached_property
@@ -76,7 +83,10 @@ class Workers:
         cfg = self.cfg
         env = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(_threads(cfg))}
         return ScorerActor.options(
-            num_cpus=0, num_gpus=0, label_selector=self._beside_engines, runtime_env={"env_vars": env}
+            num_cpus=0,
+            num_gpus=cfg.rollout.scorer_gpus,
+            label_selector=self._beside_engines,
+            runtime_env={"env_vars": env},
         ).remote(
             _absolute(cfg).model,
             lora_rank=cfg.train.lora_rank,
@@ -85,16 +95,48 @@ class Workers:
             features=feature_path(cfg),
             features_gb=cfg.cache.features_gb,
             logps=logp_path(cfg),
+            device="cuda" if cfg.rollout.scorer_gpus else "cpu",
         )
 
     @cached_property
     def judge(self) -> Any:
-        """The judge."""
+        """The judge's process: rules, or a text model."""
         from actors.judge import JudgeActor
 
-        return JudgeActor.options(num_cpus=0, label_selector=self._beside_engines).remote(
-            self.cfg.judge, corpus_lexicon(self.clips)
+        cfg = self.cfg.judge
+        # An endpoint's key stays in the environment of the nodes: what is given to Ray is shown on its dashboard.
+        options = {"num_cpus": cfg.num_cpus, "num_gpus": cfg.num_gpus, "label_selector": self._beside_engines}
+        return JudgeActor.options(**options).remote(
+            _absolute(self.cfg).judge, corpus_lexicon(self.clips), verdict_path(self.cfg)
         )
+
+    @cached_property
+    def judge_pool(self) -> "RolloutPool":
+        """Engines of the omni judge's model, over the run's decoded clips."""
+        from actors.pool import RolloutPool
+
+        cfg, judge = self.cfg, self.cfg.judge
+        assert judge.model_path is not None
+        model = cfg.model.model_copy(update={"path": judge.model_path.absolute(), "dtype": judge.dtype})
+        rollout = cfg.rollout.model_copy(update={
+            "engines": 1, "num_cpus": judge.num_cpus, "num_gpus": judge.num_gpus, "top_p": 1.0,
+            "max_model_len": judge.max_model_len, "deadline_s": judge.deadline_s})  # fmt: skip
+        say(f"judge: starting a vLLM engine on {judge.model_path}")
+        pool = RolloutPool(model, rollout, lora_rank=cfg.train.lora_rank, decode=cfg.data.decode, decoded=self.decoded,
+                           threads=_threads(cfg), role=cfg.placement.rollout)  # fmt: skip
+        pool.wait_ready()
+        return pool
+
+    def judged(
+        self, rollouts: Sequence[Rollout], queries: Mapping[str, Query], clips: Mapping[str, Clip]
+    ) -> list[Verdict]:
+        """Verdicts of the judge that the config names; implements JudgeFn."""
+        cfg = self.cfg.judge
+        if cfg.backend != "omni":
+            return self.ask(self.judge.judge.remote(rollouts, queries, clips), limit_s=cfg.deadline_s)
+        judge = OmniJudge(self.judge_pool, model_name(cfg), votes=cfg.votes, temperature=cfg.temperature,
+                          seed=self.cfg.seed, lexicon=corpus_lexicon(self.clips))  # fmt: skip
+        return judge(rollouts, queries, clips)
 
     @cached_property
     def swap(self) -> Any:
@@ -118,8 +160,11 @@ class Workers:
         """Clips of the split "train"."""
         return [c for c in self.clips if c.split == "train"]
 
-    def use_adapter(self, folder: Path | None, version: int) -> float:
+    def use_adapter(self, folder: Path | None, version: int, clips: Sequence[Clip] | None = None) -> float:
         """Switches the engines to an adapter (None, 0: the base) and passes the parity gate.
+
+        Args:
+            clips: the first `gate_clips` of the corpus, while the rest is still being decoded; None: they are all.
 
         Returns:
             Largest difference of a token's log-prob between engine and learner (nats).
@@ -132,7 +177,7 @@ class Workers:
         if folder is not None and (folder / MODEL_FOLDER).is_dir():
             return self._use_model(folder, version)
         self.pool.load_adapter(folder, version)
-        worst = self._pass_parity_gate(folder, version)
+        worst = self._pass_parity_gate(folder, version, clips)
         self._loaded, self._parity[version] = (folder, version), worst
         say(
             f"parity: engine and learner agree with {'adapter version ' + str(version) if version else 'the base'}; "
@@ -152,9 +197,20 @@ class Workers:
         say(f"parity: engine and learner agree with the fine-tuned model; largest difference {worst:.1e} nats")
         return worst
 
-    def _pass_parity_gate(self, folder: Path | None, version: int) -> float:
+    @property
+    def gate_clips(self) -> int:
+        """How many clips the parity gate asks about."""
+        return 2 * self.cfg.parity.prompts
+
+    def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """Tells engines and scorer of clips that are there before the decode stage has finished."""
+        self.pool.arrive(places)
+        self.scorer.arrive.remote(places)
+
+    def _pass_parity_gate(self, folder: Path | None, version: int, clips: Sequence[Clip] | None = None) -> float:
         cfg = self.cfg
-        queries = [q for clip in self.clips[: 2 * cfg.parity.prompts] for q in all_queries(clip, cfg.seed)]
+        clips = self.clips if clips is None else clips
+        queries = [q for clip in clips[: self.gate_clips] for q in all_queries(clip, cfg.seed)]
         probes = choose_probes(queries, cfg.parity.prompts)
         rollouts = self.pool(probes, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=cfg.seed)
         responses = [r[0].token_ids for r in rollouts]
@@ -164,26 +220,26 @@ class Workers:
             for engine in self.pool.response_logps(probes, responses)
         )
 
-    def ask(self, ref: Any) -> Any:
+    def ask(self, ref: Any, limit_s: float = ANSWER_S) -> Any:
         """The answer of an actor call.
 
         Raises:
-            StageError: it did not come within ten minutes.
+            StageError: it did not come within `limit_s` seconds. What the actor raised itself is raised as it is.
         """
         import ray
         from ray.exceptions import GetTimeoutError
 
         try:
-            return ray.get(ref, timeout=ANSWER_S)
+            return ray.get(ref, timeout=limit_s)
         except GetTimeoutError as error:
             raise StageError(
-                f"an actor gave no answer within {ANSWER_S:.0f} s; see Ray's logs of this session, and "
+                f"an actor gave no answer within {limit_s:.0f} s; see Ray's logs of this session, and "
                 "check that the cluster has the resources the config asks for"
             ) from error
 
     def close(self) -> None:
         """Ends every actor that was started."""
-        self._end("scorer", "judge", "swap", "pool")
+        self._end("scorer", "judge", "swap", "judge_pool", "pool")
 
     def _end(self, *names: str) -> None:
         import ray
@@ -191,7 +247,7 @@ class Workers:
         for name in names:
             actor = self.__dict__.pop(name, None)
             if actor is not None:
-                actor.close() if name == "pool" else ray.kill(actor)
+                actor.close() if name in {"pool", "judge_pool"} else ray.kill(actor)
 
     def __enter__(self) -> Self:
         return self
@@ -208,8 +264,11 @@ def sample_queries(clips: Sequence[Clip], cfg: RunConfig, round_: int) -> list[Q
 
 
 def _absolute(cfg: RunConfig) -> RunConfig:
-    """The config with an absolute model path, for processes with another working directory."""
-    return cfg.model_copy(update={"model": cfg.model.model_copy(update={"path": cfg.model.path.absolute()})})
+    """The config with absolute model paths, for processes with another working directory."""
+    judge = cfg.judge.model_copy(update={"model_path": cfg.judge.model_path.absolute()}
+                                 if cfg.judge.model_path is not None else {})  # fmt: skip
+    model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
+    return cfg.model_copy(update={"model": model, "judge": judge})
 
 
 def _threads(cfg: RunConfig) -> int:

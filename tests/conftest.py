@@ -1,7 +1,7 @@
 """Tiers: the folder of a test gives it its marker, its time limit and its place in the order; one shared Ray.
 
-With several pytest workers (`make test`) each tier above unit stays on one of them, in order, so that its shared Ray or
-run is made once; unit tests fill what is left.
+With several pytest workers (`make test`) the longest tests come first and the quick ones fill what is left; a file
+stays on one worker, so that what its tests share is made once.
 """
 
 import functools
@@ -20,7 +20,7 @@ from jobs.session import LOOPBACK_VARIABLE, ray_session
 os.environ.setdefault(LOOPBACK_VARIABLE, "0")  # read when a test imports Ray, whichever does so first
 
 TESTS = Path(__file__).parent
-TIERS = {"unit": 60, "local_ray": 300, "e2e": 900, "gpu": 600}
+TIERS = {"unit": 60, "local_ray": 300, "e2e": 900, "faults": 1800, "gpu": 600}
 """Folder (and marker) to time limit in seconds, in the order they run."""
 
 
@@ -30,10 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         tier = _tier(item)
         if tier != "unit":
             item.add_marker(getattr(pytest.mark, tier))
-            item.add_marker(pytest.mark.xdist_group(tier))
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIERS[tier]))
-    items.sort(key=lambda item: list(TIERS).index(_tier(item)))
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    items.sort(key=lambda item: list(TIERS).index(_tier(item)) * (1 if alone else -1))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

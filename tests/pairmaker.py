@@ -88,7 +88,7 @@ def write_pairs(cfg: RunConfig, pairs: Sequence[PreferencePair]) -> None:
     policy = load_policy(cfg.model)
     store = DecodedStore(stage_path(cfg, "decoded"))
     source = AdapterOff(policy, MediaCache(processor=policy.processor, load=lambda clip_id: store[clip_id]))
-    scored = [to_record(pair, scores, "") for pair, scores in zip(pairs, source.figures(pairs), strict=True)]
+    scored = [to_record(p, source.score(row), "") for p, row in zip(pairs, source.rows(pairs), strict=True)]
     for stage, record, rows in (("pairs", PreferencePair, pairs), ("reference", ReferenceLogps, scored)):
         folder = StageFolder(stage_path(cfg, stage, 0), stage=stage, key="test")
         folder.begin()

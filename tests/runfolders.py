@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -9,8 +10,8 @@ import yaml
 from avere_ray.config import RunConfig
 from avere_ray.evaluation.emorealm import EMOREALM_SCORER, score
 from avere_ray.metrics import FOLDER, MetricSpool
-from avere_ray.records import EvalResult, Query, Rollout
-from avere_ray.stages import StageFolder, write_text
+from avere_ray.records import Clip, EvalResult, Query, Rollout
+from avere_ray.stages import StageFolder, file_digest, write_text
 
 TASKS = ("modality_agreement", "reasoning_stress_audio", "reasoning_stress_video")
 YES_NO = ["(A) Yes", "(B) No"]
@@ -73,6 +74,10 @@ def _write_evaluation(folder: Path, stage: str, says: Says, questions: list[dict
               prompt=str(q["question"]), choices=tuple(YES_NO), answer=str(q["answer"]), subtype=str(q["subtype"]))
         for q in questions
     ]  # fmt: skip
+    media = {uri: folder / "clips" / uri for uri in (str(q["video"]) for q in questions)}
+    clips = [Clip(clip_id=uri, uri=uri, sha256=file_digest(m) if m.is_file() else "") for uri, m in media.items()]
+    place.write("clips", Clip, clips)
+    place.write("questions", Query, [replace(q, prompt=f"{q.prompt} {' '.join(q.choices)}") for q in queries])
     metrics = score(queries, {r.query_id: r.text for r in rollouts})
     place.write("predictions", Rollout, rollouts)
     place.write(

@@ -1,17 +1,21 @@
-"""The one door to transformers and peft: one file per model family.
+"""The one door to transformers and peft: one package per model family.
 
 A family knows its prompt layout, its media features, its position ids, which modules are trained, and how its adapter
-is named for the engine. To add one, write its file with the functions of `qwen2_5_omni.py` and name it here.
+is named for the engine. To add one, write a package that offers the names of `qwen2_5_omni/__init__.py`, made of the
+types in `types.py`, and name it here; nothing else in the system names a family.
 """
 
 import importlib
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from avere_ray.config import ModelConfig
 from avere_ray.errors import ModelError
 from avere_ray.stages import digest, file_digest
+
+if TYPE_CHECKING:  # the settings are only read, so that a machine without pydantic can run the learner's benchmarks
+    from avere_ray.config import ModelConfig
 
 BACKBONES = {"qwen2_5_omni": "avere_ray.backbones.qwen2_5_omni"}
 
@@ -27,7 +31,7 @@ def backbone(name: str) -> ModuleType:
     return importlib.import_module(BACKBONES[name])
 
 
-def load_processor(model: ModelConfig):  # type: ignore[no-untyped-def]
+def load_processor(model: "ModelConfig"):  # type: ignore[no-untyped-def]
     """Tokenizer, chat template and media processing of a model folder.
 
     Raises:
@@ -37,14 +41,15 @@ def load_processor(model: ModelConfig):  # type: ignore[no-untyped-def]
     return backbone(model.backbone).Processor(model.path)
 
 
-def load_policy(model: ModelConfig):  # type: ignore[no-untyped-def]
-    """The model of a folder, in evaluation mode, with its processor as `.processor`.
+def load_policy(model: "ModelConfig", *, device: str = "cpu"):  # type: ignore[no-untyped-def]
+    """The model of a folder, in evaluation mode, on a device, with its processor as `.processor`.
 
     Raises:
-        ModelError: see `check_model_folder`.
+        ModelError: see `check_model_folder`; or the device is not there or too small.
     """
     check_model_folder(model.path)
-    return backbone(model.backbone).load_policy(model.path, model.dtype)
+    kernel = None if model.attention == "auto" else model.attention
+    return backbone(model.backbone).load_policy(model.path, model.dtype, attention=kernel, device=device)
 
 
 def check_model_folder(path: Path) -> None:

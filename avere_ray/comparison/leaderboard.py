@@ -83,6 +83,8 @@ def _setting_rows(runs: Sequence[LeaderboardRun], tasks: Sequence[str]) -> list[
     name = f"{runs[0].result.name}: {_setting(runs[0].result.params)}"
     origin = ", ".join(run.result.run_id[:8] for run in runs) + _commits(runs)
     rows = []
+    if all(list(run.result.evaluations) == [BEFORE] for run in runs):
+        return [[name, "as it is", seeds, *(_cell(runs, task, None) for task in tasks), origin]]
     if all(BEFORE in run.result.evaluations for run in runs):
         rows.append([name, "before", seeds, *(_cell(runs, task, BEFORE) for task in tasks), origin])
     return [*rows, [name, "after", seeds, *(_cell(runs, task, None) for task in tasks), origin]]
@@ -106,6 +108,8 @@ def _cell(runs: Sequence[LeaderboardRun], task: str, stage: str | None) -> str:
 
 
 def _setting(params: Mapping[str, str]) -> str:
+    if params.get("evaluation.endpoint.url"):
+        return f"remote model {params.get('evaluation.endpoint.model', '?')}"
     return ", ".join(f"{name}={params[name]}" for name in _SHOWN if name in params) or "-"
 
 

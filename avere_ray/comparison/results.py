@@ -1,12 +1,13 @@
 """What past runs left behind: settings, evaluations with every answer, and training curves.
 
-A run is read from its folder where that is there, and from MLflow else; then there are figures, but no answers, and so
-no paired tests. Optional beside an evaluation's predictions: `option_logps.jsonl`, lines of {"query_id", "logps":
-{"A": nats, ...}}, from which calibration is computed.
+A run is read from its folder where that is there, and from MLflow else, with the answers that its evaluations left
+there; without answers there are figures, but no paired tests. Optional beside an evaluation's predictions:
+`option_logps.jsonl`, lines of {"query_id", "logps": {"A": nats, ...}}, from which calibration is computed.
 """
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import yaml
 from avere_ray.errors import InputError
 from avere_ray.evaluation.choices import choice_outcomes, score_choices
 from avere_ray.evaluation.emorealm import EMOREALM_SCORER
+from avere_ray.evaluation.emotion_scores import emotion_outcomes
 from avere_ray.evaluation.scorer import Item, ReadOptions, Scores
 from avere_ray.evaluation.tables import Outcome
+from avere_ray.evaluation.yes_no import LABELS, yes_no_outcomes
 from avere_ray.metrics import FOLDER, read_events, spool_paths
-from avere_ray.records import Clip, Rollout
+from avere_ray.records import Clip, Query, Rollout
 from avere_ray.stages import file_digest, read_manifest, read_records
 
 BEFORE = "before"
@@ -27,6 +30,7 @@ CURVES = ("loss", "rewards/margins", "rewards/accuracies", "modality/margin", "t
           "logps/rejected", "learning_rate", "grad_norm")  # fmt: skip
 """Training metrics that are drawn."""
 LIKELIHOODS = "option_logps.jsonl"
+QUESTIONS = "questions.parquet"
 
 Points = list[tuple[int, float]]
 
@@ -60,12 +64,22 @@ class Evaluation:
 
     def outcomes(self) -> list[Outcome]:
         """What every response says; empty when the answers are not here."""
-        return choice_outcomes([question.item for question in self.questions.values()], self.responses)
+        items = [question.item for question in self.questions.values()]
+        return [outcome for rule, own in _by_rule(items) for outcome in rule(own, self.responses)]
 
     def scores(self) -> Scores | None:
-        """Figures with intervals, from the answers."""
-        items = [question.item for question in self.questions.values()]
+        """Figures of multiple-choice questions with intervals, from the answers."""
+        items = [question.item for question in self.questions.values() if question.item.choices]
         return score_choices("emorealm", items, self.responses) if items else None
+
+
+def _by_rule(items: Sequence[Item]) -> list[tuple[Callable[..., list[Outcome]], list[Item]]]:
+    """Items with the rule by which their answers are read: as a choice, as yes or no, or as an emotion."""
+    rules: dict[Callable[..., list[Outcome]], list[Item]] = {}
+    for item in items:
+        rule = choice_outcomes if item.choices else yes_no_outcomes if item.gold in LABELS else emotion_outcomes
+        rules.setdefault(rule, []).append(item)
+    return list(rules.items())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,14 +116,17 @@ def read_run_folder(folder: Path) -> RunResult:
     if not stages:
         raise InputError(f"{folder} holds no finished evaluation; `avere-ray evaluate` or `pipeline` makes one")
     config = _yaml(folder / "evals" / stages[-1] / "config.yaml")
-    questions = _questions(folder, config)
+    questions = functools.cache(functools.partial(_questions, folder, config))
     state = _json(folder / "mlflow.json")
     return RunResult(
         name=str(config.get("name", folder.name)) if config.get("name") != "run" else folder.name,
         run_id=str(state.get("run_id") or ""),
         tracking_uri=str(state.get("tracking_uri") or ""),
         params=_flat(config),
-        evaluations={stage: _evaluation(folder, stage, questions) for stage in stages},
+        evaluations={
+            stage: read_evaluation(folder / "evals" / stage, stage, _media(folder, config), questions)
+            for stage in stages
+        },
         curves=_curves(folder / FOLDER),
         folder=folder,
     )
@@ -118,26 +135,71 @@ def read_run_folder(folder: Path) -> RunResult:
 def evaluation_stages(folder: Path) -> list[str]:
     """Finished evaluations of a run folder in the order they were made."""
     found = [path.parent.name for path in (folder / "evals").glob("*/manifest.json")]
-    return sorted(found, key=lambda name: -1 if name == BEFORE else int(name.partition("=")[2] or 0))
+    return sorted(found, key=stage_order)
 
 
-def _evaluation(folder: Path, stage: str, questions: Mapping[str, Question]) -> Evaluation:
-    place = folder / "evals" / stage
+def stage_order(name: str) -> int:
+    """Place of an evaluation among those of a run: "before", then by round."""
+    return -1 if name == BEFORE else int(name.partition("=")[2] or 0)
+
+
+def read_evaluation(
+    place: Path, stage: str, media: Path, questions: Callable[[], Mapping[str, Question]] = dict
+) -> Evaluation:
+    """One evaluation from its folder.
+
+    Args:
+        place: the folder.
+        stage: what it is called.
+        media: where the files of the clips may be.
+        questions: those of the benchmark's file, for folders that do not hold their own.
+
+    Raises:
+        StageError: a file in it cannot be read.
+    """
     manifest = read_manifest(place)
     rollouts = read_records(place / "predictions.parquet", Rollout)
     return Evaluation(
         stage=stage,
         metrics=dict(manifest.summary.get("metrics", {})) if manifest is not None else {},
-        questions=questions,
+        questions=_own_questions(place, media) if (place / QUESTIONS).is_file() else questions(),
         responses={rollout.query_id: rollout.text for rollout in rollouts},
         option_logps=_likelihoods(place / LIKELIHOODS),
     )
 
 
+def _own_questions(place: Path, media: Path) -> dict[str, Question]:
+    """The questions that an evaluation folder holds itself; `media`: where the clips' files may be."""
+    clips = {clip.clip_id: clip for clip in read_records(place / "clips.parquet", Clip)}
+    return {
+        query.query_id: _own_question(query, clips[query.clip_id], media)
+        for query in read_records(place / QUESTIONS, Query)
+    }
+
+
+def _own_question(query: Query, clip: Clip, media: Path) -> Question:
+    file = media / clip.uri
+    item = Item(sample_id=query.query_id, gold=query.answer, clip_id=clip.uri, task=query.task, subtype=query.subtype,
+                choices=query.choices)  # fmt: skip
+    text = query.prompt.removesuffix(" ".join(query.choices)).rstrip()
+    digest = clip.sha256 or (file_digest(file) if file.is_file() else clip.uri)
+    return Question(
+        item=item,
+        text=text,
+        identity=(item.sample_id, text, *item.choices, item.gold, digest),
+        media=file if file.is_file() else None,
+    )
+
+
+def _media(folder: Path, config: Mapping[str, Any]) -> Path:
+    """Where the clips of a run are, if they are still there."""
+    data = config.get("data") or {}
+    return Path(data["clips"]) if data.get("clips") else folder / "clips"
+
+
 def _questions(folder: Path, config: Mapping[str, Any]) -> dict[str, Question]:
     """Held-out questions of a run; none when their file is not here any more."""
-    data = config.get("data") or {}
-    clips = Path(data["clips"]) if data.get("clips") else folder / "clips"
+    data, clips = config.get("data") or {}, _media(folder, config)
     file = Path(data["benchmark"]) if data.get("benchmark") else clips / "emorealm.json"
     if not file.is_file():
         return {}

@@ -1,14 +1,25 @@
-"""Runs as MLflow knows them, with the answers of their folder where that is on this machine."""
+"""Runs as MLflow knows them, with their answers: from their folder where that is here, else from their artifacts."""
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
 from avere_ray.comparison.leaderboard import LeaderboardRun
-from avere_ray.comparison.results import BEFORE, CURVES, Evaluation, RunResult, evaluation_stages, read_run_folder
+from avere_ray.comparison.results import (
+    BEFORE,
+    CURVES,
+    Evaluation,
+    RunResult,
+    evaluation_stages,
+    read_evaluation,
+    read_run_folder,
+    stage_order,
+)
 from avere_ray.errors import InputError
 from avere_ray.tracking.past import (
     TrackedRun,
     default_uri,
+    evaluation_artifacts,
     find_run,
     metric_history,
     run_folder,
@@ -71,6 +82,16 @@ def leaderboard_runs(uri: str | None, experiment: str, filter_string: str) -> li
             for run in runs]  # fmt: skip
 
 
+def _kept_evaluations(uri: str, run: TrackedRun) -> dict[str, Evaluation]:
+    """Evaluations with their answers, as the run left them in the artifacts of its child runs."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="answers-") as scratch:
+        for tag, place in evaluation_artifacts(uri, run.run_id, Path(scratch)).items():
+            stage = tag.rpartition("/")[2]
+            found[stage] = read_evaluation(place, stage, Path(run.params.get("data.clips", "") or scratch))
+    return {stage: found[stage] for stage in sorted(found, key=stage_order)}
+
+
 def _evaluated(run: TrackedRun) -> bool:
     return any(name.startswith(_PREFIX) for name in run.metrics)
 
@@ -96,6 +117,9 @@ def _result(uri: str, run: TrackedRun) -> RunResult:
 
 def _evaluations(uri: str, run: TrackedRun) -> dict[str, Evaluation]:
     """Figures by the step they were logged at: the first is before training, where there are two or more."""
+    kept = _kept_evaluations(uri, run)
+    if kept:
+        return kept
     names = [name for name in run.metrics if name.startswith(_PREFIX)]
     history = metric_history(uri, run.run_id, names)
     steps = sorted({step for points in history.values() for step, _ in points})

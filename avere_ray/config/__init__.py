@@ -4,7 +4,8 @@ Unknown keys are refused, every field is documented beneath its name, rules betw
 Note on YAML: write floats with a dot (5.0e-7, not 5e-7) and quote "yes" and "no".
 """
 
-from avere_ray.config.data import DataConfig, DecodeConfig, SourceConfig, WorldConfig
+from avere_ray.config.data import DataConfig, DecodeConfig, PairsConfig, RemoteConfig, SourceConfig, WorldConfig
+from avere_ray.config.endpoint import EndpointConfig
 from avere_ray.config.loading import help_text, load_config
 from avere_ray.config.loss import LossConfig
 from avere_ray.config.run import RunConfig
@@ -16,14 +17,17 @@ __all__ = [
     "CacheConfig",
     "DataConfig",
     "DecodeConfig",
+    "EndpointConfig",
     "EvaluationConfig",
     "JudgeConfig",
     "LossConfig",
     "ModelConfig",
+    "PairsConfig",
     "ParityConfig",
     "PlacementConfig",
     "PreferenceConfig",
     "RayConfig",
+    "RemoteConfig",
     "RolloutConfig",
     "RunConfig",
     "SourceConfig",

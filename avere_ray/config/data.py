@@ -60,6 +60,15 @@ class DecodeConfig(Section):
     hwaccel: Literal["none", "cuda"] = "none"
     """"cuda": video is decoded by the GPU (NVDEC) where there is one that knows the codec, else in software."""
 
+    @property
+    def most_frames(self) -> int:
+        """Frames of the longest clip that is not refused."""
+        if self.times_s:
+            return len(self.times_s)
+        if self.fps is None:
+            return self.frames
+        return max(1, min(round(self.max_duration_s * self.fps), self.max_frames))
+
     @model_validator(mode="after")
     def _one_way_to_sample(self) -> Self:
         if self.times_s and self.fps is not None:
@@ -67,6 +76,18 @@ class DecodeConfig(Section):
         if any(later <= sooner for sooner, later in itertools.pairwise(self.times_s)):
             raise ValueError(f"data.decode.times_s {list(self.times_s)} must ascend")
         return self
+
+
+class RemoteConfig(Section):
+    """Media that are not on a disk of this machine."""
+
+    http_hosts: tuple[str, ...] = ()
+    """Hosts from which http(s):// media may be fetched, each as host or host:port; also where they may redirect to.
+    Empty: none. s3:// and gs:// need no entry; they use the credentials of the environment."""
+    timeout_s: Seconds = 300.0
+    """Seconds one file may take to arrive."""
+    attempts: Positive = 3
+    """How often a file is asked for while its server fails or cannot be reached."""
 
 
 class SourceConfig(Section):
@@ -86,6 +107,24 @@ class SourceConfig(Section):
     """Labels of the corpus to emotion words, for instance {"hap": "happiness"}; common words are known."""
 
 
+class PairsConfig(Section):
+    """Preference data that are there already, trained on instead of pairs from rollouts."""
+
+    path: Path | None = None
+    """A folder of our records or a file of AVERE, TRL, ms-swift or VeRL-Omni, as `avere-ray convert` reads them; None
+    builds pairs from rollouts."""
+    media: Path | None = None
+    """Folder that media paths in it are relative to; None: the file's own."""
+    modality: Literal["audio", "video", "audio_video"] | None = None
+    """What every prompt asks about; None lets the rows and the rules say it."""
+    unclear: Literal["audio", "video", "audio_video"] | None = None
+    """The same for those prompts alone that the rules are not sure of; None drops them."""
+    reject_kinds: tuple[Literal["hallucinated", "spurious"], ...] = ("hallucinated", "spurious")
+    """Kinds of the first, second, ... reject where the rows do not say it; the last one holds for the rest."""
+    ignore_system: bool = False
+    """Leave system messages out instead of dropping the row."""
+
+
 class DataConfig(Section):
     """The clips and what may be left out of them."""
 
@@ -94,12 +133,16 @@ class DataConfig(Section):
     clips from `world`."""
     source: SourceConfig = SourceConfig()
     """What kind of folder (or manifest file) data.clips is."""
+    pairs: PairsConfig = PairsConfig()
+    """Preference data to train on as they are; their media take the place of data.clips."""
     benchmark: Path | None = None
     """EmoReAlM-format JSON of the held-out questions; None uses the one drawn with the world."""
     queries: Path | None = None
     """Table of training queries (queries.parquet); None derives them from the clips' cues."""
     decode: DecodeConfig = DecodeConfig()
     """Sampling spec."""
+    remote: RemoteConfig = RemoteConfig()
+    """Media by s3://, gs:// or http(s):// address."""
     store: Path | None = None
     """Folder for decoded media, shared by all runs of a project: a clip that is there is not decoded again. None uses
     "store" in the parent folder of run_dir."""

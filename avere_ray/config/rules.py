@@ -1,10 +1,19 @@
 """Rules between settings, each spelled as the sentence that a person reads when it is broken."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from avere_ray.config.run import RunConfig
+
+_SET_BY_PLACEMENT = {
+    "engines": ("rollout", "engines"),
+    "tensor_parallel": ("rollout", "num_gpus"),
+    "train_workers": ("train", "workers"),
+}
+"""Settings of placement, each with the section and setting that it sets."""
 
 
 def check_rules(cfg: "RunConfig") -> None:
@@ -13,9 +22,41 @@ def check_rules(cfg: "RunConfig") -> None:
     Raises:
         ValueError: says which and what to do; the first that is found.
     """
-    for rule in (_batch_rules, _tuning_rules, _reference_rules, _engine_rules, _data_rules):
+    for rule in (_batch_rules, _tuning_rules, _reference_rules, _engine_rules, _data_rules, _judge_rules):
         for sentence in rule(cfg):
             raise ValueError(sentence)
+
+
+def set_by_placement(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with what `placement` says about engines and workers in the sections that read it.
+
+    Raises:
+        ValueError: a section says something else.
+    """
+    settings = dict(values)
+    for name, (section, field) in _SET_BY_PLACEMENT.items():
+        wanted = _plain(settings.get("placement")).get(name)
+        if wanted in (None, "null", "None"):
+            continue
+        given = _plain(settings.get(section))
+        if field in given and _number(given[field]) != _number(wanted):
+            raise ValueError(
+                f"placement.{name} is {wanted} but {section}.{field} is {given[field]}; give one of them, or the same"
+            )
+        settings[section] = {**given, field: wanted}
+    return settings
+
+
+def _number(value: Any) -> str:
+    """2, 2.0 and "2" as the same text; values are not validated yet."""
+    return str(value).removesuffix(".0")
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    """What is set in a section, whether it is read from a file or made in code."""
+    if isinstance(section, BaseModel):
+        return section.model_dump(exclude_unset=True)
+    return dict(section) if isinstance(section, Mapping) else {}
 
 
 def _batch_rules(cfg: "RunConfig") -> Iterator[str]:
@@ -71,13 +112,25 @@ def _reference_rules(cfg: "RunConfig") -> Iterator[str]:
 
 
 def _engine_rules(cfg: "RunConfig") -> Iterator[str]:
-    rollout = cfg.rollout
+    rollout, train = cfg.rollout, cfg.train
     if rollout.max_tokens >= rollout.max_model_len:
         yield (
             f"rollout.max_tokens ({rollout.max_tokens}) must be below rollout.max_model_len "
             f"({rollout.max_model_len}), which also has to hold the prompt"
         )
-    if cfg.train.use_gpu and cfg.model.dtype == "float32" and cfg.parity.max_abs_diff < 1e-3:
+    if rollout.num_gpus > 1 and rollout.num_gpus % 1:
+        yield (
+            f"rollout.num_gpus ({rollout.num_gpus:g}) is a tensor parallel size when above 1; set a whole number, or a "
+            "share below 1"
+        )
+    if rollout.num_gpus and cfg.model.dtype == "float32":
+        yield "vLLM takes no float32 adapters on GPU; with rollout.num_gpus above 0 set model.dtype to bfloat16"
+    if train.use_gpu and train.gpus_per_worker < 1 and train.workers > 1:
+        yield (
+            f"train.gpus_per_worker ({train.gpus_per_worker:g}) may be below 1 with one worker only, since NCCL takes "
+            f"no two on one GPU; train.workers is {train.workers}"
+        )
+    if train.use_gpu and cfg.model.dtype == "float32" and cfg.parity.max_abs_diff < 1e-3:
         yield (
             "on GPU float32 parity is not reached below 1e-3; set parity.max_abs_diff to 1.0e-3 or more (bfloat16: 0.5)"
         )
@@ -85,6 +138,8 @@ def _engine_rules(cfg: "RunConfig") -> Iterator[str]:
 
 def _data_rules(cfg: "RunConfig") -> Iterator[str]:
     data = cfg.data
+    if data.pairs.path is not None:
+        yield from _given_pairs_rules(cfg)
     if data.clips is None and data.source.kind != "clips":
         yield f"data.source.kind is {data.source.kind!r} but data.clips is not set; set it to the folder of the corpus"
     if data.source.columns and data.source.kind != "manifest":
@@ -94,3 +149,30 @@ def _data_rules(cfg: "RunConfig") -> Iterator[str]:
             "data.benchmark is set but data.clips is not: held-out questions about your own clips need the folder of "
             "these clips"
         )
+
+
+def _given_pairs_rules(cfg: "RunConfig") -> Iterator[str]:
+    both = [n for n in ("clips", "benchmark", "queries") if getattr(cfg.data, n) is not None]
+    if both:
+        yield (
+            f"data.pairs.path and data.{both[0]} are both set; given pairs are trained on as they are, with the media "
+            "they name. Remove one"
+        )
+    if cfg.rounds > 1:
+        yield (
+            f"data.pairs.path is set and rounds is {cfg.rounds}; given pairs are one round. Set rounds to 1, and "
+            "train.epochs for more passes"
+        )
+
+
+def _judge_rules(cfg: "RunConfig") -> Iterator[str]:
+    judge = cfg.judge
+    if judge.backend == "llm" and bool(judge.endpoint.url) == (judge.model_path is not None):
+        both = "both are set" if judge.endpoint.url else "neither is set"
+        yield (f"judge.backend llm needs one of judge.endpoint.url (a server) and judge.model_path (a folder); {both}")
+    if judge.backend == "omni" and judge.model_path is None:
+        yield "judge.backend omni needs judge.model_path, the folder of a model that watches and listens"
+    if judge.write_rejects and judge.backend != "llm":
+        yield f"judge.write_rejects needs judge.backend llm, which has a model to write with; it is {judge.backend}"
+    if judge.max_tokens >= judge.max_model_len:
+        yield f"judge.max_tokens ({judge.max_tokens}) must be below judge.max_model_len ({judge.max_model_len})"

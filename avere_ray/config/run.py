@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from avere_ray.config.data import DataConfig, WorldConfig
 from avere_ray.config.loss import LossConfig
-from avere_ray.config.rules import check_rules
+from avere_ray.config.rules import check_rules, set_by_placement
 from avere_ray.config.sampling import JudgeConfig, ModelConfig, ParityConfig, PreferenceConfig, RolloutConfig
 from avere_ray.config.section import Positive
 from avere_ray.config.surroundings import EvaluationConfig, PlacementConfig, RayConfig, TrackingConfig
@@ -77,6 +77,11 @@ class RunConfig(BaseSettings):
         """The YAML file and the command line only: a variable such as NAME or SEED in the shell changes nothing."""
         return (init_settings,)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _placement_sets_the_stages(cls, values: Any) -> Any:
+        return set_by_placement(values) if isinstance(values, dict) else values
+
     @field_validator("name")
     @classmethod
     def _name_is_a_word(cls, value: str) -> str:
@@ -88,6 +93,13 @@ class RunConfig(BaseSettings):
     def _rules_between_fields(self) -> Self:
         check_rules(self)
         return self
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that engines, scorer and learner workers reserve, all at the same time."""
+        rollout, train = self.rollout, self.train
+        workers = train.workers * train.gpus_per_worker if train.use_gpu else 0.0
+        return rollout.engines * rollout.num_gpus + rollout.scorer_gpus + workers
 
     def resolved(self) -> dict[str, Any]:
         """The whole tree as plain values, ready for YAML or JSON."""

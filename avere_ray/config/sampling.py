@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from avere_ray.config.endpoint import EndpointConfig
 from avere_ray.config.section import Positive, Seconds, Section, Share
 
 
@@ -17,6 +18,9 @@ class ModelConfig(Section):
     """Model family."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Weights and activations, in the engine and in the learner."""
+    attention: Literal["auto", "blocks", "flex", "dense"] = "auto"
+    """How the learner computes attention over prefix trees: "blocks" (CPU), "flex" (FlexAttention, for GPUs) or "dense"
+    (one mask over the whole row; the fallback where neither works). "auto": flex on a GPU, else blocks."""
 
 
 class RolloutConfig(Section):
@@ -37,7 +41,11 @@ class RolloutConfig(Section):
     num_cpus: Annotated[float, Field(ge=0)] = 1
     """CPUs reserved per engine."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
-    """GPUs reserved per engine; its tensor parallel size when above 1."""
+    """GPUs reserved per engine: its tensor parallel size when above 1; below 1 a share of one that others use too (set
+    rollout.gpu_memory_utilization lower then)."""
+    scorer_gpus: Annotated[float, Field(ge=0, le=1)] = 0
+    """GPUs reserved for the scorer, which holds the base for reference log-probs and the parity gate: 1, or a share of
+    one. 0: it works on CPU, which takes far too long with billions of parameters."""
     max_model_len: Positive = 1024
     """Longest prompt plus response, tokens."""
     kv_cache_mb: Positive = 512
@@ -53,10 +61,34 @@ class RolloutConfig(Section):
 class JudgeConfig(Section):
     """Who labels the responses."""
 
-    backend: Literal["rules"] = "rules"
-    """"rules": cue lexicon against the clip's annotated cues; deterministic."""
+    backend: Literal["rules", "llm", "omni"] = "rules"
+    """"rules": grammar against the clip's annotated cues, deterministic; "llm": a text model against the clip's cues,
+    captions or labels; "omni": a model that watches the clip answers yes/no questions about each cited cue."""
     batch_rollouts: Positive = 256
-    """Responses per call to the judge actor."""
+    """Responses per call to the judge."""
+    endpoint: EndpointConfig = EndpointConfig()
+    """llm: the server to ask; or leave its url empty and set model_path. On a cluster its key must be in the
+    environment of the judge's node."""
+    model_path: Path | None = None
+    """llm: folder of a text model for an engine of our own; omni: folder of the model that watches."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Weights and activations of that model."""
+    max_tokens: Positive = 768
+    """llm: longest reply, tokens."""
+    max_model_len: Positive = 8192
+    """Longest prompt plus reply of that model, tokens."""
+    votes: Positive = 5
+    """omni: answers sampled per question, half of them with the choices turned round."""
+    temperature: Annotated[float, Field(gt=0.0)] = 0.7
+    """omni: sampling temperature of the votes."""
+    num_cpus: Annotated[float, Field(ge=0)] = 0
+    """CPUs reserved for the judge."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs reserved for its model."""
+    deadline_s: Seconds = 600.0
+    """Seconds one call to the judge may take; for a slow model raise it or lower batch_rollouts."""
+    write_rejects: bool = False
+    """llm: the model also writes the rejects that no rollout shows, where rules cannot (clips without cues)."""
 
 
 class PreferenceConfig(Section):
@@ -66,6 +98,19 @@ class PreferenceConfig(Section):
     """Chosen response: a faithful rollout, else the reference answer; or always the reference answer."""
     written_rejects: bool = True
     """Where no rollout shows a kind of failure, write one by a minimal edit of the chosen response."""
+    both_kinds_only: bool = False
+    """Drop pairs that have only one kind of reject."""
+    min_margin: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0
+    """Drop pairs whose margin is below: how much surer the judge is that the chosen response is faithful than the
+    closest reject, -1 to 1. Ties have margin 0."""
+    hard_only: bool = False
+    """Keep queries only whose rollouts are partly faithful and partly not."""
+    max_length_ratio: Annotated[float, Field(gt=1.0)] | None = 3.0
+    """Sampled rejects may be so many times longer or shorter than the chosen response at most (words; a difference of
+    four is always allowed), and those within 2 are preferred. None sets no limit."""
+    near_duplicate: Share | None = 1.0
+    """Texts count as one when they differ in inflection and filling words alone; below 1 also when so large a share of
+    their words is equal and they name the same cues. None: only when case, spacing or punctuation differ."""
     swap: Literal["other_emotion", "random_clip", "noise", "blank", "crop", "diffusion"] = "other_emotion"
     """What replaces the modality asked about: another clip's ("other_emotion", "random_clip"), or the clip's own made
     useless ("noise"; "blank": silence or black frames; "crop": mDPO's; "diffusion": noised by swap_level)."""

@@ -14,7 +14,9 @@ class TrainConfig(Section):
     workers: Positive = 2
     """Data-parallel workers."""
     use_gpu: bool = False
-    """One GPU per worker."""
+    """Workers train on GPUs."""
+    gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """GPUs reserved per worker with train.use_gpu: 1, or a share of one that the engine uses too."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
     """CPUs reserved per worker."""
     zero_stage: Annotated[Literal[0, 1, 2, 3], FromText] = 2

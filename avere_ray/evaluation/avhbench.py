@@ -93,6 +93,8 @@ def _item(row: Any, where: str, seen: Counter[str]) -> Item | None:
         gold=label,
         clip_id=video.removesuffix("_swap"),
         task=TASKS[task],
+        media=video,
+        question=str(row.get("text") or row.get("question") or ""),
     )
 
 

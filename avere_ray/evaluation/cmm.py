@@ -49,6 +49,7 @@ def read(path: Path, options: ReadOptions) -> Annotations:
                 clip_id=clip,
                 task=_name(row["sub_category"]),
                 subtype=_name(row.get("granularity") or ""),
+                question=str(row.get("question") or ""),
             )
         )
     return Annotations(items=unique(items, path))

@@ -21,9 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avere_ray.errors import InputError
-from avere_ray.evaluation.benchmark import Answers, Benchmark
-from avere_ray.evaluation.choices import flat_metrics, score_choices, score_choices_released
+from avere_ray.evaluation.benchmark import Answers, Benchmark, Option
+from avere_ray.evaluation.choices import choice_outcomes, flat_metrics, score_choices, score_choices_released
+from avere_ray.evaluation.few_shot import cue_examples
 from avere_ray.evaluation.scorer import Annotations, Item, ReadOptions, Scorer, Scores, unique
+from avere_ray.evaluation.tables import Outcome
 from avere_ray.prompts import TASKS
 from avere_ray.records import Clip, Drop, Modality, Query
 from avere_ray.responses import is_yes_no, split_choice
@@ -33,7 +35,11 @@ _REQUIRED = ("id", "video", "task", "question", "choices", "answer")
 _MODALITIES: dict[str, Modality] = {"audio": "audio", "video": "video", "agreement": "audio_video"}
 
 
-def load(path: Path, clips: Sequence[Clip]) -> tuple[list[Query], list[Drop]]:
+def load(
+    path: Path,
+    clips: Sequence[Clip],
+    options: ReadOptions = ReadOptions(),  # noqa: B008
+) -> tuple[list[Query], list[Drop]]:
     """Questions of an EmoReAlM file in file order, each with the id of its clip.
 
     A clip is found by its `video` path: the clip whose uri is that path or ends with it. A question whose clip is not
@@ -87,7 +93,26 @@ def read(path: Path, options: ReadOptions) -> Annotations:
     return Annotations(items=unique([_item(item, f"{path}, item {i}") for i, item in enumerate(_read(path))], path))
 
 
-EMOREALM = Benchmark(name="emorealm", load=load, score=score, details=details)
+def outcomes(queries: Sequence[Query], answers: Answers) -> list[Outcome]:
+    """What each answer says."""
+    return choice_outcomes(_items(queries), answers)
+
+
+def options(query: Query) -> dict[str, Option]:
+    """The choices by letter; what is scored is the letter in brackets, so that long choices are not at a loss."""
+    letters = dict(split_choice(choice) for choice in query.choices)
+    return {name: Option(scored=f"({name})", said=f"({name}) {text}") for name, text in letters.items()}
+
+
+EMOREALM = Benchmark(
+    name="emorealm",
+    load=load,
+    score=score,
+    details=details,
+    outcomes=outcomes,
+    options=options,
+    examples=cue_examples,
+)
 EMOREALM_SCORER = Scorer(
     name="emorealm",
     read=read,

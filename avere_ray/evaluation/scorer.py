@@ -33,6 +33,10 @@ class Item:
     """Part of the task; empty when not labelled."""
     choices: tuple[str, ...] = ()
     """Answer choices as shown; empty for open questions."""
+    media: str = ""
+    """Name of the media file, where it is not the clip's."""
+    question: str = ""
+    """The words asked, where every sample has its own and the file holds them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

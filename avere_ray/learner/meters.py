@@ -78,6 +78,6 @@ def peak_bytes() -> int:
     """Most memory this process has had: of the GPU's allocator, else of the process."""
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

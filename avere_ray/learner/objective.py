@@ -1,23 +1,27 @@
 """Pairs to losses: trees, log-probs of policy and reference, and the objective of the config.
 
 Branches whose log-probs the objective does not differentiate (the swapped inputs of MoD-DPO, the policy's own text
-prior) run apart, without gradient.
+prior) run apart, without gradient. Which forward passes a micro-batch takes depends on the settings alone, never on its
+pairs: under ZeRO-3 a worker that left one out would be waited for.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from avere_ray.backbones.qwen2_5_omni import PackedRow, Policy, Sample
+from avere_ray.backbones.types import PackedRow, Policy, Sample
 from avere_ray.branches import ByBranch, Wanted, pair_samples
-from avere_ray.config import LossConfig
 from avere_ray.losses import PairBatch, PairLogps, gain_sums, make_objective, make_text_prior
 from avere_ray.media_cache import MediaCache
 from avere_ray.pair_batch import loss_inputs
 from avere_ray.records import PreferencePair
 from avere_ray.reference import ReferenceSource
+
+if TYPE_CHECKING:  # the settings are only read, so that a machine without pydantic can take a step
+    from avere_ray.config import LossConfig
 
 Forward = Callable[..., torch.Tensor]
 """A row of trees and media to log-probs, as `Policy.forward`; with gradient, through the training engine."""
@@ -46,7 +50,7 @@ class Scored:
 class PairObjective:
     """The loss of a run over pairs, with what it needs besides the policy's forward pass."""
 
-    def __init__(self, cfg: LossConfig, policy: Policy, media: MediaCache, reference: ReferenceSource) -> None:
+    def __init__(self, cfg: "LossConfig", policy: Policy, media: MediaCache, reference: ReferenceSource) -> None:
         self.cfg, self.policy, self.media, self.reference = cfg, policy, media, reference
         self.loss, self.text_prior = make_objective(cfg), make_text_prior(cfg)
         needs = self.loss.needs
@@ -57,9 +61,14 @@ class PairObjective:
         self.quiet = Wanted(**(nothing if needs.swap_gradient else swaps), text_prior=own_text)
 
     def rows(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[Sample]]:
-        """The branches that are differentiated; the media of all branches are encoded."""
+        """The branches that are differentiated; the media of all branches that the loss reads are encoded."""
         needs = self.loss.needs
-        self.media.ensure(self.policy, pairs, irrelevant=needs.irrelevant or needs.irrelevant_rejects)
+        self.media.ensure(
+            self.policy,
+            pairs,
+            relevant=needs.relevant or needs.relevant_rejects,
+            irrelevant=needs.irrelevant or needs.irrelevant_rejects,
+        )
         return [pair_samples(self.media, pair, self.graded) for pair in pairs]
 
     def score(self, forward: Forward, pairs: Sequence[PreferencePair], rows: Sequence[ByBranch[Sample]]) -> Scored:
@@ -72,7 +81,7 @@ class PairObjective:
         """
         packed = self.policy.pack([row.flat() for row in rows])
         scores, kls = self._graded(forward, packed, rows)
-        quiet = self._quiet(pairs)
+        quiet = self._quiet(forward, pairs)
         if self._apart:
             scores = [dataclasses.replace(q, clean=s.clean) for s, q in zip(scores, quiet, strict=True)]
         reference = self.reference.figures(pairs)
@@ -104,14 +113,21 @@ class PairObjective:
         return [row.like(logps) for row in rows], [row.like(kls) for row in rows]
 
     @torch.no_grad()
-    def _quiet(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[torch.Tensor]]:
-        """Log-probs of the branches that are not differentiated; empty places where there are none."""
+    def _quiet(self, forward: Forward, pairs: Sequence[PreferencePair]) -> list[ByBranch[torch.Tensor]]:
+        """Log-probs of the branches that are not differentiated; empty places where there are none.
+
+        Where no pair has such a branch, a few words run in their place, since the other workers run theirs.
+        """
         if not (self._apart or self.quiet.text_prior):
             return [ByBranch(clean=()) for _ in pairs]
         samples = [dataclasses.replace(pair_samples(self.media, p, self.quiet), clean=()) for p in pairs]
-        trees = [flat for s in samples if (flat := s.flat())]
-        values = iter(self.policy(trees, self.media.embeds) if trees else ())
+        trees = [flat for s in samples if (flat := s.flat())] or [[self._words(pairs[0])]]
+        values = iter(forward(self.policy.pack(trees), self.media.embeds))
         return [s.like(values) for s in samples]
+
+    def _words(self, pair: PreferencePair) -> Sample:
+        """A pair's prompt without media and an end at once."""
+        return self.policy.processor.sample(pair.prompt, [self.policy.processor.end_id])
 
     def _text(self, reference: ByBranch[float], quiet: ByBranch[torch.Tensor]) -> ByBranch[float]:
         """The reference's figures with the text prior from where the config says."""
@@ -151,13 +167,13 @@ class PairObjective:
             tokens=tokens,
         )
 
-    @staticmethod
-    def _filled(reference: PairLogps, policy: PairLogps) -> PairLogps:
+    def _filled(self, reference: PairLogps, policy: PairLogps) -> PairLogps:
         """The reference as a policy: where it has no figures of an input, the policy's stand in."""
+        needs = self.loss.needs
         return dataclasses.replace(
             reference,
-            relevant_PY=_known(reference.relevant_PY, policy.relevant_PY),
-            irrelevant_PY=_known(reference.irrelevant_PY, policy.irrelevant_PY),
+            relevant_PY=_known(reference.relevant_PY if needs.reference_relevant else None, policy.relevant_PY),
+            irrelevant_PY=_known(reference.irrelevant_PY if needs.reference_irrelevant else None, policy.irrelevant_PY),
         )
 
     def gains(self, pairs: Sequence[PreferencePair], scored: Scored, weights_P: torch.Tensor) -> torch.Tensor | None:
@@ -172,6 +188,17 @@ class PairObjective:
         known = [g for g in gains if g is not None]
         if known:
             self.text_prior.update(torch.stack(known).sum(0))
+
+
+def reference_branches(cfg: "LossConfig") -> Wanted:
+    """Which branches a loss reads of the reference, so that the others need not be scored."""
+    needs = make_objective(cfg).needs
+    of_reference = needs.text_prior and cfg.text_prior_source == "reference"
+    return Wanted(
+        relevant=needs.reference_relevant,
+        irrelevant=needs.reference_irrelevant,
+        text_prior=of_reference or make_text_prior(cfg).measures,
+    )
 
 
 def _known(reference_PY: torch.Tensor | None, policy_PY: torch.Tensor | None) -> torch.Tensor | None:

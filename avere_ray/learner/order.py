@@ -1,9 +1,10 @@
 """Who trains on which pair when: a function of seed, epoch, lengths and number of workers, and of nothing else.
 
 The pairs of all epochs form one line, each epoch in an order of its own. Every `pairs_per_step` of them are a step; a
-step is dealt to the workers in equal parts, and each part is cut into micro-batches, by pairs or by tokens. All workers
-do the same number of forward passes in a step: who has fewer does the missing ones with weight 0. So collectives stay
-in step, and the last, incomplete step loses no pair.
+step is dealt to the workers in equal parts, and each part is cut into micro-batches, by pairs or by tokens. With a
+token budget a part is put in order of length first, longest in front: pairs of like length share a row, and at the same
+time all workers have their long ones. All workers do the same number of forward passes in a step: who has fewer does
+the missing ones with weight 0. So collectives stay in step, and the last, incomplete step loses no pair.
 """
 
 import json
@@ -12,9 +13,10 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from avere_ray.config import RunConfig
+if TYPE_CHECKING:
+    from avere_ray.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +56,7 @@ def rate_factor(step: int, total: int, warmup_ratio: float) -> float:
 
 
 def plan_steps(
-    num_pairs: int, cfg: RunConfig, *, world: int, sizes: Sequence[int] | None = None
+    num_pairs: int, cfg: "RunConfig", *, world: int, sizes: Sequence[int] | None = None
 ) -> Iterator[tuple[StepShare, ...]]:
     """Every step of a round, each as the shares of all workers by rank.
 
@@ -73,26 +75,37 @@ def plan_steps(
         weights = [1.0 / len(picked)] * len(picked) + [0.0] * (train.pairs_per_step - len(picked))
         cursor = start + len(picked)
         picked = (picked + order[:1] * train.pairs_per_step)[: train.pairs_per_step]
-        parts = [slice(rank * per_worker, (rank + 1) * per_worker) for rank in range(world)]
-        cuts = [_micro_batches(picked[p], train.micro_pairs, train.tokens_per_micro, sizes) for p in parts]
+        lengths = sizes if train.tokens_per_micro is not None else None
+        bounds = [slice(rank * per_worker, (rank + 1) * per_worker) for rank in range(world)]
+        parts = [_by_length(picked[b], weights[b], lengths) for b in bounds]
+        cuts = [_micro_batches(mine, train.micro_pairs, train.tokens_per_micro, sizes) for mine, _ in parts]
         passes = max(len(cut) for cut in cuts)
         yield tuple(
-            _share(step, rank, start / num_pairs, cursor, picked[parts[rank]], weights[parts[rank]], cut, passes)
-            for rank, cut in enumerate(cuts)
+            _share(step, rank, start / num_pairs, cursor, *parts[rank], cut, passes) for rank, cut in enumerate(cuts)
         )
 
 
 def step_shares(
-    num_pairs: int, cfg: RunConfig, *, rank: int, world: int, sizes: Sequence[int] | None = None
+    num_pairs: int, cfg: "RunConfig", *, rank: int, world: int, sizes: Sequence[int] | None = None
 ) -> Iterator[StepShare]:
     """One worker's share of every step of a round."""
     for shares in plan_steps(num_pairs, cfg, world=world, sizes=sizes):
         yield shares[rank]
 
 
-def most_passes(num_pairs: int, cfg: RunConfig, *, world: int, sizes: Sequence[int] | None = None) -> int:
+def most_passes(num_pairs: int, cfg: "RunConfig", *, world: int, sizes: Sequence[int] | None = None) -> int:
     """Largest number of micro-batches in a step of a round."""
     return max(len(shares[0].micro) for shares in plan_steps(num_pairs, cfg, world=world, sizes=sizes))
+
+
+def _by_length(
+    picked: Sequence[int], weights: Sequence[float], sizes: Sequence[int] | None
+) -> tuple[list[int], list[float]]:
+    """A worker's part of a step, longest pair first; as it is without sizes."""
+    places = list(range(len(picked)))
+    if sizes is not None:
+        places.sort(key=lambda i: -sizes[picked[i]])
+    return [picked[i] for i in places], [weights[i] for i in places]
 
 
 def _micro_batches(picked: Sequence[int], pairs: int, tokens: int | None, sizes: Sequence[int] | None) -> list[int]:

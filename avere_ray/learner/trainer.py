@@ -10,23 +10,24 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avere_ray import errors
-from avere_ray.config import RunConfig
 from avere_ray.errors import AvereError, ModelError, TrainingError
 from avere_ray.learner import checkpoints
 from avere_ray.learner.job import ADAPTER_MANIFEST, TrainJob
-from avere_ray.placement import label_selector
 from avere_ray.records import AdapterManifest
 from avere_ray.stages import write_json
+
+if TYPE_CHECKING:
+    from avere_ray.config import RunConfig
 
 SHARDS = "shares"
 _START_TIMEOUT = ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
 """Ray Train gives workers a minute to start, which an autoscaled node or a busy machine does not keep."""
 
 
-def run_training(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
+def run_training(cfg: "RunConfig", job: TrainJob) -> AdapterManifest:
     """Trains one round with Ray Train, from its latest checkpoint if it has one; returns the adapter's manifest.
 
     Raises:
@@ -54,17 +55,20 @@ def run_training(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
     return AdapterManifest(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def _trainer(cfg: RunConfig, job: TrainJob) -> Any:
+def _trainer(cfg: "RunConfig", job: TrainJob) -> Any:
     from ray.train import DataConfig, FailureConfig, ScalingConfig
     from ray.train import RunConfig as TrainRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from avere_ray.data import in_order
     from avere_ray.learner.stream import build_stream
+    from avere_ray.placement import label_selector
 
     train = cfg.train
+    stream = in_order()
+    stream.label_selector = label_selector(cfg.placement.learner) or None
     settings = {"config": cfg.model_dump(mode="json"), "job": job.to_plain()}
-    resources = {"CPU": train.cpus_per_worker, **({"GPU": 1.0} if train.use_gpu else {})}
+    resources = {"CPU": train.cpus_per_worker, **({"GPU": train.gpus_per_worker} if train.use_gpu else {})}
     return TorchTrainer(
         train_loop,
         train_loop_config=settings,
@@ -76,7 +80,7 @@ def _trainer(cfg: RunConfig, job: TrainJob) -> Any:
             label_selector=label_selector(cfg.placement.learner) or None,
         ),
         datasets={SHARDS: functools.partial(build_stream, settings["config"], settings["job"])},
-        dataset_config=DataConfig(execution_options=in_order(), enable_shard_locality=False),
+        dataset_config=DataConfig(execution_options=stream, enable_shard_locality=False),
         run_config=TrainRunConfig(
             name=f"round-{job.round}-{time.time_ns()}",
             storage_path=str(job.scratch.resolve()),
@@ -89,6 +93,7 @@ def train_loop(settings: dict[str, Any]) -> None:
     """What every Ray Train worker runs."""
     import ray.train
 
+    from avere_ray.config import RunConfig
     from avere_ray.learner.stream import ShardReader
     from avere_ray.learner.worker import Learner, set_threads
 

@@ -32,7 +32,7 @@ class Learner:
     """One data-parallel worker of the learner."""
 
     def __init__(self, cfg: RunConfig, job: TrainJob, *, rank: int, world: int) -> None:
-        from avere_ray.backbones.tuning import set_towers_apart
+        from avere_ray.backbones import backbone
         from avere_ray.embed_folder import EmbedFolder
         from avere_ray.learner.objective import PairObjective
         from avere_ray.media_cache import MediaCache
@@ -46,7 +46,8 @@ class Learner:
         self.num_pairs = len(pairs)
         self.attempt = checkpoints.attempt(job.checkpoints)
         self.policy, self.module = open_policy(cfg, job)
-        set_towers_apart(self.policy)
+        self.family = backbone(cfg.model.backbone)
+        self.family.set_towers_apart(self.policy)
         self._store = DecodedStore(job.decoded)
         self._sent: dict[str, DecodedClip] = {}
         quota = int(cfg.cache.features_gb * 2**30)
@@ -83,15 +84,13 @@ class Learner:
 
     def _begin(self) -> tuple[Any, Any, int]:
         """Engine and optimizer as the latest checkpoint left them, and the next step."""
-        from avere_ray.backbones.tuning import place_towers
-
         cfg, job = self.cfg, self.job
         self.module.train()
         self.policy.checkpoint_activations(cfg.train.gradient_checkpointing)
         trained = [p for p in self.module.parameters() if p.requires_grad]
         self.watch = guard.Watch(trained)
         engine, optimizer = zero.start_engine(self.module, cfg, self.passes)
-        place_towers(self.policy, engine.device)
+        self.family.place_towers(self.policy, engine.device)
         found = checkpoints.latest(job.checkpoints)
         self.fresh = job.start is None and found is None
         if found is not None:
@@ -109,15 +108,16 @@ class Learner:
 
     def _reference(self, pairs: Sequence[PreferencePair]) -> Any:
         """Where reference figures come from; see `train.reference_source`."""
+        from avere_ray.learner.objective import reference_branches
         from avere_ray.logp_cache import LogpCache
-        from avere_ray.reference import STORED, AdapterOff, Cached, Precomputed
+        from avere_ray.reference import AdapterOff, Cached, Precomputed
 
         cfg, job = self.cfg, self.job
         if cfg.train.reference_source == "precomputed":
             return Precomputed(pairs, read_records(job.reference, ReferenceLogps))
-        source = AdapterOff(self.policy, self.cache, STORED)
         if cfg.train.reference_source == "adapter_off":
-            return source
+            return AdapterOff(self.policy, self.cache, reference_branches(cfg.loss))
+        source = AdapterOff(self.policy, self.cache)
         return Cached(source, LogpCache(job.logps), weights=job.base_digest, dtype=cfg.model.dtype)
 
     def _check_attempt(self) -> None:
@@ -248,24 +248,20 @@ class Learner:
         guard.agree({})
 
     def _save_adapter(self, folder: Any) -> None:
-        from avere_ray.backbones.qwen2_5_omni import save_adapter
-
         trained = [p for p in self.module.parameters() if p.requires_grad]
         with zero.gathered(trained, zero_stage=self.cfg.train.zero_stage):
             if self.rank == 0:
-                save_adapter(self.policy, folder)
+                self.family.save_adapter(self.policy, folder)
 
     def _save_model(self, folder: Any) -> None:
         """The whole model after full fine-tuning, gathered one weight at a time."""
-        from avere_ray.backbones.tuning import save_model, trained_names
-
         whole = {}
-        for name, parameter in trained_names(self.policy, self.module).items():
+        for name, parameter in self.family.trained_names(self.policy, self.module).items():
             with zero.gathered([parameter], zero_stage=self.cfg.train.zero_stage):
                 if self.rank == 0:
                     whole[name] = parameter.detach().cpu().clone()
         if self.rank == 0:
-            save_model(whole, self.cfg.model.path, folder)
+            self.family.save_model(whole, self.cfg.model.path, folder)
 
     def _save(self) -> AdapterManifest | None:
         """Writes what was trained, and its manifest last."""
@@ -296,16 +292,14 @@ class Learner:
 
 def open_policy(cfg: RunConfig, job: TrainJob) -> tuple[Any, Any]:
     """The policy as the round begins with it, and the module that is trained."""
-    from avere_ray.backbones import load_policy
-    from avere_ray.backbones.qwen2_5_omni import add_lora, load_adapter
-    from avere_ray.backbones.tuning import unfreeze_language_model
+    from avere_ray.backbones import backbone, load_policy
 
-    base = load_policy(cfg.model)
+    family, base = backbone(cfg.model.backbone), load_policy(cfg.model)
     if cfg.train.tuning == "full":
-        return base, unfreeze_language_model(base, projectors=cfg.train.projectors)
-    policy = add_lora(base, rank=cfg.train.lora_rank, alpha=cfg.train.lora_alpha, seed=cfg.seed)
+        return base, family.unfreeze_language_model(base, projectors=cfg.train.projectors)
+    policy = family.add_lora(base, rank=cfg.train.lora_rank, alpha=cfg.train.lora_alpha, seed=cfg.seed)
     if job.start is not None:
-        load_adapter(policy, job.start)
+        family.load_adapter(policy, job.start)
     return policy, policy
 
 

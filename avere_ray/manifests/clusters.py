@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from avere_ray.manifests.documents import Body, Document, Problem, dig, entries, mapping
+from avere_ray.manifests.pods import DNS_1123
 from avere_ray.manifests.rules import RAY_KINDS, Cluster, Site, clusters_of, rule
 
 NAME_LIMITS = {"RayCluster": 53, "RayJob": 47, "RayService": 47, "RayCronJob": 36}
@@ -188,6 +189,14 @@ def check_feature_gates(document: Document, site: Site) -> Iterator[Problem]:
         if dig(cluster.spec, "gcsFaultToleranceOptions", "backend") == "rocksdb":
             gate = "GCSFaultToleranceEmbeddedStorage; use backend redis"
             yield Problem(f"{cluster.path}.gcsFaultToleranceOptions.backend", f"needs the feature gate {gate}")
+
+
+@rule("group-names", "with the operator's own network policy, groups have names that are DNS labels", kinds=RAY_KINDS)
+def check_group_names(document: Document, site: Site) -> Iterator[Problem]:
+    for cluster in clusters_of(document):
+        for path, name, _ in cluster.groups:
+            if "networkPolicy" in cluster.spec and not DNS_1123.fullmatch(name):
+                yield Problem(f"{path}.groupName", f"{name!r}: at most 63 lower-case letters, digits and '-'")
 
 
 @rule("autoscaler", "the autoscaler is set up in one place, and its pods are never restarted", kinds=RAY_KINDS)

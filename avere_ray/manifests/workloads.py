@@ -21,7 +21,7 @@ from avere_ray.manifests.clusters import start_params
 from avere_ray.manifests.documents import Body, Document, Problem, dig, entries, mapping, parse_yaml
 from avere_ray.manifests.pods import Pod, pods_of, quantity, resources
 from avere_ray.manifests.rules import RAY_KINDS, Cluster, Site, clusters_of, jobs_of, rule
-from avere_ray.placement import ROLE_LABEL, Bundle, NodeGroup, demands, misfits
+from avere_ray.placement import ROLE_LABEL, Bundle, NodeGroup, unmet
 
 IMAGE = "avere-ray"
 """Repository of this project's image, without a registry; tags are `<version>-cpu` and `<version>-gpu`."""
@@ -121,7 +121,7 @@ def check_fits(document: Document, site: Site) -> Iterator[Problem]:
             continue  # the rule "entrypoint" says so
         for cluster in clusters_of(document):
             groups = worker_groups(cluster)
-            for message in misfits(demands(cfg, entrypoint.verb), groups):
+            for message in unmet(cfg, entrypoint.verb, groups):
                 yield Problem(f"{path}.rayClusterSpec.workerGroupSpecs", message)
 
 

@@ -11,17 +11,19 @@ Whatever is wrong with a file ends as a ClipDecodeError. Hostile files can also 
 `avere_ray.data` therefore decodes in a child process.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
+from av.container import InputContainer
 
 from avere_ray.config import DecodeConfig
 from avere_ray.errors import ClipDecodeError
 from avere_ray.media.audio import SAMPLE_RATE, waveform
 from avere_ray.media.limits import Guard, check_file, out_of_memory, out_of_time, refusal
-from avere_ray.media.reading import FORMATS, LEAD_S, Misplaced, Reading, open_media, words
+from avere_ray.media.reading import FORMATS, LEAD_S, Misplaced, Reading, Sound, open_media, words
 from avere_ray.media.video import sample_frames
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import digest, file_digest
@@ -29,6 +31,7 @@ from avere_ray.stages import digest, file_digest
 __all__ = [
     "DECODER_VERSION",
     "SAMPLE_RATE",
+    "content_of",
     "decode_clip",
     "decode_unless_known",
     "decode_with_digest",
@@ -50,7 +53,7 @@ def spec_digest(spec: DecodeConfig) -> str:
     return digest("decode", DECODER_VERSION, SAMPLE_RATE, frames, spec.height, spec.width, *sampling)
 
 
-def decode_clip(clip: Clip, path: Path, spec: DecodeConfig) -> DecodedClip:
+def decode_clip(clip: Clip, path: Path, spec: DecodeConfig, audio: Path | None = None) -> DecodedClip:
     """Frames and waveform of one clip.
 
     Frames: those with the timestamps nearest to `sampling.wanted_times`, rotated as the file says and resized to uint8
@@ -58,16 +61,22 @@ def decode_clip(clip: Clip, path: Path, spec: DecodeConfig) -> DecodedClip:
     with silence to the span of the video. With `clip.start_s` and `clip.end_s`: the part [start, end) of the file, cut
     where the video ends; its frames are those that begin within it, or the one on display where none does.
 
+    Args:
+        audio: separate audio file, whose first sample belongs to the video's first frame; None: the sound is in `path`.
+
     Raises:
         ClipDecodeError: see `avere_ray.media.limits` for the reasons.
     """
     check_file(path, spec)
-    guard = Guard(path, spec)
+    guard, heard = Guard(path, spec), None
+    if audio is not None:
+        check_file(audio, spec)
+        heard = Guard(audio, spec)
     try:
         try:
-            return _decode(clip, guard, jump=clip.start_s > 2 * LEAD_S)
+            return _decode(clip, guard, heard, jump=clip.start_s > 2 * LEAD_S)
         except Misplaced:
-            return _decode(clip, guard, jump=False)
+            return _decode(clip, guard, heard, jump=False)
     except ClipDecodeError:
         raise
     except (av.error.TimeoutError, av.error.ExitError) as error:
@@ -82,25 +91,36 @@ def decode_clip(clip: Clip, path: Path, spec: DecodeConfig) -> DecodedClip:
         raise refusal("corrupt", path, f"FFmpeg cannot read it ({words(error)})", remedy) from error
 
 
-def decode_with_digest(clip: Clip, path: Path, spec: DecodeConfig) -> tuple[DecodedClip, str]:
-    """`decode_clip`, and the SHA-256 (hex) of the file."""
-    decoded = decode_clip(clip, path, spec)
-    return decoded, file_digest(path)
+def decode_with_digest(
+    clip: Clip, path: Path, spec: DecodeConfig, audio: Path | None = None
+) -> tuple[DecodedClip, str]:
+    """`decode_clip`, and its content: the SHA-256 (hex) of the file, and with a separate audio file "+" and its."""
+    decoded = decode_clip(clip, path, spec, audio)
+    return decoded, content_of(path, audio)
 
 
 def decode_unless_known(
-    clip: Clip, path: Path, spec: DecodeConfig, known: frozenset[str]
+    clip: Clip, path: Path, spec: DecodeConfig, known: frozenset[str], audio: Path | None = None
 ) -> tuple[DecodedClip | None, str]:
-    """`decode_with_digest`, but nothing is decoded when the digest of the file is among `known`."""
-    check_file(path, spec)
-    if known and (sha256 := file_digest(path)) in known:
-        return None, sha256
-    return decode_with_digest(clip, path, spec)
+    """`decode_with_digest`, but nothing is decoded when the content is among `known`."""
+    for file in (path, audio):
+        if file is not None:
+            check_file(file, spec)
+    if known and (content := content_of(path, audio)) in known:
+        return None, content
+    return decode_with_digest(clip, path, spec, audio)
 
 
-def _decode(clip: Clip, guard: Guard, *, jump: bool) -> DecodedClip:
-    with open_media(guard) as container:
-        reading = Reading(clip, guard, container, jump=jump)
+def content_of(path: Path, audio: Path | None = None) -> str:
+    """What the files of a clip hold: SHA-256 (hex), joined by "+" where the sound has a file of its own."""
+    return "+".join(file_digest(file) for file in (path, audio) if file is not None)
+
+
+def _decode(clip: Clip, guard: Guard, heard: Guard | None, *, jump: bool) -> DecodedClip:
+    with contextlib.ExitStack() as opened:
+        container = opened.enter_context(open_media(guard))
+        sound = None if heard is None else Sound(opened.enter_context(_open_sound(heard)), heard)
+        reading = Reading(clip, guard, container, jump=jump, sound=sound)
         times, frames = sample_frames(reading)
         return DecodedClip(
             clip_id=clip.clip_id,
@@ -110,3 +130,13 @@ def _decode(clip: Clip, guard: Guard, *, jump: bool) -> DecodedClip:
             waveform=waveform(reading),
             duration_s=reading.span.duration,
         )
+
+
+def _open_sound(heard: Guard) -> InputContainer:
+    try:
+        return open_media(heard)
+    except (av.error.TimeoutError, av.error.ExitError) as error:
+        raise out_of_time(heard.path, heard.spec) from error
+    except _DECODE_ERRORS as error:
+        what = f"FFmpeg cannot open this audio file ({words(error)})"
+        raise heard.refuse("corrupt", what, "Convert it to wav, flac or m4a") from error

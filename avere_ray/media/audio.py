@@ -27,7 +27,7 @@ def waveform(reading: Reading) -> np.ndarray:
     Raises:
         ClipDecodeError: there is no audio within the clip, most of it cannot be decoded, or there is no time left.
     """
-    span, guard = reading.span, reading.guard
+    span, guard = reading.span, reading.sound_guard
     samples = np.zeros(round(span.duration * SAMPLE_RATE), dtype=np.float32)
     decoded, heard = 0, 0
     for at, run in _resampled_runs(_decoded(reading), span.start):
@@ -49,13 +49,17 @@ def waveform(reading: Reading) -> np.ndarray:
 
 def _decoded(reading: Reading) -> Iterator[tuple[float | None, AudioFrame]]:
     """Times (s, None where the file tells none) and frames, without what is damaged."""
+    shift = reading.sound_shift()
     for packet in [*reading.heard, None]:
         reading.guard.clock()
         try:
             frames = reading.audio.codec_context.decode(packet)
         except av.FFmpegError:  # the gap it leaves is judged by `waveform`
             continue
-        yield from ((seconds(f, reading.audio_tick), f) for f in frames if not f.is_corrupt)
+        for frame in frames:
+            if not frame.is_corrupt:
+                at = seconds(frame, reading.audio_tick)
+                yield (None if at is None else at + shift), frame
 
 
 def _resampled_runs(

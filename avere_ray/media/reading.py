@@ -1,7 +1,8 @@
 """Opens and demuxes a file once: the packets of its first video and first audio stream, and the span of the clip.
 
 The video packets' timestamps say how long the clip is. Their data is kept while it is little; a large file is read a
-second time for its pictures, so that memory stays bounded.
+second time for its pictures, so that memory stays bounded. The sound may be a file of its own; its first sample then
+belongs to the video's first frame.
 """
 
 import collections
@@ -116,8 +117,11 @@ class Span:
 class Reading:
     """One clip of an opened file, demuxed: `video` and `audio` streams, `packets`, `heard` (audio packets), `span`."""
 
-    def __init__(self, clip: Clip, guard: Guard, container: InputContainer, *, jump: bool) -> None:
-        """`jump`: go to a keyframe before the clip instead of reading the file from its start.
+    def __init__(
+        self, clip: Clip, guard: Guard, container: InputContainer, *, jump: bool, sound: "Sound | None" = None
+    ) -> None:
+        """`jump`: go to a keyframe before the clip instead of reading the file from its start. `sound`: the separate
+        audio file, opened; None: the sound is in the file itself.
 
         Raises:
             ClipDecodeError: a limit is passed, a stream is missing, or the file is cut off.
@@ -126,12 +130,20 @@ class Reading:
         self.clip = clip
         self.guard = guard
         self.container = container
+        self.sound = sound
+        self.sound_guard = guard if sound is None else sound.guard
         self.whole = clip.start_s == 0.0 and clip.end_s is None
         self.video, self.audio = self._streams()
         self.video_tick, self.audio_tick = Tick.of(self.video), Tick.of(self.audio)
         self.jumped = jump and self._jump(container)
         self.packets, self.heard = self._demux()
         self.span = self._span()
+
+    def sound_shift(self) -> float:
+        """Seconds from the audio's time to that of the video; 0 where both are in one file."""
+        if self.sound is None:
+            return 0.0
+        return self.span.start - self.clip.start_s - (_start(self.audio) or 0.0)
 
     def video_packets(self) -> Iterator[Packet]:
         """The video packets, from memory or from a second reading of the file."""
@@ -150,13 +162,16 @@ class Reading:
     def _streams(self) -> tuple[Stream, Stream]:
         """First video stream that is no cover picture and first audio stream, within the limits."""
         guard, streams = self.guard, self.container.streams
+        heard = streams if self.sound is None else self.sound.container.streams
         guard.streams(len(streams))
+        self.sound_guard.streams(len(heard))
         video = next((s for s in streams.video if not s.disposition & Disposition.attached_pic), None)
-        audio = next(iter(streams.audio), None)
+        audio = next(iter(heard.audio), None)
         if video is None:
             raise guard.refuse("no_video_stream", "the file has no video", "Remove the clip or add the video track")
         if audio is None:
-            raise guard.refuse("no_audio_stream", "the file has no audio", "Remove the clip or add the audio track")
+            remedy = "Remove the clip, add the audio track, or name a separate audio file (audio_uri)"
+            raise self.sound_guard.refuse("no_audio_stream", "the file has no audio", remedy)
         for kind, stream in (("video", video), ("audio", audio)):
             if stream.codec_context is None:
                 what = f"no decoder for its {kind}"
@@ -197,37 +212,61 @@ class Reading:
 
     def _demux(self) -> tuple[VideoPackets, list[Packet]]:
         """The packets of both streams. A read error ends the file there; what is missing shows in its length."""
-        packets, heard, passed = VideoPackets(), list[Packet](), set[int]()
-        self._listed = {s.index: len(s.index_entries) for s in (self.video, self.audio)}
-        self._read: collections.Counter[int] = collections.Counter()
+        packets, heard = VideoPackets(), list[Packet]()
+        self._listed = {kind: len(s.index_entries) for kind, s in (("video", self.video), ("audio", self.audio))}
+        self._read: collections.Counter[str] = collections.Counter()
+        if self.sound is None:
+            both = {self.video.index: "video", self.audio.index: "audio"}
+            self._demux_file(self.container, self.guard, both, packets, heard)
+        else:
+            self._demux_file(self.container, self.guard, {self.video.index: "video"}, packets, heard)
+            self._demux_file(self.sound.container, self.sound_guard, {self.audio.index: "audio"}, packets, heard)
+        return packets, heard
+
+    def _demux_file(
+        self, container: InputContainer, guard: Guard, kinds: dict[int, str], packets: VideoPackets, heard: list[Packet]
+    ) -> None:
+        """Adds the packets of one file; `kinds` by stream index."""
+        passed = set[int]()
         try:
-            for count, packet in enumerate(self.container.demux(self.video, self.audio)):
-                self.guard.clock()
-                self.guard.packets(count)
-                self._read[packet.stream_index] += packet.dts is not None and not packet.is_corrupt
-                if packet.size == 0 or packet.stream_index not in (self.video.index, self.audio.index):
+            for count, packet in enumerate(container.demux([container.streams[index] for index in kinds])):
+                guard.clock()
+                guard.packets(count)
+                kind = kinds.get(packet.stream_index)
+                if kind is None:
                     continue
-                if packet.stream_index == self.video.index:
+                self._read[kind] += packet.dts is not None and not packet.is_corrupt
+                if packet.size == 0 or self._is_before(packet, kind):
+                    continue
+                if kind == "video":
                     packets.add(packet, self.video, self.video_tick)
                 else:
                     heard.append(packet)
-                if self.clip.end_s is not None and self._is_past(packet, packets):
+                if self.clip.end_s is not None and self._is_past(packet, kind, packets):
                     passed.add(packet.stream_index)
-                    if len(passed) == 2:
+                    if len(passed) == len(kinds):
                         break
         except (av.error.TimeoutError, av.error.ExitError) as error:
-            raise out_of_time(self.guard.path, self.guard.spec) from error
+            raise out_of_time(guard.path, guard.spec) from error
         except av.FFmpegError as error:
-            if not packets.times:
-                raise self.guard.refuse("corrupt", f"no video data can be read ({words(error)})") from error
-        return packets, heard
+            kind = next(iter(kinds.values()))
+            if not (packets.times if kind == "video" else heard):
+                raise guard.refuse("corrupt", f"no {kind} data can be read ({words(error)})") from error
 
-    def _is_past(self, packet: Packet, packets: VideoPackets) -> bool:
+    def _is_before(self, packet: Packet, kind: str) -> bool:
+        """Whether a packet of a separate audio file is well before the clip; such a file is read from its start."""
+        if self.sound is None or kind == "video" or packet.pts is None:
+            return False
+        return self.audio_tick.seconds(packet.pts) < (_start(self.audio) or 0.0) + self.clip.start_s - LEAD_S
+
+    def _is_past(self, packet: Packet, kind: str, packets: VideoPackets) -> bool:
         """Whether a packet, and with it every later one of its stream, is well after the end of the clip."""
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None or not packets.times or self.clip.end_s is None:
             return False
-        tick = self.video_tick if packet.stream_index == self.video.index else self.audio_tick
+        if kind == "audio" and self.sound is not None:
+            return self.audio_tick.seconds(stamp) > (_start(self.audio) or 0.0) + self.clip.end_s + LEAD_S
+        tick = self.video_tick if kind == "video" else self.audio_tick
         start = _start(self.video)
         first = packets.times[0] if start is None else start
         return tick.seconds(stamp) > first + self.clip.end_s + LEAD_S
@@ -270,21 +309,40 @@ class Reading:
         declared = _declared(self.video)
         if declared is not None:
             self.guard.complete(min(declared, end) - start, duration, "video")
-        elif self.container.duration is not None and len(self.container.streams) == 2:
-            read = _extent([(0.0, 0.0), *self.packets.spans(), *_spans(self.heard, self.audio_tick)])
+        elif self.container.duration is not None and self._alone():
+            read = _extent([(0.0, 0.0), *self.packets.spans(), *self._heard_beside()])
             self.guard.complete(min(self.container.duration / av.time_base, origin + end), read, "media")
 
     def _check_complete(self, duration: float) -> None:
-        """Whether the file holds what it declares."""
-        heard = _spans(self.heard, self.audio_tick)
+        """Whether the files hold what they declare."""
         self.guard.complete(_declared(self.video), duration, "video")
-        self.guard.complete(_declared(self.audio), _extent(heard), "audio")
-        if self.video.duration is None and len(self.container.streams) == 2:  # Matroska declares one length for both
+        self.sound_guard.complete(_declared(self.audio), _extent(_spans(self.heard, self.audio_tick)), "audio")
+        if self.video.duration is None and self._alone():  # Matroska declares one length for both
             declared = None if self.container.duration is None else self.container.duration / av.time_base
-            self.guard.complete(declared, _extent([(0.0, 0.0), *self.packets.spans(), *heard]), "media")
-        if "mp4" in self.container.format.name:  # its index lists every packet
-            for stream, kind in ((self.video, "video"), (self.audio, "audio")):
-                self.guard.listed(self._listed[stream.index], self._read[stream.index], kind)
+            read = _extent([(0.0, 0.0), *self.packets.spans(), *self._heard_beside()])
+            self.guard.complete(declared, read, "media")
+        files = {"video": (self.container, self.guard), "audio": (self.container, self.guard)}
+        if self.sound is not None:
+            files["audio"] = (self.sound.container, self.sound_guard)
+        for kind, (container, guard) in files.items():
+            if "mp4" in container.format.name:  # its index lists every packet
+                guard.listed(self._listed[kind], self._read[kind], kind)
+
+    def _alone(self) -> bool:
+        """Whether the video's file holds nothing but what is read of it."""
+        return len(self.container.streams) == (2 if self.sound is None else 1)
+
+    def _heard_beside(self) -> list[tuple[float, float]]:
+        """Begin and end of the audio packets in the video's file."""
+        return _spans(self.heard, self.audio_tick) if self.sound is None else []
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A separate audio file, opened."""
+
+    container: InputContainer
+    guard: Guard
 
 
 def open_media(guard: Guard) -> InputContainer:

@@ -1,9 +1,11 @@
 """The answer a response gives: the letter it opens with, and yes or no."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from avere_ray.errors import InputError
+from avere_ray.responses.tokens import Token
+from avere_ray.responses.words import NEGATORS
 
 
 def split_choice(choice: str) -> tuple[str, str]:
@@ -60,3 +62,53 @@ def yes_or_no(text: str) -> bool | None:
     found |= set(re.findall(r"(?:^|[^\w'-])(yes|no)(?=\s*(?:[.,;:!)\n]|$))", words))
     found |= {"yes", "no"} if re.match(r"\W*(?:yes\s+(?:and|or)\s+no|no\s+(?:and|or)\s+yes)\b", words) else set()
     return found == {"yes"} if len(found) == 1 else None
+
+
+_SAME = frozenset(
+    {
+        "match",
+        "same",
+        "agree",
+        "align",
+        "consistent",
+        "congruent",
+        "coincide",
+        "identical",
+        "equal",
+        "alike",
+        "correspond",
+    }
+)
+_OTHER = frozenset(
+    {
+        "differ",
+        "different",
+        "mismatch",
+        "disagree",
+        "conflict",
+        "contradict",
+        "inconsistent",
+        "diverge",
+        "clash",
+        "opposite",
+    }
+)
+
+
+def same_or_not(tokens: Sequence[Token]) -> bool | None:
+    """True where the words say that two things agree ("they match"), False where not; None when they say neither."""
+    for at, token in enumerate(tokens):
+        found = next((v for group, v in ((_SAME, True), (_OTHER, False)) if {token.word, token.canon} & group), None)
+        if found is not None:
+            return found != bool({t.word for t in tokens[max(0, at - 4) : at]} & NEGATORS)
+    return None
+
+
+def short_answer(tokens: Sequence[Token]) -> bool | None:
+    """True for "it does" and "they are indeed", False for "it does not"; None for anything longer."""
+    words = [t.word for t in tokens if t.word.isalpha()]
+    opening = len(words) in {2, 3, 4} and words[0] in {"it", "they", "he", "she", "that", "this", "of", "sure"}
+    if not opening or not set(words) & {"does", "do", "is", "are", "did", "course"}:
+        return None
+    rest = set(words[1:]) - {"does", "do", "is", "are", "did", "course", "indeed", "not", "definitely", "certainly"}
+    return None if rest else "not" not in words

@@ -7,7 +7,7 @@ from avere_ray.records import Modality
 from avere_ray.responses.cues import Citation
 from avere_ray.responses.stances import Stance, stance_before
 from avere_ray.responses.tokens import Token
-from avere_ray.responses.words import CAUSE, CONTRAST, END, FACE, HEARING, JOIN, SEEING, VOICE
+from avere_ray.responses.words import ARTICLES, CAUSE, CONTRAST, END, FACE, HEARING, JOIN, SEEING, VOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,21 @@ class Claim:
         return len(self.sources) > 1
 
 
-def claims_of(tokens: Sequence[Token], citations: Sequence[Citation], emotions: dict[str, str]) -> list[Claim]:
+def claims_of(tokens: Sequence[Token], citations: Sequence[Citation], emotions: dict[str, str],
+              unreal: frozenset[int] = frozenset()) -> list[Claim]:  # fmt: skip
     """Emotions claimed in a text, in order, without those inside a cue's name or a dismissal."""
     claims: list[Claim] = []
     previous = 0
     for at, token in enumerate(tokens):
-        if token.word not in emotions or any(c.start <= token.start < c.end for c in citations if c.cue):
+        if (
+            token.word not in emotions
+            or at in unreal
+            or any(c.start <= token.start < c.end for c in citations if c.cue)
+        ):
             continue
         sources, explicit = _sources(tokens, previous, at)
         previous = at + 1
-        if _in_dismissal(tokens, at, citations):
+        if _in_dismissal(tokens, at, citations) or _no_sign_of(tokens, at):
             continue
         negated = stance_before(tokens, at, at + 1) in {Stance.DENIED, Stance.DISMISSED}
         with_cue = negated and _cue_in_clause(tokens, at, citations)
@@ -50,7 +55,9 @@ def claims_of(tokens: Sequence[Token], citations: Sequence[Citation], emotions: 
 
 def _sources(tokens: Sequence[Token], previous: int, at: int) -> tuple[frozenset[Modality], bool]:
     """Face, voice or both, as far as the words around an emotion say; and whether a noun says it."""
-    behind = next((t.word for t in tokens[at + 1 : at + 2]), "")
+    words = [t.word for t in tokens[at + 1 : at + 4]]
+    place = bool(words) and words[0] in {"in", "on", "of"}  # "grief in the voice"
+    behind = next((w for w in words[1:] if w not in ARTICLES), "") if place else next(iter(words), "")
     if behind in FACE or behind in VOICE:
         return frozenset({"video" if behind in FACE else "audio"}), True
     before: list[str] = []
@@ -78,6 +85,22 @@ def _in_dismissal(tokens: Sequence[Token], at: int, citations: Sequence[Citation
             if not any(w in END or w in CONTRAST or w in CAUSE or w in JOIN for w in between):
                 return True
     return False
+
+
+def _no_sign_of(tokens: Sequence[Token], at: int) -> bool:
+    """ "clothes are not evidence of anger" says nothing of the person; "there is no sign of anger" does."""
+    words = [t.word for t in tokens[max(0, at - 9) : at]]
+    ends = [i for i, w in enumerate(words) if w in END or w in CONTRAST or w in CAUSE]
+    words = words[ends[-1] + 1 :] if ends else words
+    negator = next((i for i, w in enumerate(words) if w in {"not", "no", "nothing", "hardly"}), None)
+    if negator is None or negator < 2 or {"there", "i", "we", "you", "see", "hear"} & set(words[:negator]):
+        return False
+    links = {"evidence", "sign", "proof", "indication", "indicator", "say", "mean", "show", "prove", "tell", "reason",
+             "link", "linked", "related"}  # fmt: skip
+    if words[negator - 1] in {"says", "say", "means", "mean", "proves", "prove", "tells", "tell"}:
+        return True
+    person = {"person", "he", "she", "they", "man", "woman", "speaker"} & set(words[:negator])
+    return not person and bool(links & set(words[negator + 1 :]))
 
 
 def _cue_in_clause(tokens: Sequence[Token], at: int, citations: Sequence[Citation]) -> bool:

@@ -1,14 +1,16 @@
 """Cues named in a text: the longest wording first, each with what the text does with it."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avere_ray.records import Cue
 from avere_ray.responses.emotions import emotion_map
+from avere_ray.responses.phrases import EXPRESSIONS, PHRASES, SIMPLE_MODIFIERS
 from avere_ray.responses.stances import Stance, refers, stance_before, stance_behind
-from avere_ray.responses.tokens import Token, tokenize
-from avere_ray.responses.words import CONTRAST, END, FILLERS, GENERIC, JOIN, NEGATORS, PARAPHRASES
+from avere_ray.responses.tokens import Token, canonical, tokenize
+from avere_ray.responses.words import CAUSE, CONTRAST, END, FILLERS, GENERIC, JOIN, LOOSE, NEGATORS, PARAPHRASES
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,13 @@ def find_cues(text: str, cues: Sequence[Cue], modality: str = "audio_video") -> 
     return [c for c in cite_all(tokenize(text), cues, emotion_map(cues), modality) if c.cue is not None]
 
 
-def cite_all(tokens: Sequence[Token], cues: Sequence[Cue], emotions: dict[str, str], modality: str) -> list[Citation]:
-    """Known cues in order, then evidence that matches no known cue."""
+def cite_all(tokens: Sequence[Token], cues: Sequence[Cue], emotions: dict[str, str], modality: str,
+             unreal: frozenset[int] = frozenset()) -> list[Citation]:  # fmt: skip
+    """Known cues in order, then evidence that matches no known cue; `unreal` are the places of suppositions."""
     spans = _spans(tokens, cues, modality)
     found = [_cite(tokens, span, cue, emotions) for span, cue in spans]
+    found = [dataclasses.replace(c, stance=Stance.SUPPOSED) if begin in unreal else c
+             for c, ((begin, _), _) in zip(found, spans, strict=True)]  # fmt: skip
     return found + _unknown(tokens, spans, emotions)
 
 
@@ -66,7 +71,7 @@ def _window(tokens: Sequence[Token], begin: int, bag: frozenset[str]) -> int | N
             missing.discard(token.canon)
             if not missing:
                 return at + 1
-        elif at == begin or not (token.word in FILLERS or (len(bag) > 2 and token.word in JOIN)):
+        elif at == begin or not (token.word in FILLERS | LOOSE or (len(bag) > 2 and token.word in JOIN)):
             return None
     return None
 
@@ -75,8 +80,50 @@ def _window(tokens: Sequence[Token], begin: int, bag: frozenset[str]) -> int | N
 def _phrases(name: str, text: str) -> tuple[frozenset[str], ...]:
     """Every way to name a cue, as sets of canonical content words."""
     texts = (text, text.partition(" in the ")[0], name.replace("_", " "), *PARAPHRASES.get(name, ()))
-    bags = [frozenset(t.canon for t in tokenize(x) if t.word not in FILLERS) for x in texts]
-    return tuple(dict.fromkeys(b for b in bags if b))
+    own = [bag for bag in map(_bag, texts) if bag]
+    others = [other for bag in own[:1] for group in _groups() if any(m <= bag for m in group) for other in group]
+    return tuple(dict.fromkeys([*own, *(e for bag in own[:1] for e in _expression(bag)), *others]))
+
+
+def _bag(text: str) -> frozenset[str]:
+    return frozenset(t.canon for t in tokenize(text) if t.word not in FILLERS)
+
+
+@functools.cache
+def _groups() -> tuple[tuple[frozenset[str], ...], ...]:
+    return tuple(tuple(_bag(member) for member in group) for group in PHRASES)
+
+
+@functools.cache
+def _heads() -> tuple[frozenset[str], frozenset[str]]:
+    return frozenset(map(canonical, EXPRESSIONS)), frozenset(map(canonical, SIMPLE_MODIFIERS))
+
+
+def _expression(bag: frozenset[str]) -> list[frozenset[str]]:
+    """The word that names the cue alone: "sigh" of "a deep sigh"."""
+    heads, modifiers = _heads()
+    found = bag & heads
+    return [found] if len(found) == 1 and bag - found <= modifiers else []
+
+
+@functools.lru_cache(maxsize=4096)
+def with_aliases(own: tuple[Cue, ...], lexicon: tuple[Cue, ...]) -> tuple[Cue, ...]:
+    """The cues of a clip, and those of its corpus: absent, or another name for a cue that the clip has.
+
+    "Tears" of another clip and "teary eyes" of this one are one thing, so the clip is not said to lack the former.
+    """
+    names = {c.name for c in own}
+    others = [c for c in lexicon if c.name not in names]
+    return (*own, *(_alias(other, own) or dataclasses.replace(other, present=False) for other in others))
+
+
+def _alias(other: Cue, own: Sequence[Cue]) -> Cue | None:
+    for cue in own:
+        if cue.present and cue.modality == other.modality and bool(cue.emotions) == bool(other.emotions):
+            mine, theirs = _phrases(cue.name, cue.text), _bag(other.text)
+            if any(bag <= theirs or theirs <= bag for bag in mine):
+                return dataclasses.replace(cue, text=other.text)
+    return None
 
 
 def _cite(tokens: Sequence[Token], span: tuple[int, int], cue: Cue, emotions: dict[str, str]) -> Citation:
@@ -91,6 +138,27 @@ def _cite(tokens: Sequence[Token], span: tuple[int, int], cue: Cue, emotions: di
         return Citation(cue, start, stop, right, about)
     referring = not cue.emotions and refers(tokens, begin)
     return Citation(cue, start, stop, Stance.MENTIONED if referring else Stance.AFFIRMED)
+
+
+_SHOWING = "show mean suggest indicate express reveal tell prove convey betray signal"
+
+
+def subjects(tokens: Sequence[Token], known: Sequence[Citation], emotions: dict[str, str]) -> list[Citation]:
+    """Things said to show something ("the crooked hat shows joy") that match no known cue."""
+    found = []
+    showing = {canonical(word) for word in _SHOWING.split()}
+    for at, token in enumerate(tokens):
+        if token.canon not in showing:
+            continue
+        begin = at
+        while begin and tokens[begin - 1].word not in END | JOIN | CONTRAST | CAUSE:
+            begin -= 1
+        content = [t for t in tokens[begin:at] if t.word not in GENERIC]
+        plain = not any(t.word in emotions or t.word in NEGATORS for t in tokens[begin:at])
+        cited = content and any(c.start < content[-1].end and c.end > content[0].start for c in known)
+        if content and plain and not cited:
+            found.append(Citation(None, content[0].start, content[-1].end, Stance.AFFIRMED))
+    return found
 
 
 def _unknown(tokens: Sequence[Token], spans: Sequence[tuple[tuple[int, int], Cue]],

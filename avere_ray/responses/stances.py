@@ -37,6 +37,8 @@ class Stance(StrEnum):
     """Says that it does not matter."""
     DENIED = "denied"
     """Says that it is not there."""
+    SUPPOSED = "supposed"
+    """Names it in a condition, a question or an expectation."""
 
 
 def stance_before(tokens: Sequence[Token], begin: int, end: int) -> Stance | None:
@@ -76,6 +78,8 @@ def stance_behind(
     words = [t.word for t in tokens[end:stop]]
     forms = [{t.word, t.canon} for t in tokens[end:stop]]
     about = tuple(emotions[w] for w in words if w in emotions)
+    if [w for w in words if w not in ARTICLES] == ["not"]:
+        return Stance.DENIED, ()
     for at, word in enumerate(words):
         near = {form for pair in forms[at + 1 : at + 6] for form in pair}
         if word in ABSENT or (word in {"not", "never"} and near & PERCEIVED and not near & _STEMMED_LINKS):
@@ -83,7 +87,33 @@ def stance_behind(
         no_link = word in {"not", "never"} or (word == "no" and any(w in VERBS for w in words[:at]))
         if word in EMPTY or (no_link and near & _STEMMED_LINKS):
             return _unless_corrected(tokens, stop, emotions), about
-    return None, ()
+        if word in _BE and _is_just(words[at + 1 :], near, emotions):
+            return Stance.DISMISSED, about
+    return (Stance.DISMISSED, ()) if _set_aside_later(tokens, stop) else (None, ())
+
+
+_BE = frozenset({"is", "are", "was", "were"})
+_JUST = frozenset({"just", "only", "merely", "simply"})
+
+
+def _is_just(behind: Sequence[str], near: set[str], emotions: dict[str, str]) -> bool:
+    """ "the rain is only weather": what is said of it is no link to an emotion."""
+    named = any(w in emotions for w in behind)
+    return bool(behind) and behind[0] in _JUST and not named and not near & _STEMMED_LINKS
+
+
+def _set_aside_later(tokens: Sequence[Token], stop: int) -> bool:
+    """ "piano music is playing, but that tells nothing about her": the next clause speaks of the cue."""
+    at = stop
+    while at < len(tokens) and (tokens[at].word in {",", "but", "though", "yet", "and", ";", ".", "although"}):
+        at += 1
+    if at == stop or at >= len(tokens) or tokens[at].word not in {"that", "this", "it", "they", "which", "these"}:
+        return False
+    words = [t.word for t in tokens[at : at + 10]]
+    last = next((i for i, w in enumerate(words) if w in END or w in CAUSE), len(words))
+    words, forms = words[:last], {f for t in tokens[at : at + last] for f in (t.word, t.canon)}
+    negated = bool({"not", "never", "no", "hardly"} & set(words)) and bool(forms & _STEMMED_LINKS)
+    return negated or bool(set(words[:6]) & EMPTY) or (bool({"just", "only"} & set(words[1:4])) and "is" in words[1:3])
 
 
 def _unless_corrected(tokens: Sequence[Token], stop: int, emotions: dict[str, str]) -> Stance | None:

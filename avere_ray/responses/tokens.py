@@ -24,7 +24,7 @@ class Token:
 def tokenize(text: str, start: int = 0) -> list[Token]:
     """Words and punctuation with their offsets; "isn't" becomes two words, idioms become one."""
     tokens: list[Token] = []
-    plain = text.replace("’", "'").replace("‘", "'")
+    plain = text.replace("’", "'").replace("‘", "'").replace("–", ",").replace("—", ",").replace(" - ", " , ")
     for match in re.finditer(r"[^\W_]+(?:'[^\W_]+)?|[.,;:!?\n]", plain[start:]):
         word, at, end = match.group().lower(), start + match.start(), start + match.end()
         parts = _contraction(word)
@@ -62,8 +62,17 @@ def _merge_idioms(tokens: list[Token]) -> list[Token]:
 def canonical(word: str) -> str:
     """The form under which a word is compared: lower case, stemmed, first of its group of equivalents."""
     groups = _equivalents()
-    stemmed = stem(word.lower())
-    return groups.get(word.lower()) or groups.get(stemmed) or stemmed
+    word = word.lower()
+    stemmed = stem(word)
+    plain = stem(_adjective(word))
+    return groups.get(word) or groups.get(stemmed) or groups.get(plain) or plain
+
+
+def _adjective(word: str) -> str:
+    """ "deeply" -> "deep", "heavily" -> "heavy"; other words as they are."""
+    if len(word) > 5 and word.endswith("ily"):
+        return word[:-3] + "y"
+    return word[:-2] if len(word) > 5 and word.endswith("ly") else word
 
 
 @functools.cache

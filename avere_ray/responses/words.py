@@ -6,26 +6,39 @@ def _words(text: str) -> frozenset[str]:
 
 
 EMOTION_WORDS: dict[str, frozenset[str]] = {
-    "happiness": _words("happiness happy happily happier joy joyful joyous cheerful cheerfully delighted delight glad "
-                        "pleased elated merry"),
-    "sadness": _words("sadness sad sadly sadder unhappy unhappiness sorrow sorrowful grief grieving miserable "
-                      "depressed heartbroken gloomy mournful"),
-    "anger": _words("anger angry angrily angered angrier mad furious rage enraged fury irritated annoyed outraged"),
-    "fear": _words("fear afraid fearful fearfully scared frightened fright terrified terror anxious panicked panic"),
-    "surprise": _words("surprise surprised astonished astonishment amazed amazement startled shocked"),
-    "disgust": _words("disgust disgusted revolted repulsed revulsion"),
-    "neutral": _words("neutral calm calmly emotionless unemotional"),
+    "happiness": _words("happiness happy happily happier joy joyful joyfully joyous cheerful cheerfully cheerfulness "
+                        "delighted delight glad pleased elated merry merriment joviality jovial jolly ecstatic "
+                        "overjoyed thrilled gleeful glee jubilant exuberant amused amusement upbeat contented bliss "
+                        "blissful"),
+    "sadness": _words("sadness sad sadly sadder unhappy unhappiness sorrow sorrowful grief grieving grieves miserable "
+                      "misery depressed heartbroken gloomy mournful mourning melancholy melancholic dejected downcast "
+                      "despondent woeful despair sorrowfully"),
+    "anger": _words("anger angry angrily angered angrier mad furious furiously rage enraged raging fury irritated "
+                    "irritation annoyed annoyance outraged outrage irate livid wrath wrathful incensed resentful "
+                    "indignant indignation hostile hostility aggressive aggression infuriated"),
+    "fear": _words("fear afraid fearful fearfully scared frightened fright terrified terror anxious anxiety panicked "
+                   "panic dread horrified horror nervous worried terrifying"),
+    "surprise": _words("surprise surprised astonished astonishment amazed amazement startled shocked astounded stunned "
+                       "flabbergasted"),
+    "disgust": _words("disgust disgusted revolted repulsed revulsion repelled nauseated repulsion loathing"),
+    "neutral": _words("neutral neutrality calm calmly calmness emotionless unemotional impassive indifferent composed"),
 }  # fmt: skip
 """Words that name an emotion: nouns, adjectives and adverbs."""
 
 
 EQUIVALENT_WORDS = (
-    "smile grin beam smiley", "wide broad big bright beaming", "brow eyebrow", "lower furrow furrowed knit knitted",
+    "smile grin beam smiley", "wide broad big bright beaming widely broadly", "brow eyebrow",
+    "lower furrow furrowed knit knitted", "cross fold folded", "sigh sighing", "scream shriek screech",
+    "raise lift lifted raised up", "wrinkle scrunch crinkle", "droop sag slump hunch", "jumper sweater pullover",
+    "bare baring", "press pressed pursed", "gaze look stare", "tone intonation", "teeth tooth", "sing song sung",
+    "heavy hard laboured labored", "breathing breath breathe breathes breaths", "weep weeping wept cry crying cried",
+    "slam slammed", "whisper whispering", "grey gray", "picture painting", "dance danced", "point pointed",
+    "speak talk speech voice voices spoken spoke", "child kid", "rain raindrops raining rainfall",
     "clench ball balled tighten tight", "fist fists", "tear teary tearful teardrop", "laugh laughter giggle chuckle",
     "sob sobbing", "growl snarl", "gasp gasping", "tremble shaky shake shaking quiver quavering tremulous tremor",
-    "rapid fast quick", "mouth lip", "droop droopy downturned sag", "frighten scared terrified fearful frightened",
-    "shirt tshirt top sweater jumper", "voice voices speech", "harsh rough", "lively energetic animated vivid",
-    "high shrill", "sudden abrupt", "drum drums drumming", "rain raindrops raining", "bird birdsong",
+    "rapid fast quick", "mouth lip", "droopy downturned", "frighten scared terrified fearful frightened",
+    "shirt tshirt", "harsh rough", "lively energetic animated vivid",
+    "high shrill", "sudden abrupt", "drum drums drumming", "bird birdsong",
 )  # fmt: skip
 """Groups of words that mean the same inside a cue phrase; the first stands for the group."""
 
@@ -56,6 +69,15 @@ PARAPHRASES: dict[str, tuple[str, ...]] = {
 # Words that may stand inside a cue phrase.
 FILLERS = _words("a an the his her their its is are was were be being been very so really quite on at in of to from "
                      "with pair looking sounding not never or")  # fmt: skip
+# Words that may stand between the words of a cue phrase, beside these.
+LOOSE = _words("""
+    t my your our one two both all slightly somewhat rather a bit visibly audibly clearly tightly firmly into
+"""
+               """
+    out over across together go goes went gone come comes came get gets got keep keeps kept hold holds held
+"""
+               "holding has have had make makes making who which that like toward towards by for full can could will "
+               "now then still also fully completely constantly continually little much upper corners")  # fmt: skip
 ARTICLES = _words("a an the his her their its some any")
 # Ends a clause for good.
 END = frozenset(".;:!?\n")
@@ -69,13 +91,28 @@ VERBS = _words("is are was were see sees hear hears show shows has have sound so
                    "tell tells do does can mean means indicate indicates suggest suggests express expresses reveal "
                    "reveals convey conveys prove proves appear appears feel feels make makes notice")  # fmt: skip
 # Words that negate what follows.
-NEGATORS = _words("no not never without neither nor none nothing nobody lack lacks lacking nowhere hardly")
+NEGATORS = _words(
+    "no not never without neither nor none nothing nobody lack lacks lacking nowhere hardly barely scarcely"
+)
 # Negators of one noun phrase only.
 DETERMINERS = frozenset({"no", "without"})
 # Words that mention a thing without relying on it.
 CONCESSIONS = frozenset({"despite", "notwithstanding"})
 # Words that set a thing aside.
-SKIPPERS = frozenset({"regardless_of", "ignore", "ignoring", "disregard", "disregarding"})
+SKIPPERS = frozenset(
+    {
+        "regardless_of",
+        "ignore",
+        "ignoring",
+        "disregard",
+        "disregarding",
+        "leaving",
+        "forget",
+        "fooled",
+        "misled",
+        "deceived",
+    }
+)
 # Predicates of things that are not there.
 ABSENT = _words("absent missing nowhere lacking invisible inaudible nonexistent")
 # Predicates of things that are there; negated, they deny.
@@ -83,7 +120,7 @@ PERCEIVED = _words("visible present there seen heard shown audible appear exist 
                        "noticeable apparent")  # fmt: skip
 # Predicates of things that do not matter.
 EMPTY = _words("irrelevant unrelated meaningless insignificant nothing coincidental incidental accidental "
-                   "unimportant clothing decoration scenery")  # fmt: skip
+                   "unimportant clothing decoration scenery decorative immaterial")  # fmt: skip
 # Predicates of evidence; negated, they dismiss.
 LINKS = _words("show mean tell say matter prove indicate suggest express reveal convey contribute support reflect "
                    "relate count explain signal sign evidence related relevant indicator connected linked help because "
@@ -101,8 +138,18 @@ IDIOMS: dict[tuple[str, ...], str] = {
     ("irrespective", "of"): "regardless_of", ("not", "without"): "indeed", ("not", "deny"): "indeed",
     ("no", "denying"): "indeed", ("not", "be", "denied"): "indeed", ("not", "be", "ignored"): "indeed",
     ("not", "absent"): "present", ("not", "missing"): "present", ("not", "irrelevant"): "relevant",
-    ("because", "of"): "because_of", ("due", "to"): "because_of", ("not", "really"): "not",
-    ("nothing", "but"): "indeed", ("in", "spite", "of"): "despite",
+    ("as", "if"): "like", ("as", "though"): "like", ("because", "of"): "because_of", ("due", "to"): "because_of",
+    ("not", "really"): "not",
+    ("points", "to"): "indicates", ("point", "to"): "indicates", ("pointing", "to"): "indicates",
+    ("points", "that", "way"): "indicates", ("points", "towards"): "indicates", ("point", "towards"): "indicates",
+    ("pointing", "towards"): "indicates", ("nothing", "but"): "indeed", ("anything", "but"): "not",
+    ("far", "from"): "not", ("not", "stop"): "indeed",
+    ("not", "help"): "indeed", ("not", "hide"): "indeed", ("fails", "to", "hide"): "indeed",
+    ("fail", "to", "hide"): "indeed", ("failed", "to", "hide"): "indeed", ("failed", "to"): "not",
+    ("devoid", "of"): "without", ("none", "of"): "no", ("leaving", "aside"): "regardless_of",
+    ("setting", "aside"): "regardless_of", ("putting", "aside"): "regardless_of", ("never", "mind"): "regardless_of",
+    ("no", "one"): "nobody", ("not", "at", "all"): "not", ("not", "due"): "not", ("as", "well", "as"): "and",
+    ("in", "spite", "of"): "despite",
 }  # fmt: skip
 FACE = _words("face facial expression")
 VOICE = _words("voice vocal speech tone")

@@ -18,7 +18,7 @@ from avere_ray.sources.ravdess import RAVDESS
 from avere_ray.sources.source import STAGE, Found, Source
 
 SOURCES: dict[str, Source] = {s.name: s for s in (MANIFEST, RAVDESS, DFEW, MAFW, MER2023, MER2025, CREMA_D, EMOREALM)}
-"""Readers by `data.source.kind`; kind "clips" is the project's own table, see `avere_ray.data.read_clips`."""
+"""Readers by `data.source.kind`; kind "clips" is the project's own table, see `avere_ray.clip_table.read_clips`."""
 
 __all__ = ["SOURCES", "STAGE", "Found", "Source", "media_root", "read_source"]
 

@@ -10,8 +10,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from avere_ray.backbones.qwen2_5_omni import MediaFeatures, Processor, Sample
+from avere_ray.backbones.qwen2_5_omni import Processor
 from avere_ray.backbones.tiny import TinyShape, conversation
+from avere_ray.backbones.types import MediaFeatures, Sample
 from avere_ray.prompts import all_queries
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import digest

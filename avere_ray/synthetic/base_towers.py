@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, Policy
+from avere_ray.backbones.qwen2_5_omni import Policy
+from avere_ray.backbones.types import MediaEmbeds
 from avere_ray.prompts import bare
 from avere_ray.records import Clip, CueModality
 from avere_ray.synthetic.world import GROUPS

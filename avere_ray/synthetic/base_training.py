@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, Policy, Sample
+from avere_ray.backbones.qwen2_5_omni import Policy
+from avere_ray.backbones.types import MediaEmbeds, Sample
 from avere_ray.synthetic.base import Recipe, StudyClip, lesson_sample
 from avere_ray.synthetic.base_towers import Alignment, alignments, tower_loss
 from avere_ray.synthetic.questions import Lesson, reading_lessons

@@ -12,6 +12,8 @@ while. Creating the MLflow run is the first thing sent: a server that is down fr
     state        RUN/mlflow.json: which MLflow run belongs to this folder
     address      tracking URIs
     params       configs and tags within MLflow's limits
+    nested       child runs, data sets, tables and logged models
+    node         CPU, memory, disk and GPUs of a node, sampled into a spool
 
 No point is lost or doubled:
 - After a crash or an answer that was lost, the points of the first batch are held against what the server has.

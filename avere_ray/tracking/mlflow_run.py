@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from avere_ray.errors import StageError
 from avere_ray.metrics import UNREADABLE, SpooledEvent
 from avere_ray.tracking.address import database_path
+from avere_ray.tracking.nested import Nested
 from avere_ray.tracking.params import changed_tags
 from avere_ray.tracking.state import RunState
 
@@ -47,6 +48,7 @@ class MlflowRun:
     def __init__(self, run_dir: Path, uri: str, state: RunState) -> None:
         self.run_dir, self.uri, self.state = run_dir, uri, state
         self._client: Any = None
+        self._nested: Nested | None = None
 
     def connect(self) -> bool:
         """Finds the run, or creates it; `state` holds its id then. Returns whether it was there before."""
@@ -59,6 +61,7 @@ class MlflowRun:
             self._client = MlflowClient(self.uri)
         found = self._find()
         run_id = found or self._create()
+        self._nested = None
         if run_id != self.state.run_id:
             self.state.run_id = run_id
             self.state.write(self.run_dir)
@@ -95,7 +98,9 @@ class MlflowRun:
             elif event.kind == "tags":
                 self._send_entries("tags", event.body["tags"])
             elif event.kind == "artifact":
-                self._send_artifact(self.run_dir / event.body["path"], event.body["name"])
+                self._send_artifact(event.body)
+            elif event.kind in ("child", "dataset", "model"):
+                self._send_nested(event)
             elif event.kind == "status":
                 self._send_status(event.body["status"], event.body["timestamp_ms"])
             elif event.kind == UNREADABLE:
@@ -177,15 +182,42 @@ class MlflowRun:
         for chunk in _chunks([make(name, text) for name, text in entries.items()], _ENTRIES_PER_BATCH):
             self._client.log_batch(self.state.run_id, **{kind: chunk})
 
-    def _send_artifact(self, path: Path, name: str) -> None:
-        if not path.exists():
-            raise Refused(f"{path} does not exist any more")
+    def _send_artifact(self, body: Mapping[str, Any]) -> None:
+        path, name = self._existing(body["path"]), body["name"]
+        run_id = self._hanging().run_id(body.get("child", ""))
         with _request_timeout(_ARTIFACT_TIMEOUT_S):
             if path.is_dir():
-                self._client.log_artifacts(self.state.run_id, str(path), name)
+                self._client.log_artifacts(run_id, str(path), name)
             else:
                 parent = Path(name).parent.as_posix()
-                self._client.log_artifact(self.state.run_id, str(path), None if parent == "." else parent)
+                self._client.log_artifact(run_id, str(path), None if parent == "." else parent)
+        if body.get("table"):
+            self._hanging().mark_table(run_id, name)
+
+    def _send_nested(self, event: SpooledEvent) -> None:
+        nested, body = self._hanging(), event.body
+        if event.kind == "child":
+            nested.send_child(body)
+        elif event.kind == "dataset":
+            nested.send_dataset(body)
+        else:
+            folder = self._existing(body["path"]) if body["path"] else None
+            with _request_timeout(_ARTIFACT_TIMEOUT_S):
+                nested.send_model(body, folder)
+
+    def _existing(self, kept: str) -> Path:
+        path = self.run_dir / kept
+        if not path.exists():
+            raise Refused(f"{path} does not exist any more")
+        return path
+
+    def _hanging(self) -> Nested:
+        """What hangs on the run; belongs to this very run."""
+        if self._nested is None:
+            run = self._client.get_run(self.state.run_id)
+            self._nested = Nested(self._client, experiment_id=run.info.experiment_id, run_id=run.info.run_id,
+                                  spool_id=self.state.spool_id)  # fmt: skip
+        return self._nested
 
     def _send_status(self, status: str, timestamp_ms: int) -> None:
         if status == "RUNNING":
@@ -199,6 +231,7 @@ def import_mlflow(uri: str, timeout_s: float) -> None:
     os.environ |= {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         _TIMEOUT_VARIABLE: str(math.ceil(timeout_s)),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }

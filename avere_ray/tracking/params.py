@@ -25,8 +25,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def source_tags() -> dict[str, str]:
-    """Where a run was started from: host, version, and the git commit when the package lies in a checkout."""
-    tags = {"host": socket.gethostname(), "avere_ray.version": avere_ray.__version__}
+    """Where a run was started from: host, its GPUs, version, and the git commit when the package lies in a checkout."""
+    tags = {"host": socket.gethostname(), "gpu": _gpus(), "avere_ray.version": avere_ray.__version__}
     commit = _git("rev-parse", "HEAD")
     if commit:
         dirty = bool(_git("status", "--porcelain"))
@@ -47,6 +47,16 @@ def fitting_tags(tags: Mapping[str, str]) -> dict[str, str]:
 def cut(text: str, what: Literal["key", "param", "tag"]) -> str:
     """A text that MLflow takes as a key, a param or a tag."""
     return text if len(text) <= _LONGEST[what] else text[: _LONGEST[what] - 3] + "..."
+
+
+def _gpus() -> str:
+    """Names of this machine's NVIDIA GPUs, or "none"."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    return ", ".join(line.strip() for line in done.stdout.splitlines() if line.strip()) or "none"
 
 
 def _git(*arguments: str) -> str:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from avere_ray.errors import InputError, StageError
+from avere_ray.tracking.nested import ANSWERS, CHILD_TAG, ROOT_TAG
 
 DEFAULT_DATABASE = Path("runs/mlflow.db")
 MOST_RUNS = 200
 """Runs a filter may find."""
 _TIMEOUT_S = 30
+_PAGE = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +104,25 @@ def metric_history(uri: str, run_id: str, names: Sequence[str]) -> dict[str, lis
     return {name: sorted((point.step, point.value) for point in points) for name, points in histories.items() if points}
 
 
+def evaluation_artifacts(uri: str, run_id: str, scratch: Path) -> dict[str, Path]:
+    """Folders of the evaluations that a run's child runs keep as artifacts, fetched into `scratch`, by stage; none for
+    runs that were tracked without.
+
+    Raises:
+        StageError: MLflow does not answer.
+    """
+    found: dict[str, Path] = {}
+    with mlflow_client(uri) as client:
+        experiment = client.get_run(run_id).info.experiment_id
+        for child in client.search_runs([experiment], f"tags.`{ROOT_TAG}` = '{run_id}'", max_results=MOST_RUNS):
+            stage = child.data.tags.get("stage", "")
+            if stage.startswith("evals/") and client.list_artifacts(child.info.run_id, ANSWERS):
+                place = scratch / child.info.run_id
+                place.mkdir()
+                found[stage] = Path(client.download_artifacts(child.info.run_id, ANSWERS, str(place)))
+    return found
+
+
 def log_file(uri: str, run_id: str, path: Path, folder: str) -> None:
     """Puts a file into a run's artifacts.
 
@@ -134,6 +155,7 @@ def mlflow_client(uri: str) -> Iterator[Any]:
     """An MLflow client; what MLflow or the network raises inside the block becomes a StageError."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_TIMEOUT_S))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -167,13 +189,19 @@ def _search(client: Any, experiment: str, filter_string: str) -> list[TrackedRun
     found = client.get_experiment_by_name(experiment)
     if found is None:
         raise InputError(f"there is no experiment {experiment!r}; name another with --tracking.experiment")
-    try:
-        runs = client.search_runs([found.experiment_id], filter_string, max_results=MOST_RUNS + 1,
-                                  order_by=["attributes.start_time ASC"])  # fmt: skip
-    except MlflowException as error:
-        if error.get_http_status_code() == 400:
-            raise InputError(f"MLflow cannot read the filter {filter_string!r}: {error}") from error
-        raise
+    runs: list[Any] = []
+    token = None
+    while len(runs) <= MOST_RUNS:
+        try:
+            page = client.search_runs([found.experiment_id], filter_string, max_results=_PAGE, page_token=token,
+                                      order_by=["attributes.start_time ASC"])  # fmt: skip
+        except MlflowException as error:
+            if error.get_http_status_code() == 400:
+                raise InputError(f"MLflow cannot read the filter {filter_string!r}: {error}") from error
+            raise
+        runs += [run for run in page if CHILD_TAG not in run.data.tags]  # stages of runs, not runs
+        if not (token := page.token):
+            break
     return [_tracked(run) for run in runs]
 
 

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -116,13 +116,60 @@ class Tracker:
         write_json(path, value)
         self._log_path(path, name)
 
-    def log_artifacts(self, path: Path, name: str) -> None:
+    def log_table(self, name: str, columns: Mapping[str, Sequence[Any]], *, child: str = "") -> None:
+        """Keeps a table, columns of equal length by name, and sends it as the artifact `name`, for instance "a/b.json";
+        MLflow shows it and `mlflow.load_table` reads it."""
+        path = self.folder / "artifacts" / name
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        write_json(path, {"columns": list(columns), "data": rows})
+        self._log_path(path, name, child=child, table=True)
+
+    def log_artifacts(self, path: Path, name: str, *, child: str = "") -> None:
         """Sends a folder as the artifact folder `name`; a file keeps its own name within the folder `name`.
 
         It is not copied, so it must stay in place until it has been sent.
         """
         path = Path(path).resolve()
-        self._log_path(path, f"{name}/{path.name}" if path.is_file() else name)
+        self._log_path(path, f"{name}/{path.name}" if path.is_file() else name, child=child)
+
+    def log_child(
+        self,
+        child: str,
+        *,
+        run_name: str,
+        key: str,
+        metrics: Mapping[str, float],
+        step: int,
+        start_ms: int,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        model: str = "",
+    ) -> None:
+        """Notes a stage that ended as a child run; "round=0/adapters" is a child of "round=0".
+
+        Args:
+            key: of the stage; a child is sent once per key.
+            model: name of the logged model that the figures are about, see `log_model`.
+        """
+        values = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        event = {"kind": "child", "child": child, "run_name": run_name, "key": key, "metrics": values, "step": step,
+                 "params": dict(params or {}), "tags": dict(tags or {}), "status": "FINISHED", "start_ms": start_ms,
+                 "end_ms": now_ms(), "model": model}  # fmt: skip
+        self._driver.append(event)
+
+    def log_dataset(
+        self, name: str, digest: str, *, source: str, context: str, profile: Mapping[str, Any], child: str = ""
+    ) -> None:
+        """Notes a data set that is read, for instance in the context "training", with its digest and counts."""
+        self._driver.append({"kind": "dataset", "name": name, "digest": digest, "source": source, "context": context,
+                             "profile": dict(profile), "child": child})  # fmt: skip
+
+    def log_model(self, name: str, path: Path | None, *, step: int, tags: Mapping[str, str], child: str = "") -> None:
+        """Notes a logged model, with the files of a folder, or None to name it only."""
+        kept = self._kept(Path(path).resolve()) if path is not None else ""
+        self._files.append(
+            {"kind": "model", "name": name, "path": kept, "step": step, "tags": dict(tags), "child": child}
+        )
 
     def finish(self, status: str = "FINISHED") -> None:
         """Ends the MLflow run as "FINISHED", "FAILED" or "KILLED"; a later `start` continues it."""
@@ -161,10 +208,13 @@ class Tracker:
             self.finish("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
         self.close()
 
-    def _log_path(self, path: Path, name: str) -> None:
-        inside = path.is_relative_to(self.run_dir)
-        kept = path.relative_to(self.run_dir) if inside else path
-        self._files.append({"kind": "artifact", "path": kept.as_posix(), "name": name})
+    def _log_path(self, path: Path, name: str, *, child: str = "", table: bool = False) -> None:
+        event: dict[str, Any] = {"kind": "artifact", "path": self._kept(path), "name": name}
+        self._files.append(event | ({"child": child} if child else {}) | ({"table": True} if table else {}))
+
+    def _kept(self, path: Path) -> str:
+        """Relative to the run folder where it lies inside, so that the folder may be moved."""
+        return (path.relative_to(self.run_dir) if path.is_relative_to(self.run_dir) else path).as_posix()
 
     def _send_on(self) -> None:
         wait = _POLL_S

@@ -75,7 +75,7 @@ def wait_for(path: Path, process: subprocess.Popen[str], timeout_s: float = 300)
     """Waits until a file exists; fails when the run ends or the time is up before."""
     limit = time.monotonic() + timeout_s
     while not path.exists():
-        assert process.poll() is None, f"the run ended before it wrote {path.name}"
+        assert process.poll() is None, f"the run ended before it wrote {path.name}: {process.communicate()[0]}"
         assert time.monotonic() < limit, f"no {path.name} after {timeout_s} s"
         time.sleep(0.1)
 
@@ -86,10 +86,11 @@ def report(run_dir: Path) -> dict[str, Any]:
 
 
 def points(run_dir: Path) -> collections.Counter[tuple[str, int]]:
-    """How often each metric is in MLflow at each step."""
+    """How often each metric is in MLflow at each step; without what the node did, which depends on the time it took."""
     with sqlite3.connect(run_dir.parent / "mlflow.db") as database:
         rows = database.execute(
-            "select key, step from metrics where run_uuid = ?", (report(run_dir)["mlflow_run_id"],)
+            "select key, step from metrics where run_uuid = ? and key not like 'system/%'",
+            (report(run_dir)["mlflow_run_id"],),
         ).fetchall()
     return collections.Counter(rows)
 

@@ -1,5 +1,6 @@
 """The whole loop on real components: from nothing to a report; again; interrupted; with a broken clip."""
 
+import json
 import signal
 import sqlite3
 import sys
@@ -17,13 +18,15 @@ TASKS = (
     "reasoning_stress_audio",
     "reasoning_stress_video",
 )
+SETTINGS = ("--world.corrupt_clips=1", "--data.drop_budget=0.05", "--tracking.system_every_s=1",
+            '--evaluation.modes=["muted"]', "--evaluation.few_shot=1")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished small run with one corrupt clip, and what it printed."""
     run_dir = tmp_path_factory.mktemp("e2e") / "run"
-    code, output = runs.complete(run_dir, "--world.corrupt_clips=1", "--data.drop_budget=0.05")
+    code, output = runs.complete(run_dir, *SETTINGS)
     assert code == 0, output
     return run_dir, output
 
@@ -73,10 +76,52 @@ def test_every_number_is_in_mlflow(finished: tuple[Path, str]) -> None:
     assert {step for key, step in metrics if key == "rewards/margins"} == set(range(figures["steps"]))
 
 
+def test_the_evaluation_says_what_is_lost_without_sound(finished: tuple[Path, str]) -> None:
+    place = finished[0] / "evals" / "round=0"
+    loss = json.loads((place / "emorealm_grounding.json").read_text())["audio"]["muted"]["all"]
+    assert loss["n"] == 30
+    assert loss["drop"]["value"] == pytest.approx(loss["accuracy"] - loss["accuracy_changed"])
+    assert loss["shift_nats"]["n"] == 30
+    rows = [json.loads(line) for line in (place / "option_logps.jsonl").read_text().splitlines()]
+    assert {len(row["logps"]) for row in rows} == {2, 4}
+    assert all(value < 0 for row in rows for value in row["logps"].values())
+    assert (place / "predictions_muted.parquet").is_file()
+    assert not (finished[0] / "evals" / "unfinished").exists()
+
+
+def test_mlflow_has_a_child_run_per_stage_with_data_answers_models_and_a_table(finished: tuple[Path, str]) -> None:
+    from avere_ray.tracking.past import mlflow_client
+
+    run_dir, _ = finished
+    run_id = runs.report(run_dir)["mlflow_run_id"]
+    with mlflow_client(f"sqlite:///{run_dir.parent / 'mlflow.db'}") as client:
+        run = client.get_run(run_id)
+        assert {"git.commit", "git.dirty", "host", "gpu", "base.digest", "data.digest"} <= set(run.data.tags)
+        assert run.data.tags["adapter.version"] == "1"
+        assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["clips"]
+        assert any(name.startswith("system/") and name.endswith("/cpu_percent") for name in run.data.metrics)
+        found = client.search_runs([run.info.experiment_id], f"tags.`avere_ray.root` = '{run_id}'")
+        children = {child.data.tags["stage"]: child for child in found}
+        stages = {f"{name}/round=0" for name in ("rollouts", "verdicts", "pairs", "reference", "adapters", "evals")}
+        assert set(children) == stages | {"clips", "decoded", "evals/before", "round=0"}
+        assert {child.info.status for child in found} == {"FINISHED"}
+        after = children["evals/round=0"]
+        assert after.data.tags["mlflow.parentRunId"] == children["round=0"].info.run_id
+        assert "evaluation/predictions.parquet" in [
+            file.path for file in client.list_artifacts(after.info.run_id, "evaluation")
+        ]
+        [model] = client.search_logged_models([run.info.experiment_id])
+        scores = {metric.key: metric.value for metric in model.metrics}
+        assert scores["eval/average_accuracy"] == runs.report(run_dir)["after"]["average_accuracy"]
+        [table] = (run_dir / "metrics" / "artifacts").glob("rollouts_round_0.json")
+        assert len(json.loads(table.read_text())["data"]) == 10
+        assert json.loads(run.data.tags["mlflow.loggedArtifacts"])[0]["path"] == table.name
+
+
 def test_a_second_run_reuses_every_stage_and_says_so(finished: tuple[Path, str]) -> None:
     run_dir, _ = finished
     before = runs.without_timing(runs.report(run_dir))
-    code, output = runs.complete(run_dir, "--world.corrupt_clips=1", "--data.drop_budget=0.05")
+    code, output = runs.complete(run_dir, *SETTINGS)
     assert code == 0, output
     assert output.count("reused") >= 8
     assert "starting" not in output  # no engine
@@ -86,8 +131,7 @@ def test_a_second_run_reuses_every_stage_and_says_so(finished: tuple[Path, str])
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(finished: tuple[Path, str], tmp_path: Path) -> None:
     run_dir = tmp_path / "interrupted"
-    settings = ("--world.corrupt_clips=1", "--data.drop_budget=0.05")
-    process = runs.start(run_dir, *settings)
+    process = runs.start(run_dir, *SETTINGS)
     try:
         runs.wait_for(run_dir / "rollouts" / "round=0" / "manifest.json", process)
         process.send_signal(signal.SIGINT)
@@ -97,7 +141,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(finished: tuple[Path, str]
     assert process.returncode == 130, output
     assert "finished stages are kept" in output.strip().splitlines()[-1]
     assert not (run_dir / "report.json").exists()
-    code, output = runs.complete(run_dir, *settings)
+    code, output = runs.complete(run_dir, *SETTINGS)
     assert code == 0, output
     assert "rollouts of round 0" in output
     uninterrupted = runs.report(finished[0])

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from runfolders import write_run
+from runfolders import Says, write_run
 
 from avere_ray.config import TrackingConfig
-from avere_ray.stages import write_text
+from avere_ray.stages import read_manifest, write_text
 from avere_ray.tracking import Tracker
-from avere_ray.tracking.past import find_run, run_folder, search_runs
+from avere_ray.tracking.past import find_run, mlflow_client, run_folder, search_runs
 from avere_ray.tracking.registry import alias_of
 from jobs.main import main
 
@@ -55,6 +55,86 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ids["twin1"] = tracked(runs / "twin1", "twin", 1, {"rounds": 2})
     ids["worse"] = tracked(runs / "worse", "worse", 0, {"rounds": 3}, after=worse)
     return ids | {"uri": f"sqlite:///{runs / 'mlflow.db'}", "runs": str(runs)}
+
+
+def told(folder: Path, name: str, after: Says, times: int = 1) -> str:
+    """A run with its evaluations, pairs and adapter told to MLflow as the pipeline tells them, again and again."""
+    write_run(folder, {"before": yes, "round=0": after}, name=name)
+    write_text(folder / "adapters" / "round=0" / "adapter_model.safetensors", "weights")
+    for _ in range(times):
+        with Tracker(folder, TrackingConfig(), run_name=name, say=lambda line: None) as tracker:
+            tracker.start({"name": name, "run_dir": str(folder), "seed": 0, "rounds": 1})
+            tracker.log_table("rollouts_round_0.json", {"verdict": ["faithful", "spurious"], "answered": ["(A)", "No"]})
+            for step, stage in enumerate(("before", "round=0")):
+                manifest = read_manifest(folder / "evals" / stage)
+                assert manifest is not None
+                child = "evals" if stage == "before" else f"{stage}/evals"
+                metrics = {f"eval/{k}": v for k, v in manifest.summary["metrics"].items()}
+                tracker.log(metrics, step=step, source=manifest.key)
+                tracker.log_child(child, run_name=child, key=manifest.output_digest, metrics=metrics, step=step,
+                                  start_ms=1000, tags={"stage": f"evals/{stage}"},
+                                  model="adapter-round0" if step else "")  # fmt: skip
+                tracker.log_dataset("emorealm", "d" * 32, source="x.json", context="evaluation",
+                                    profile={"questions": 90}, child=child)  # fmt: skip
+                tracker.log_artifacts(folder / "evals" / stage, "evaluation", child=child)
+            tracker.log_model("adapter-round0", folder / "adapters" / "round=0", step=1, tags={"adapter.version": "1"},
+                              child="round=0/adapters")  # fmt: skip
+            tracker.log_child("round=0", run_name="round 0", key="k", metrics={}, step=1, start_ms=1000)
+            tracker.finish()
+            assert tracker.close() == 0
+            assert tracker._sender.refused == 0
+    assert tracker.run_id is not None
+    return tracker.run_id
+
+
+@pytest.fixture(scope="module")
+def told_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Two runs whose folders are gone, as on another machine."""
+    runs = tmp_path_factory.mktemp("told")
+    ids = {"first": told(runs / "first", "first", right, times=2), "second": told(runs / "second", "second", worse)}
+    for name in ids:
+        (runs / name).rename(runs / f"{name}, elsewhere")
+    return ids | {"uri": f"sqlite:///{runs / 'mlflow.db'}"}
+
+
+def test_stages_are_child_runs_and_everything_is_there_once(told_runs: dict[str, str], tmp_path: Path) -> None:
+    run_id = told_runs["first"]
+    with mlflow_client(told_runs["uri"]) as client:
+        experiment = client.get_run(run_id).info.experiment_id
+        hanging = client.search_runs([experiment], f"tags.`avere_ray.root` = '{run_id}'")
+        runs = {run.info.run_name: run for run in [client.get_run(run_id), *hanging]}
+        assert set(runs) == {"first", "evals", "round 0", "round=0/evals", "round 0/adapters"}
+        above = {name: run.data.tags.get("mlflow.parentRunId") for name, run in runs.items()}
+        inside = runs["round 0"].info.run_id
+        assert above == {"first": None, "evals": run_id, "round 0": run_id, "round=0/evals": inside,
+                         "round 0/adapters": inside}  # fmt: skip
+        after = runs["round=0/evals"]
+        assert (after.info.status, after.data.metrics["eval/average_accuracy"]) == ("FINISHED", 100.0)
+        assert len(client.get_metric_history(after.info.run_id, "eval/average_accuracy")) == 1
+        [given] = after.inputs.dataset_inputs
+        assert (given.dataset.name, given.dataset.digest) == ("emorealm", "d" * 32)
+        [model] = [m for m in client.search_logged_models([experiment]) if m.source_run_id == run_id]
+        assert (model.name, model.status, model.tags["adapter.version"]) == ("adapter-round0", "READY", "1")
+        assert {m.key: m.value for m in model.metrics}["eval/average_accuracy"] == 100.0
+        assert [file.path for file in client.list_logged_model_artifacts(model.model_id)] == [
+            "adapter_model.safetensors"
+        ]
+        table = json.loads(Path(client.download_artifacts(run_id, "rollouts_round_0.json", str(tmp_path))).read_text())
+        assert table == {"columns": ["verdict", "answered"], "data": [["faithful", "(A)"], ["spurious", "No"]]}
+        assert json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"]) == [
+            {"path": "rollouts_round_0.json", "type": "table"}
+        ]
+    found = search_runs(told_runs["uri"], EXPERIMENT, "attributes.status = 'FINISHED'")
+    assert [run.name for run in found] == ["first", "second"]
+
+
+def test_runs_are_compared_by_the_answers_they_left_in_mlflow(told_runs: dict[str, str], tmp_path: Path) -> None:
+    assert avere(told_runs, "compare", "first", "second", "--no-log", "--out", str(tmp_path / "out")) == 0
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    [pair] = found["pairs"]
+    assert (pair["shared"], pair["apart"]) == (90, 0)
+    assert pair["tasks"]["modality_agreement"]["verdict"] == "worse"
+    assert len(pair["flips"]) == 30
 
 
 def avere(world: dict[str, str], *arguments: str) -> int:

@@ -53,6 +53,7 @@ def test_a_run_logs_every_step_once_and_keeps_its_latest_checkpoint(cfg: RunConf
     assert kept[-1] == f"step={STEPS // 2 * 2:06d}"
 
 
+@pytest.mark.faults  # five minutes; `test_learner_alone` kills a run of one process at every step
 def test_killed_worker_and_killed_driver_change_nothing(
     local_ray: Any, cfg: RunConfig, undisturbed: Any, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def wait_for_step(cfg: RunConfig, step: int, driver: subprocess.Popen[bytes]) ->
         time.sleep(0.05)
 
 
+@pytest.mark.faults
 def test_a_reason_that_would_come_again_ends_the_round_at_once(local_ray: Any, cfg: RunConfig, tmp_path: Path) -> None:
     """A reference figure that is infinite: both workers stop, nobody tries again, and the message names the pair."""
     other = cfg.model_copy(update={"run_dir": tmp_path / "run"})

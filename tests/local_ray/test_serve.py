@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -22,8 +23,9 @@ import avere_ray
 from avere_ray.backbones import load_policy, model_digest
 from avere_ray.config import ModelConfig, RunConfig
 from avere_ray.media import spec_digest
-from avere_ray.records import AdapterManifest
-from avere_ray.stages import StageFolder, file_digest, write_json, write_text
+from avere_ray.records import AdapterManifest, Rollout
+from avere_ray.stages import StageFolder, file_digest, read_records, write_json, write_text
+from jobs import evaluate
 
 TINY_BASE = Path(avere_ray.__file__).parent / "synthetic" / "tiny_base"
 BASE, ADAPTER = TINY_BASE.name, f"{TINY_BASE.name}:adapter-1"
@@ -42,11 +44,11 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(self, clip: Path, **fields: Any) -> httpx.Response:
+    def ask(self, clip: Path, question: str = "Which emotion does the person show?", **fields: Any) -> httpx.Response:
         data = base64.b64encode(clip.read_bytes()).decode()
         content = [
             {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}},
-            {"type": "text", "text": "Which emotion does the person show?"},
+            {"type": "text", "text": question},
         ]
         body = {"model": BASE, "messages": [{"role": "user", "content": content}], **fields}
         return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=60)
@@ -203,6 +205,27 @@ def test_a_body_beyond_the_limit_is_refused(server: Server) -> None:
     reply = httpx.post(f"{server.url}/v1/chat/completions", content=b" " * (65 * 2**20), headers=headers, timeout=60)
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_large")
     assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_it_can_be_evaluated_as_a_remote_model(server: Server, clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    (folder / "clips.jsonl").write_text(json.dumps({"clip_id": "c", "uri": "clip.mp4", "split": "test"}))
+    question = {"id": "q", "video": "clip.mp4", "task": "modality_agreement", "question": "Do face and voice agree?",
+                "choices": ["(A) Yes", "(B) No"], "answer": "A"}  # fmt: skip
+    (folder / "emorealm.json").write_text(json.dumps([question]))
+    endpoint = {"url": f"{server.url}/v1", "model": BASE}
+    cfg = RunConfig.model_validate(
+        {"run_dir": tmp_path / "run", "data": {"clips": folder},
+         "evaluation": {"endpoint": endpoint, "media": "file", "max_tokens": 8}}
+    )  # fmt: skip
+    manifest = evaluate.run_remote(cfg)
+    assert (manifest.used, manifest.summary["remote_answers"]) == (1, 1)
+    [answer] = read_records(tmp_path / "run" / "evals" / "before" / "predictions.parquet", Rollout)
+    words = "Do face and voice agree? (A) Yes (B) No"
+    assert [answer.text] == server.answers(clip, question=words, temperature=0, max_tokens=8)
+    assert manifest.summary["remote_prompt_tokens"] > 80  # words alone are about 40
 
 
 def test_sigterm_ends_it_cleanly(server: Server) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avere_ray.attention import dense_mask, make_layout, plan_blocks, tree_attention
+from avere_ray.attention import FLEX_BLOCK, dense_mask, make_layout, plan_blocks, tree_attention
 from avere_ray.tree import Branch, join_rows, pack_branches
 
 CPU = torch.device("cpu")
@@ -51,9 +51,42 @@ GROUPS = {
 @pytest.mark.parametrize("kernel", ["blocks", "dense", "flex"])
 def test_each_kernel_gives_what_each_branch_gives_alone(name, kernel):
     row = _row(GROUPS[name])
-    q, k, v = _heads(row.size, 0)
-    got = tree_attention(q, k, v, make_layout(row, kernel, CPU), q.shape[-1] ** -0.5)
+    layout = make_layout(row, kernel, CPU)
+    padded = _heads(len(layout.exits), 0)
+    q, k, v = (x[:, :, : row.size] for x in padded)
+    got = tree_attention(*padded, layout, q.shape[-1] ** -0.5)[:, :, : row.size]
     torch.testing.assert_close(got, _alone(row, q, k, v))
+
+
+@pytest.mark.parametrize("nodes", [1, 127, 128, 129, 1000])
+def test_flex_rows_come_in_few_lengths_and_their_padding_sees_itself_alone(nodes):
+    row = _row([[[1] * nodes + [2], [1] * nodes + [3]]])
+    exits = make_layout(row, "flex", CPU).exits
+    assert len(exits) % FLEX_BLOCK == 0
+    assert 0 <= len(exits) - row.size < (FLEX_BLOCK if row.size > FLEX_BLOCK else 2 * FLEX_BLOCK)
+    seen = dense_mask(exits)[0, 0]
+    assert torch.equal(seen[row.size :], torch.eye(len(exits), dtype=torch.bool)[row.size :])
+    assert not seen[: row.size, row.size :].any()
+    assert make_layout(row, "blocks", CPU).exits.tolist() == row.exits().tolist()
+
+
+def test_one_compiled_kernel_serves_all_lengths_but_the_first():
+    """torch compiles for the first length, and at the second with lengths left open; then never again."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    kernel = torch.compile(flex_attention, dynamic=True, backend=count)
+    for nodes in (100, 300, 700, 150):
+        layout = make_layout(_row([[[1] * nodes + [2], [1] * nodes + [3, 4]]]), "flex", CPU)
+        kernel(*(x.float() for x in _heads(len(layout.exits), 0)), block_mask=layout.mask, scale=0.5, enable_gqa=True)
+    torch.compiler.reset()
+    assert len(graphs) == 2
 
 
 @pytest.mark.parametrize("limit", [1, 3, 8, 1000])

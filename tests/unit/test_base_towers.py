@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import avere_ray
-from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, Policy, load_policy
+from avere_ray.backbones.qwen2_5_omni import Policy, load_policy
+from avere_ray.backbones.types import MediaEmbeds
 from avere_ray.synthetic.base_towers import Alignment, alignments, cue_scores, tower_loss
 from avere_ray.synthetic.scene import clip_of, sample_scene
 from avere_ray.synthetic.world import CUE

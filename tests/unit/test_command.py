@@ -155,7 +155,11 @@ sys.exit(run_command({PROG!r}, None, work, []))
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_closes_what_is_open_and_leaves_no_traceback(number: signal.Signals, code: int) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", _WAITING_JOB], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", _WAITING_JOB],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the caller may ignore it
     ) as job:
         assert job.stdout is not None
         assert job.stdout.readline() == "started\n"

@@ -14,12 +14,13 @@ from avere_ray.comparison.markdown import to_markdown
 from avere_ray.comparison.page import FLIPS, to_html
 from avere_ray.comparison.report import make_report, run_labels, verdict
 from avere_ray.comparison.results import LIKELIHOODS, read_run_folder
-from avere_ray.comparison.thumbnails import png, thumbnail
+from avere_ray.comparison.thumbnails import thumbnail
 from avere_ray.comparison.wording import markdown_table, p_value
 from avere_ray.errors import InputError
 from avere_ray.evaluation.calibration import calibration
 from avere_ray.evaluation.scorer import Item
 from avere_ray.evaluation.statistics import mcnemar
+from avere_ray.strip import png
 from jobs.main import main
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from avere_ray.config import RunConfig, help_text, load_config
+from avere_ray.config import PlacementConfig, RunConfig, help_text, load_config
 from avere_ray.errors import ConfigError
 
 
@@ -101,6 +101,9 @@ def test_a_bad_override_is_named(override: str, words: list[str]) -> None:
         (["--rollout.max_tokens=1024"], "rollout.max_tokens (1024) must be below rollout.max_model_len (1024)"),
         (["--data.benchmark=b.json"], "data.benchmark is set but data.clips is not"),
         (["--train.use_gpu=true"], "set parity.max_abs_diff to 1.0e-3 or more"),
+        (["--rollout.num_gpus=1.5"], "rollout.num_gpus (1.5) is a tensor parallel size when above 1"),
+        (["--rollout.num_gpus=1"], "with rollout.num_gpus above 0 set model.dtype to bfloat16"),
+        (["--train.use_gpu=true", "--train.gpus_per_worker=0.5"], "may be below 1 with one worker only"),
         (
             ["--train.reference=previous_round", "--train.reference_source=cached"],
             "previous_round needs train.reference_source precomputed",
@@ -150,3 +153,31 @@ def test_a_config_cannot_be_changed() -> None:
         config.seed = 1
     with pytest.raises(ValidationError):
         config.train.epochs = 2
+
+
+def test_placement_says_where_and_how_much_in_one_section() -> None:
+    cfg = load_config(
+        None,
+        [
+            "--placement.rollout=gpu",
+            "--placement.engines=4",
+            "--placement.tensor_parallel=2",
+            "--placement.train_workers=8",
+            "--model.dtype=bfloat16",
+            "--train.pairs_per_step=16",
+            "--train.micro_pairs=1",
+        ],
+    )
+    assert (cfg.rollout.engines, cfg.rollout.num_gpus, cfg.train.workers) == (4, 2, 8)
+    assert cfg.rollout.samples == RunConfig().rollout.samples
+    again = RunConfig.model_validate(cfg.resolved())
+    assert again == cfg
+    assert RunConfig(placement=PlacementConfig(engines=3)).rollout.engines == 3
+
+
+def test_placement_and_a_stage_that_disagree_are_refused() -> None:
+    assert load_config(None, ["--placement.engines=2", "--rollout.engines=2"]).rollout.engines == 2
+    with pytest.raises(ConfigError, match=r"placement\.engines is 2 but rollout\.engines is 3; give one of them"):
+        load_config(None, ["--placement.engines=2", "--rollout.engines=3"])
+    with pytest.raises(ConfigError, match="train_workers"):
+        load_config(None, ["--placement.train_workers=none of them"])

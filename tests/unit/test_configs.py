@@ -1,5 +1,6 @@
 """Every shipped YAML file is a valid config."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,14 @@ def test_the_demo_is_shipped() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_shipped_config_loads(path: Path) -> None:
     assert isinstance(load_config(path), RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("demo", 0), ("demo-gpu", 1), ("avem_dpo_paper", 8), ("avem_dpo_lora", 8), ("qwen2_5_omni_7b", 8)],
+)
+def test_a_shipped_config_needs_the_gpus_that_it_says(name: str, most: int) -> None:
+    """Engines, scorer and learner live at the same time; none of a model of billions is left to the CPU."""
+    cfg = load_config(next(path for path in FILES if path.stem == name))
+    assert math.ceil(cfg.gpus) == most
+    assert bool(most) == bool(cfg.rollout.scorer_gpus) == bool(cfg.rollout.num_gpus) == cfg.train.use_gpu

@@ -26,9 +26,8 @@ class Decoder:
     def __init__(self) -> None:
         self.decoded: list[str] = []
 
-    def __call__(
-        self, clip: Clip, path: Path, spec: DecodeConfig, known: frozenset[str]
-    ) -> tuple[DecodedClip | None, str]:
+    def __call__(self, clip: Clip, spec: DecodeConfig, known: frozenset[str]) -> tuple[DecodedClip | None, str]:
+        path = Path(clip.uri)
         sha256 = file_digest(path)
         if sha256 in known:
             return None, sha256

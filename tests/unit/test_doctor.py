@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from avere_ray.config import RayConfig, RunConfig, load_config
+from avere_ray.engine import media_limits
 from avere_ray.environment import Finding
 from avere_ray.errors import ModelError
+from avere_ray.media.sampling import wanted_times
+from avere_ray.placement import Bundle, NodeGroup
 from jobs import doctor
 from jobs.memory import ENGINE_PROCESS_MB, RAY_AND_DRIVER_MB, WORKER_PROCESS_MB, estimate, read_shapes, size_words
 
@@ -85,11 +88,23 @@ def test_a_clip_folder_that_cannot_be_used_is_named(tmp_path: Path, content: str
 def test_a_local_ray_is_announced_and_a_cluster_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert "on 127.0.0.1" in next(doctor.ray_findings(RunConfig())).what
-    monkeypatch.setattr(doctor, "_in_child", lambda *a: {"CPU": 8.0, "GPU": 0.0})
+    groups = [NodeGroup(name="cheap", role="decode", node=Bundle(8, 0), nodes=1)]
+    monkeypatch.setattr(doctor, "_in_child", lambda *a: groups)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert next(doctor.ray_findings(RunConfig())).level == "ok"
+    first, room = doctor.ray_findings(RunConfig())
+    assert (first.level, room.level) == ("ok", "ok")
+    assert "cheap (role decode): 1 x 8 CPU" in first.what
     needs_gpus = load_config(None, ["--train.use_gpu=true", "--parity.max_abs_diff=1.0e-3"])
-    assert "2 GPUs needed" in failures(list(doctor.ray_findings(needs_gpus)))
+    assert "A node of group cheap has 8 CPU at most." in failures(list(doctor.ray_findings(needs_gpus)))
+
+
+def test_what_a_placement_asks_for_in_vain_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    placed = load_config(None, ["--placement.learner=learner", "--train.workers=2", "--ray.num_cpus=8"])
+    found = failures(list(doctor.ray_findings(placed)))
+    assert "train.workers=2: 2 of them, with 1 CPU each, find no room on nodes with role learner" in found
+    assert "No node has role learner" in found
+    assert "roles are for clusters" in found
 
 
 def test_a_server_that_does_not_answer_is_a_warning() -> None:
@@ -149,9 +164,31 @@ def test_the_prediction_adds_up_as_the_formula_says() -> None:
     assert parts["object store"].total_mb() == 300
     assert parts["Ray and driver"].total_mb() == RAY_AND_DRIVER_MB
     lora = 8 * (64 + 64 + 192 + 64) * (8 + 12 / 2) / 2**20  # rank 8, two adapted layers, two workers
-    prompt = 2 * 3 * 3 + 75 + 100  # frames, 3 s of sound, words
-    activations = 4 * 8 * (2 * prompt + 4 * 48) * (17 * 64 * 1 + 3 * 1024) / 2**20
-    assert parts["learner"].total_mb() == pytest.approx(2 * (weights + lora + activations + WORKER_PROCESS_MB))
+    media = 2 * 3 * 3 + 75  # frames, 3 s of sound
+    activations = 4 * (2 * (media + 100) + 4 * 48) * (17 * 64 * 1 + 3 * 1024) / 2**20
+    towers = 240 * media * 64 * 4 / 2**20  # the clips of the drawn world
+    worker = weights + lora + 8 * activations + towers + WORKER_PROCESS_MB
+    assert parts["learner"].total_mb() == pytest.approx(2 * worker)
+    assert parts["scorer"].total_mb() == pytest.approx(weights + activations + towers + WORKER_PROCESS_MB)
+
+
+def test_of_own_clips_tower_outputs_are_kept_up_to_their_limit() -> None:
+    parts = {p.name: p for p in estimate(load_config(None, ["--data.clips=somewhere"]), SHAPES, TARGETS)}
+    assert parts["learner"].host_mb["tower outputs"] == parts["scorer"].host_mb["tower outputs"] == 2048
+
+
+@pytest.mark.parametrize(
+    ("decode", "frames"),
+    [(["--data.decode.frames=6"], 6), (["--data.decode.fps=2"], 64), (["--data.decode.fps=1"], 60),
+     (["--data.decode.times_s=[0.5, 1.0, 2.0]"], 3)],
+)  # fmt: skip
+def test_frames_are_counted_as_the_sampling_spec_takes_them(decode: list[str], frames: int) -> None:
+    cfg = load_config(None, decode)
+    assert cfg.data.decode.most_frames == len(wanted_times(cfg.data.decode, cfg.data.decode.max_duration_s)) == frames
+    assert media_limits(cfg.data.decode)["video"]["num_frames"] == frames
+    learner = next(p for p in estimate(cfg, SHAPES, TARGETS) if p.name == "learner")
+    media = -(-frames // 2) * 3 * 3 + 75
+    assert learner.host_mb["tower outputs"] == pytest.approx(240 * media * 64 * 4 / 2**20)
 
 
 def test_zero_stage_3_divides_the_weights_and_a_gpu_takes_them() -> None:
@@ -160,6 +197,7 @@ def test_zero_stage_3_divides_the_weights_and_a_gpu_takes_them() -> None:
         next(p for p in estimate(load_config(None, [*base, f"--train.zero_stage={s}"]), SHAPES, TARGETS) if p.gpu_mb)
         for s in (2, 3)
     )
+    assert two.name == "learner"
     assert three.gpu_mb["weights"] == two.gpu_mb["weights"] / 2
     assert dict(two.host_mb) == {"process": WORKER_PROCESS_MB}
 

@@ -20,6 +20,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "tokenizers": ("avere_ray/backbones/",),
     "mlflow": ("avere_ray/tracking/",),
     "jsonschema": ("avere_ray/manifests/schemas.py",),
+    "pyarrow.fs": ("avere_ray/remote.py",),
     "av": ("avere_ray/media/", "avere_ray/synthetic/"),
 }
 

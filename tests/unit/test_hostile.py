@@ -12,7 +12,7 @@ from clipmaker import number_of
 from corpus import KINDS, Kind, plain
 
 from avere_ray import data
-from avere_ray.config import DecodeConfig
+from avere_ray.config import DecodeConfig, RemoteConfig
 from avere_ray.errors import ClipDecodeError
 from avere_ray.media import SAMPLE_RATE
 from avere_ray.records import Clip, DecodedClip
@@ -41,7 +41,7 @@ def _child_ends() -> Iterator[None]:
 
 def outcome(path: Path) -> DecodedClip | ClipDecodeError:
     try:
-        return data.decode_isolated(Clip(clip_id="c", uri=path.name), path, SPEC)
+        return data.decode_one(Clip(clip_id="c", uri=path.name), path.parent, SPEC, RemoteConfig())
     except ClipDecodeError as error:
         return error
 

@@ -63,6 +63,27 @@ def test_a_token_budget_cuts_micro_batches_and_keeps_workers_in_step():
     assert sorted(trained) == list(range(9))
 
 
+def test_with_a_token_budget_pairs_of_like_length_share_a_row():
+    sizes = [10, 90, 20, 80, 30, 70, 40, 60]
+    cfg = _cfg(workers=1, micro_pairs=8, tokens_per_micro=110)
+    (share,) = step_shares(8, cfg, rank=0, world=1, sizes=sizes)
+    assert [[sizes[i] for i in m] for m in share.micro] == [[90], [80], [70], [60, 40], [30, 20, 10]]
+
+
+def test_a_fill_in_of_the_last_step_keeps_its_weight_where_length_moves_it():
+    sizes = [10, 20, 30, 40, 50]
+    cfg = _cfg(workers=1, pairs_per_step=4, micro_pairs=4, tokens_per_micro=60)
+    _, last = step_shares(5, cfg, rank=0, world=1, sizes=sizes)
+    weights = dict.fromkeys(range(5), 0.0)
+    for indices, group in zip(last.micro, last.weights, strict=True):
+        for i, w in zip(indices, group, strict=True):
+            weights[i] += w
+    assert sorted(weights.values()) == [0.0] * 4 + [1.0]
+    first, _ = step_shares(5, cfg, rank=0, world=1, sizes=sizes)
+    trained = {i for m in first.micro for i in m}
+    assert next(i for i, w in weights.items() if w) not in trained
+
+
 def test_a_share_survives_its_text_exactly():
     share = next(iter(step_shares(7, _cfg(), rank=1, world=2)))
     assert StepShare.from_json(share.to_json()) == share

@@ -70,13 +70,14 @@ def test_a_run_s_ledger_lists_every_stage(tmp_path: Path) -> None:
     assert entries["pairs/round=0"].reasons() == {}
 
 
+@pytest.mark.parametrize("argument", ["{}", "--run_dir={}"])
 def test_the_verb_prints_counts_reasons_and_examples(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    argument: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     drop = Drop(sample_id="c7", stage="decode", reason="no_audio_stream", message="[c7] has no audio")
     finish(tmp_path, "decode", 41, [drop])
-    assert main([f"--run_dir={tmp_path}"]) == 0
+    assert main([argument.format(tmp_path)]) == 0
     output = capsys.readouterr().out
     row = next(line for line in output.splitlines() if "decode" in line)
     assert row.replace("│", " ").split() == ["decode", "42", "41", "1", "1", "x", "no_audio_stream"]
@@ -84,7 +85,7 @@ def test_the_verb_prints_counts_reasons_and_examples(
 
 
 def test_a_run_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"--run_dir={tmp_path / 'nowhere'}"]) == 2
+    assert main([str(tmp_path / "nowhere")]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
     with pytest.raises(InputError, match="holds no finished stage"):
         read_ledger(tmp_path)

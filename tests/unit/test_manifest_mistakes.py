@@ -97,6 +97,12 @@ CLUSTERS: list[Mistake] = [
     ("feature-gates", JOB, f"{RC}.networkPolicy", [(f"{RC}.networkPolicy", {"mode": "DenyAll"})]),
     ("feature-gates", JOB, f"{RC}.tlsOptions", [(f"{RC}.tlsOptions", {"enabled": True})]),
     ("feature-gates", JOB, f"{RC}.gcs", [(f"{RC}.gcsFaultToleranceOptions", {"backend": "rocksdb"})]),
+    (
+        "group-names",
+        JOB,
+        f"{GROUP}.groupName",
+        [(f"{RC}.networkPolicy", {"mode": "DenyAll"}), (f"{GROUP}.groupName", "Roll_out")],
+    ),
     ("autoscaler", JOB, HEAD, [(f"{HEADC}.env[-]", V2), (f"{RC}.enableInTreeAutoscaling", False)]),
     ("autoscaler", JOB, HEAD, [(f"{HEADC}.env[-]", V2)]),
     ("autoscaler", JOB, f"{POD}.restartPolicy", [(f"{POD}.restartPolicy", "Always")]),

@@ -17,6 +17,7 @@ from avere_ray.manifests.schemas import DEFINITIONS, admitted, kuberay_schema, p
 from avere_ray.manifests.validate import RULE_MODULES
 
 assert RULE_MODULES
+CHECKOUT = os.environ.get("AVERE_RAY_KUBERAY", "")
 SAMPLES = os.environ.get("AVERE_RAY_KUBERAY_SAMPLES", "")
 
 
@@ -32,6 +33,13 @@ def test_kuberays_published_samples_are_accepted() -> None:
         if found:
             refused[path.name] = [str(f) for f in found]
     assert not refused
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="AVERE_RAY_KUBERAY names no checkout of ray-project/kuberay at the tag")
+def test_the_shipped_schemas_are_those_of_the_released_crds() -> None:
+    """AVERE_RAY_KUBERAY=CHECKOUT, at the tag that the shipped file names."""
+    extracted = extract(read_crds(Path(CHECKOUT)), schemas.KUBERAY_TAG)
+    assert extracted["$defs"] == kuberay_schema()["$defs"]
 
 
 def worker(**fields: Any) -> dict[str, Any]:

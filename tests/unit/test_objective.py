@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
+from avere_ray.branches import Wanted
 from avere_ray.config import LossConfig
-from avere_ray.learner.objective import PairObjective
+from avere_ray.learner.objective import PairObjective, reference_branches
 from avere_ray.media_cache import MediaCache
 from avere_ray.reference import AdapterOff
 from tests.unit.models import tiny_base
 from tests.unit.pairs import PAIRS, Clips, make_pair
 
 LOG_2 = math.log(2.0)
+WORDS = make_pair(clip="", modality="", swap=None)
 KINDS = {
     "dpo": {"kind": "dpo"},
     "avem_dpo": {"kind": "avem_dpo"},
@@ -40,7 +42,8 @@ def make(base):
         policy = add_lora(base, rank=8, alpha=32.0, seed=0).train()
         made.append(policy)
         media = MediaCache(processor=policy.processor, load=Clips())
-        return PairObjective(LossConfig(**settings), policy, media, AdapterOff(policy, media))
+        cfg = LossConfig(**settings)
+        return PairObjective(cfg, policy, media, AdapterOff(policy, media, reference_branches(cfg)))
 
     yield of
     for policy in made:
@@ -56,6 +59,43 @@ def test_at_step_0_the_loss_is_what_a_policy_equal_to_its_reference_has(make, na
     scored = _score(make(**KINDS[name]))
     torch.testing.assert_close(scored.start_loss_P, scored.expected_start_P, atol=1e-5, rtol=0)
     assert scored.loss_P.requires_grad
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_passes_of_a_micro_batch_do_not_depend_on_its_pairs(make, name):
+    """Under ZeRO-3 every pass is a collective: a worker with one less would be waited for."""
+    objective, counts = make(**KINDS[name]), []
+    for pairs in (PAIRS, [WORDS], [WORDS, PAIRS[3]]):
+        counts.append(0)
+        hook = objective.policy.core.model.register_forward_hook(lambda *_: counts.append(counts.pop() + 1))
+        _score(objective, pairs)
+        hook.remove()
+    assert counts == counts[:1] * 3
+    assert counts[0] == {"vista_dpo": 3, "mod_dpo": 3, "mod_dpo_pp": 3, "own text prior": 3, "adaptive": 3}.get(name, 2)
+
+
+def test_a_loss_that_reads_no_swapped_input_encodes_none(make):
+    objective = make(kind="dpo")
+    _score(objective, PAIRS[:2])
+    assert objective.media.encoder_calls == 2  # the clip's own video and sound
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"kind": "dpo"}, Wanted(relevant=False)),
+        ({"kind": "mdpo"}, Wanted(relevant=True)),
+        ({"kind": "avem_dpo"}, Wanted(relevant=True, text_prior=True)),
+        ({"kind": "avem_dpo", "text_prior_gamma": 0.0}, Wanted(relevant=True)),
+        ({"kind": "avem_dpo", "text_prior_source": "policy"}, Wanted(relevant=True)),
+        ({"kind": "avem_dpo", "text_prior": "adaptive"}, Wanted(relevant=True, text_prior=True)),
+        ({"kind": "vista_dpo"}, Wanted(relevant=True, irrelevant=True)),
+        ({"kind": "mod_dpo"}, Wanted(relevant=False)),
+        ({"kind": "mod_dpo_pp"}, Wanted(relevant=False, text_prior=True)),
+    ],
+)
+def test_the_reference_scores_only_what_the_loss_reads(settings, expected):
+    assert reference_branches(LossConfig(**settings)) == expected
 
 
 def test_the_identities_of_avem_dpo_and_mdpo_are_the_papers(make):
@@ -109,5 +149,5 @@ def test_losses_do_not_depend_on_what_is_scored_beside_a_pair(make):
 
 def test_a_pair_of_words_alone_stands_beside_one_with_media(make):
     objective = make(kind="avem_dpo")
-    pairs = [make_pair(clip="", modality="", swap=None), PAIRS[0]]
+    pairs = [WORDS, PAIRS[0]]
     assert _score(objective, pairs).loss_P.isfinite().all()

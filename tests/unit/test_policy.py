@@ -7,7 +7,10 @@ import pytest
 import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-from avere_ray.backbones.qwen2_5_omni import add_lora, clip_fps, load_policy
+from avere_ray.backbones import load_policy as load_model
+from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
+from avere_ray.backbones.types import clip_fps
+from avere_ray.config import ModelConfig
 from avere_ray.records import DecodedClip
 from tests.unit.models import tiny_base
 
@@ -117,15 +120,25 @@ def test_every_branch_gets_the_log_probs_it_has_alone(published, policy, names):
     torch.testing.assert_close(together, torch.stack([a.sum() for a in apart]), atol=1e-5, rtol=1e-6)
 
 
+SWAPS = {
+    "audio swapped": (INPUTS["both"], INPUTS["audio swapped"]),
+    "video swapped": (INPUTS["both"], INPUTS["video swapped"]),
+    "both swapped": (INPUTS["both"], INPUTS["both swapped"]),
+    "text prior": (INPUTS["both"], INPUTS["text only"]),
+    "audio only": (INPUTS["audio only"], (None, OTHER)),
+    "video only": (INPUTS["video only"], (OTHER, None)),
+}
+"""A pair's own input, and the one its chosen response is scored under once more."""
+
+
 @pytest.mark.parametrize("rejects", [1, 2, 3])
 def test_gradients_of_a_loss_are_those_of_separate_forwards(published, policy, rejects):
-    names = ["audio swapped", "video swapped", "both swapped", "text only"]
+    inputs = [[own] * (1 + rejects) + [other] for own, other in SWAPS.values()]
     rows = [
-        [_sample(policy, OWN, OWN, text) for text in TEXTS[: 1 + rejects]] + [_sample(policy, *INPUTS[n], TEXTS[0])]
-        for n in names
+        [_sample(policy, *given, text) for given, text in zip(row, [*TEXTS[: 1 + rejects], TEXTS[0]], strict=True)]
+        for row in inputs
     ]
-    inputs = [[(OWN, OWN)] * (1 + rejects) + [INPUTS[n]] for n in names]
-    weights = torch.linspace(-1.0, 1.0, len(names) * (2 + rejects))
+    weights = torch.linspace(-1.0, 1.0, sum(map(len, rows)))
     policy.zero_grad()
     (policy(rows, _media(policy)) * weights).sum().backward()
     published.zero_grad()
@@ -166,11 +179,44 @@ def test_gradient_checkpointing_changes_nothing(policy):
         torch.testing.assert_close(value, found[1][name])
 
 
-def test_bfloat16_stays_within_a_tenth_of_a_nat_per_token():
-    full, half = (load_policy(tiny_base(), dtype) for dtype in ("float32", "bfloat16"))
+@pytest.mark.parametrize("kernel", ["dense", "flex"])
+def test_the_kernel_that_the_config_names_is_used_and_gives_the_same(kernel):
+    model = ModelConfig(path=tiny_base(), attention=kernel)
+    plain, other = load_model(model.model_copy(update={"attention": "auto"})), load_model(model)
+    rows = [[_sample(plain, *INPUTS[name], text) for text in TEXTS] for name in ("audio swapped", "text only")]
+    assert (plain.pack(rows).layout.kernel, other.pack(rows).layout.kernel) == ("blocks", kernel)
+    with torch.no_grad():
+        torch.testing.assert_close(other(rows, _media(other)), plain(rows, _media(plain)), atol=1e-4, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def precisions():
+    """The tiny base in float32 and in bfloat16."""
+    return [load_policy(tiny_base(), dtype) for dtype in ("float32", "bfloat16")]
+
+
+def test_bfloat16_gradients_point_where_those_of_float32_do(precisions):
+    """Bounds stated in docs/design.md: per matrix of the adapter, cosine above 0.999 and norm within 3 %."""
+    found = []
+    for policy in precisions:
+        lora = add_lora(policy, rank=8, alpha=32.0, seed=0)
+        rows = [[_sample(lora, *INPUTS[name], text) for text in TEXTS[:2]] for name in ("audio swapped", "both")]
+        scores = lora(rows, _media(lora))
+        (scores * torch.tensor([1.0, -1.0, 0.5, -0.5])).sum().backward()
+        found.append({n: p.grad.float() for n, p in lora.named_parameters() if "lora_B" in n})
+        lora.thinker.unload()
+    for name, exact in found[0].items():
+        rounded = found[1][name]
+        assert torch.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.999, name
+        assert abs(rounded.norm() / exact.norm() - 1) < 0.03, name
+
+
+def test_bfloat16_stays_within_a_twentieth_of_a_nat_per_token(precisions):
+    full, half = precisions
     rows = [[_sample(full, *INPUTS[name], text) for text in TEXTS] for name in INPUTS]
     with torch.no_grad():
         exact, rounded = (p(rows, _media(p), per_token=True) for p in (full, half))
     assert rounded.dtype == torch.float32
-    assert (exact - rounded).abs().mean() < 0.1
+    assert (exact - rounded).abs().mean() < 0.05
+    assert (exact - rounded).abs().max() < 0.25
     assert not torch.equal(exact, rounded)

@@ -9,7 +9,7 @@ from avere_ray import prompts
 from avere_ray.config import PreferenceConfig
 from avere_ray.errors import StageError
 from avere_ray.fakes import make_rollout
-from avere_ray.preferences import build_pairs, normalise, summarise
+from avere_ray.preferences import build_pairs, normalise, summarise, to_write
 from avere_ray.records import (
     Clip,
     Cue,
@@ -226,7 +226,8 @@ def test_a_much_longer_reject_is_used_only_without_an_other() -> None:
     short = "The person is angry because of the red shirt."
     chosen = "The person is angry. I see lowered brows."
     assert rejects(pair(OPEN, [chosen, long, long, short]))[SPURIOUS][0] == short
-    assert rejects(pair(OPEN, [chosen, long]))[SPURIOUS][0] == long
+    assert rejects(pair(OPEN, [chosen, long]))[SPURIOUS] == ("The person is angry. I see a red shirt.", "written")
+    assert rejects(pair(OPEN, [chosen, long], PreferenceConfig(max_length_ratio=None)))[SPURIOUS][0] == long
 
 
 @pytest.mark.parametrize(
@@ -244,6 +245,86 @@ def test_queries_without_a_pair_are_dropped_with_their_reason(
     made = pair_of(query, texts, rules)
     assert isinstance(made, Drop)
     assert (made.sample_id, made.stage, made.reason) == ("q", "pairs", reason)
+
+
+def test_near_duplicates_count_as_one_unless_only_spelling_is_to_count() -> None:
+    texts = ["The person is angry. I see lowered brows.", "The person is really angry. I see the lowered brows.",
+             "The person is angry. I hear a loud harsh voice."]  # fmt: skip
+    assert {pair(OPEN, texts, seed=s).chosen for s in range(8)} == {texts[0]}
+    spelled = PreferenceConfig(near_duplicate=None)
+    assert len({pair(OPEN, texts, spelled, seed=s).chosen for s in range(12)}) > 1
+
+
+def test_a_share_of_equal_words_makes_near_duplicates_only_of_texts_with_the_same_cues() -> None:
+    texts = ["The person is angry. I see lowered brows.", "I think the person is angry. I see lowered brows.",
+             "The person is angry. I hear a loud harsh voice."]  # fmt: skip
+    loose = PreferenceConfig(near_duplicate=0.8)
+    assert {pair(OPEN, texts, loose, seed=s).chosen for s in range(8)} == {texts[0]}
+    made = pair(OPEN, ["The person is angry. I see lowered brows.", "The person is angry. I see a red shirt."], loose)
+    assert rejects(made)[SPURIOUS] == ("The person is angry. I see a red shirt.", "rollout")
+
+
+def test_pairs_that_repeat_another_are_dropped() -> None:
+    twin = dataclasses.replace(OPEN, query_id="p")
+    rollouts, verdicts = sampled(OPEN, ["The person is angry. I see lowered brows."])
+    again, more = sampled(twin, ["The person is angry. I see lowered brows!"])
+    rules = PreferenceConfig(written_rejects=True)
+    by_query = {"q": rollouts, "p": again}
+    same = {seed: build_pairs([OPEN, twin], by_query, verdicts | more, {"c": CLIP}, {}, rules, seed)
+            for seed in range(12)}  # fmt: skip
+    dropped = [d for _, drops in same.values() for d in drops]
+    assert {(d.sample_id, d.reason) for d in dropped} == {("p", "duplicate")}
+    assert "repeats that of query q" in dropped[0].message
+
+
+def test_selection_drops_with_a_reason() -> None:
+    both = PreferenceConfig(both_kinds_only=True, written_rejects=False)
+    one = pair_of(OPEN, ["The person is angry. I see lowered brows.", "I see a red shirt."], both)
+    assert isinstance(one, Drop)
+    assert one.reason == "one_kind"
+    hard = PreferenceConfig(hard_only=True)
+    for texts in (["The person is angry."], ["The person is sad."]):
+        easy = pair_of(OPEN, texts, hard)
+        assert isinstance(easy, Drop)
+        assert easy.reason == "not_hard"
+    assert isinstance(pair_of(OPEN, ["The person is angry.", "The person is sad."], hard), PreferencePair)
+
+
+def test_ties_are_dropped_by_margin() -> None:
+    rollouts, verdicts = sampled(OPEN, ["The person is angry. I see lowered brows.", "I see a red shirt."])
+    unsure = {k: dataclasses.replace(v, confidence=0.65 if k == "q#0" else 0.4) for k, v in verdicts.items()}
+    for margin, made in ((0.0, 1), (0.1, 0)):
+        rules = PreferenceConfig(min_margin=margin, written_rejects=False)
+        pairs, drops = build_pairs([OPEN], {"q": rollouts}, unsure, {"c": CLIP}, {}, rules, 0)
+        assert len(pairs) == made
+        assert [d.reason for d in drops] == ["low_margin"] * (1 - made)
+
+
+BARE = dataclasses.replace(CLIP, cues=(), caption="A man with lowered brows.")
+
+
+def test_what_rules_cannot_write_is_asked_of_a_model_and_marked() -> None:
+    rollouts, verdicts = sampled(OPEN, ["The person is angry. I see lowered brows.", "I see a red shirt."])
+    wanted = to_write([OPEN], {"q": rollouts}, verdicts, {"c": BARE}, RULES, 0)
+    assert [(w.kind, w.chosen) for w in wanted] == [(HALLUCINATED, "The person is angry. I see lowered brows.")]
+    assert to_write([OPEN], {"q": rollouts}, verdicts, {"c": CLIP}, RULES, 0) == []
+    assert to_write([OPEN], {"q": rollouts}, verdicts, {"c": BARE}, UNWRITTEN, 0) == []
+    written = {("q", HALLUCINATED): ["The person is angry. I see clenched fists."]}
+    pairs, _ = build_pairs([OPEN], {"q": rollouts}, verdicts, {"c": BARE}, {}, RULES, 0, written)
+    assert rejects(pairs[0])[HALLUCINATED] == ("The person is angry. I see clenched fists.", "written")
+
+
+def test_choice_questions_need_no_cues_for_a_written_reject() -> None:
+    query = Query(query_id="q", clip_id="c", modality="video", task="reasoning_basic_video", prompt="?", answer="C",
+                  choices=("(A) a red shirt", "(B) clenched fists", "(C) lowered brows", "(D) tears"))  # fmt: skip
+    rollouts, verdicts = sampled(query, ["(C) lowered brows."])
+    pairs, _ = build_pairs([query], {"q": rollouts}, verdicts, {"c": BARE}, {}, RULES, 0)
+    assert {r.text for r in pairs[0].rejects} < {"(A) a red shirt.", "(B) clenched fists.", "(D) tears."}
+    assert len(pairs[0].rejects) == 2
+    asked = stress("red_shirt", "B")
+    rollouts, verdicts = sampled(asked, ["(B) No."])
+    pairs, _ = build_pairs([asked], {"q": rollouts}, verdicts, {"c": BARE}, {}, RULES, 0)
+    assert rejects(pairs[0]) == {SPURIOUS: ("(A) Yes.", "written")}
 
 
 def test_a_clip_without_cues_still_pairs_from_rollouts_judged_elsewhere() -> None:
@@ -301,5 +382,8 @@ def test_summary_gives_shares() -> None:
     assert summary["chosen_on_policy_share"] == summary["chosen_reference_share"] == 0.5
     assert summary["reject_on_policy_share"] == 0.75
     assert summary["reject_written_share"] == 0.25
+    assert summary["texts_on_policy_share"] == pytest.approx(4 / 6)
+    assert summary["texts_written_share"] == summary["texts_reference_share"] == pytest.approx(1 / 6)
+    assert 1.0 <= summary["reject_length_ratio_mean"] < 3.0
     assert summary["both_kinds_share"] == 1.0
     assert summarise([], [])["pairs"] == 0

@@ -146,19 +146,33 @@ def test_the_irrelevant_swap_replaces_the_other_modality_by_the_same_partner():
 # Figures --------------------------------------------------------------------------------------------------------
 
 
+def _close(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert [len(a.clean), len(a.relevant), len(a.text)] == [len(b.clean), len(b.relevant), len(b.text)]
+        assert a.flat() == pytest.approx(b.flat(), abs=1e-5, rel=1e-6)
+
+
 def test_the_three_sources_agree(policy, tmp_path):
     source = AdapterOff(policy, _media(policy))
-    direct = source.figures(PAIRS)
-    cached = Cached(source, LogpCache(tmp_path), **WEIGHTS)
-    assert cached.figures(PAIRS) == direct
-    stored = [to_record(pair, scores, "k") for pair, scores in zip(PAIRS, direct, strict=True)]
-    assert Precomputed(PAIRS, stored).figures(PAIRS) == direct
+    kept = Cached(source, LogpCache(tmp_path), **WEIGHTS).figures(PAIRS)
+    stored = [to_record(pair, scores, "k") for pair, scores in zip(PAIRS, kept, strict=True)]
+    assert Precomputed(PAIRS, stored).figures(PAIRS) == kept
+    _close(source.figures(PAIRS), kept)
 
 
-def test_figures_are_those_of_the_base_whatever_is_scored_beside_them(policy):
+def test_kept_figures_are_the_same_bits_whatever_is_scored_beside_them(policy, tmp_path):
     base = load_policy(tiny_base(), "float32")
     alone = [AdapterOff(base, _media(base)).figures([pair])[0] for pair in PAIRS]
-    assert AdapterOff(policy, _media(policy)).figures(PAIRS) == alone
+    assert Cached(AdapterOff(policy, _media(policy)), LogpCache(tmp_path), **WEIGHTS).figures(PAIRS) == alone
+    _close(AdapterOff(policy, _media(policy)).figures(PAIRS), alone)
+
+
+def test_the_adapter_is_switched_off_for_one_pass_over_a_whole_micro_batch(policy):
+    passes = []
+    hook = policy.core.model.register_forward_hook(lambda *_: passes.append(1))
+    AdapterOff(policy, _media(policy)).figures(PAIRS)
+    hook.remove()
+    assert len(passes) == 1
 
 
 def test_the_adapter_as_it_stands_gives_other_figures(policy):

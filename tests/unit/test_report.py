@@ -56,6 +56,7 @@ def test_the_report_adds_up_the_rounds(run_dir):
             "spurious_association": 0,
             "hallucination": 79,
             "wrong_emotion": 0,
+            "off_topic": 0,
             "unparseable": 0,
         },
         "pairs": 61,

@@ -11,9 +11,10 @@ import yaml
 
 from avere_ray.config import load_config
 from avere_ray.errors import ClusterError, ConfigError, InputError
-from jobs import package, submit
+from jobs import job_server, package, submit
+from jobs.job_server import Plan, submit_and_follow
 from jobs.package import CONFIG, build
-from jobs.submit import Plan, main, make_plan, submit_and_follow
+from jobs.submit import main, make_plan
 from tests.unit.manifest_edits import ROOT
 
 DEMO = ROOT / "jobs" / "configs" / "demo.yaml"
@@ -199,6 +200,24 @@ def test_submitting_again_follows_what_runs_and_repeats_what_failed(capsys: pyte
     assert [job["submission_id"] for job in failed.sent] == [f"{plan.submission_id}-3"]
 
 
+def test_a_cluster_that_is_starting_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_server, "_AGAIN_AFTER_S", 0.001)
+    client, refusals = Jobs({}), iter([RuntimeError("status code 500: No available agent to submit job")] * 2)
+    send = client.submit_job
+
+    def refuse_at_first(**job: Any) -> None:
+        if error := next(refusals, None):
+            raise error
+        send(**job)
+
+    client.submit_job = refuse_at_first  # type: ignore[method-assign]
+    assert submit_and_follow(client, plan_of(), patience_s=5) == 0
+    assert len(client.sent) == 1
+    refusals = iter([RuntimeError("No available agent")])
+    with pytest.raises(ClusterError, match="Ray refuses"):
+        submit_and_follow(client, plan_of(**{"submission-id": "other"}))
+
+
 def test_a_log_that_ends_early_and_a_lost_server_are_said() -> None:
     plan = plan_of()
     with pytest.raises(ClusterError, match="ended while it is running"):
@@ -206,6 +225,19 @@ def test_a_log_that_ends_early_and_a_lost_server_are_said() -> None:
     client = Jobs({})
     client.get_job_status = lambda name: (_ for _ in ()).throw(ConnectionError("gone"))  # type: ignore[method-assign]
     with pytest.raises(ClusterError, match="cannot ask for"):
+        submit_and_follow(client, plan)
+
+
+def test_a_silent_connection_to_a_server_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_server, "_SILENCE_S", 0.01)
+    client, plan = Jobs({}), plan_of(address="http://127.0.0.1:9")
+
+    async def silent(name: str) -> AsyncIterator[str]:
+        await asyncio.sleep(60)
+        yield ""
+
+    client.tail_job_logs = silent  # type: ignore[method-assign]
+    with pytest.raises(ClusterError, match=r"lost http://127\.0\.0\.1:9 while following .*Submit again"):
         submit_and_follow(client, plan)
 
 

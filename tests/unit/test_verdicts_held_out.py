@@ -1,9 +1,7 @@
-"""Judged sentences that the rules were not made from: how often the rule judge agrees with a person.
+"""Sentences that the first rules were not made from: how often the rule judge agrees with a person on them.
 
-The sentences and their labels were written down before the rules were run on them for the first time, in the words of
-`avere_ray.verdicts`' own definition of the labels, by someone who had read the rules: on sentences of a model that
-knows nothing of them, agreement may be lower. They must stay held out: when a rule is changed because of one of them,
-move that sentence to `test_verdicts.py` and write a new one here.
+They were written before `rules/1` met them (59 of 77 right then). `rules/2` learned from some, so they are no longer
+held out; what is held out now are the parts "test" and "fresh" of `avere_ray/responses/labelled`.
 """
 
 from test_verdicts import AGREE, CLIPS, DISAGREE, LOOK, OPEN, SOUND, F, H, S, U, W, basic, make_clip, stress
@@ -116,14 +114,9 @@ def judge(clip: str, query: Query, text: str) -> Verdict:
 
 
 def test_agreement_with_a_person_on_new_wordings() -> None:
-    """First run: 59 of 77 right (77 %): 32 of the 47 faithful ones, 27 of the 30 others.
-
-    Of the 33 that the rules call faithful, 32 are: they are stricter than a person. What fails most: cues that are
-    mentioned without being relied on ("the rain is only weather"), conditions ("if she were sad there would be tears"),
-    denials without a negator ("anything but sad", "cannot stop crying"), and "they match" for yes.
-    """
+    """75 of 77 with `rules/2`, and none that the rules flatter."""
     told = [(text, label, judge(clip, query, text).label) for clip, query, text, label in CASES]
     wrong = [row for row in told if row[1] is not row[2]]
-    assert len(told) - len(wrong) >= 57, "\n".join(map(str, wrong))
+    assert len(told) - len(wrong) >= 75, "\n".join(map(str, wrong))
     flattered = [text for text, label, got in told if got is F and label is not F]
-    assert len(flattered) <= 2, flattered
+    assert not flattered

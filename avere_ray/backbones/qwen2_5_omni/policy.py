@@ -8,7 +8,7 @@ Legend: N = nodes of the row, D = model dimension, R = response tokens.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +16,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from avere_ray.attention import Kernel, Layout, make_layout, tree_attention
-from avere_ray.backbones.qwen2_5_omni.processor import (
+from avere_ray.attention import Kernel, Layout, make_layout, padded_size, tree_attention
+from avere_ray.backbones.qwen2_5_omni.processor import Processor
+from avere_ray.backbones.types import (
     AUDIO,
     VIDEO,
     AudioFeatures,
+    MediaEmbeds,
     MediaFeatures,
-    Processor,
+    MediaPlace,
+    PackedRow,
     Sample,
     VideoFeatures,
 )
 from avere_ray.errors import ModelError
 from avere_ray.logprobs import branch_logps, token_kls, token_logps
-from avere_ray.tree import Predictions, TreeRow, join_rows, pack_branches, response_predictions
+from avere_ray.tree import TreeRow, join_rows, pack_branches, response_predictions
 
 ATTENTION = "avere_tree"
 """Name under which transformers knows the tree attention."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MediaEmbeds:
-    """Tower outputs, in the language model's dimension D; None where a key stands for the other medium alone."""
-
-    video: torch.Tensor | None
-    """[video tokens, D]."""
-    audio: torch.Tensor | None
-    """[audio tokens, D]."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MediaPlace:
-    """Nodes that stand for tokens of one medium."""
-
-    key: str
-    """Key of the medium."""
-    kind: str
-    """"video" or "audio"."""
-    nodes: torch.Tensor
-    """int64 [M]."""
-    offsets: torch.Tensor
-    """int64 [M]: which token of the medium stands at each node."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackedRow:
-    """Everything about a row of trees that does not depend on weights."""
-
-    tree: TreeRow
-    token_ids: torch.Tensor
-    """int64 [1, N]."""
-    positions: torch.Tensor
-    """int64 [3, 1, N]."""
-    places: tuple[MediaPlace, ...]
-    layout: Layout
-    predictions: Predictions
 
 
 class Policy(nn.Module):
@@ -94,6 +59,10 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.core.lm_head.weight.device
+
+    def towers(self) -> tuple[nn.Module, nn.Module]:
+        """Vision and audio tower."""
+        return self.core.visual, self.core.audio_tower
 
     def without_adapter(self) -> AbstractContextManager[Any]:
         """Within it the adapter is off and the policy is the base; nothing changes where there is no adapter."""
@@ -137,10 +106,11 @@ class Policy(nn.Module):
         samples = [s for row in rows for s in row]
         token_ids, places = _contents(tree, samples)
         kernel = self.attention or ("flex" if self.device.type == "cuda" else "blocks")
+        padding = padded_size(tree.size, kernel) - tree.size
         return PackedRow(
             tree=tree,
-            token_ids=torch.from_numpy(token_ids)[None].to(self.device),
-            positions=torch.from_numpy(tree.positions)[:, None].to(self.device),
+            token_ids=torch.from_numpy(np.pad(token_ids, (0, padding)))[None].to(self.device),
+            positions=torch.from_numpy(np.pad(tree.positions, ((0, 0), (0, padding))))[:, None].to(self.device),
             places=tuple(replace(p, nodes=p.nodes.to(self.device), offsets=p.offsets.to(self.device)) for p in places),
             layout=make_layout(tree, kernel, self.device),
             predictions=response_predictions(tree, [s.branch for s in samples]).to(self.device),
@@ -244,11 +214,13 @@ def _attend(
     return out, None
 
 
-def load_policy(path: Path, dtype: str, *, audio_in_video: bool = False, attention: Kernel | None = None) -> Policy:
-    """The Thinker of a Qwen2.5-Omni folder (speech generation is left out).
+def load_policy(
+    path: Path, dtype: str, *, audio_in_video: bool = False, attention: Kernel | None = None, device: str = "cpu"
+) -> Policy:
+    """The Thinker of a Qwen2.5-Omni folder (speech generation is left out), on one device.
 
     Raises:
-        ModelError: the weights cannot be read.
+        ModelError: the weights cannot be read, or the device is not there or too small.
     """
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
     from transformers.utils import logging
@@ -261,7 +233,10 @@ def load_policy(path: Path, dtype: str, *, audio_in_video: bool = False, attenti
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"cannot load the weights of {path}: {error}") from error
-    return as_policy(thinker, processor, attention=attention)
+    try:
+        return as_policy(thinker.to(device), processor, attention=attention)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"cannot move the model of {path} to {device}: {error}") from error
 
 
 def as_policy(thinker: Any, processor: Processor, *, attention: Kernel | None = None) -> Policy:

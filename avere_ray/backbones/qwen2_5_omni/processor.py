@@ -11,7 +11,6 @@ per second).
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
@@ -20,70 +19,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from avere_ray.backbones.types import (
+    AUDIO,
+    TEXT,
+    VIDEO,
+    AudioFeatures,
+    MediaFeatures,
+    MediaShape,
+    Sample,
+    VideoFeatures,
+    clip_fps,
+)
 from avere_ray.errors import ModelError
 from avere_ray.records import DecodedClip
 from avere_ray.tree import Branch
 
 SAMPLE_RATE = 16_000
-TEXT, VIDEO, AUDIO = 0, 1, 2
 _NO_RESIZE = {"shortest_edge": 28 * 28, "longest_edge": 1 << 30}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoFeatures:
-    """What the vision tower takes of one clip."""
-
-    pixel_values: torch.Tensor
-    """float32 [patches, channels * time * height * width]."""
-    grid_thw: torch.Tensor
-    """int64 [3]: patches over time, height, width."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AudioFeatures:
-    """What the audio tower takes of one clip."""
-
-    mel: torch.Tensor
-    """float32 [mel bins, frames]."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MediaShape:
-    """How many tokens a clip's media take, and where in time they stand."""
-
-    grid_thw: torch.Tensor
-    """int64 [3]: patches over time, height, width."""
-    second_per_grid: float
-    """Seconds between temporal patches."""
-    video_tokens: int
-    audio_tokens: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MediaFeatures(MediaShape):
-    """Tower inputs of one clip, both media, with their shape."""
-
-    pixel_values: torch.Tensor
-    """float32 [patches, channels * time * height * width]."""
-    mel: torch.Tensor
-    """float32 [mel bins, frames]."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """One branch with what its media tokens stand for."""
-
-    branch: Branch
-    token_ids: np.ndarray
-    """int64 [L]."""
-    kind: np.ndarray
-    """int64 [L]: 0 text, 1 video, 2 audio."""
-    offset: np.ndarray
-    """int64 [L]: index of a media token in its medium."""
-    video_id: str
-    """Key of the frames that are shown; "" for none."""
-    audio_id: str
-    """Key of the waveform that is heard; "" for none."""
 
 
 class Processor:
@@ -114,15 +66,20 @@ class Processor:
 
     def render(self, prompt: str, *, video: bool = True, audio: bool = True) -> str:
         """The prompt as the model reads it, each medium a single placeholder."""
-        content: list[dict[str, str]] = []
-        if video:
-            content.append({"type": "video"})
-        if audio and not (video and self.audio_in_video):
-            content.append({"type": "audio"})
-        content.append({"type": "text", "text": prompt})
+        content = _content(prompt, video=video, audio=audio and not (video and self.audio_in_video))
         return self.hf.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
+
+    def conversation_ids(self, turns: Sequence[tuple[str, str]], prompt: str, *, media: bool) -> list[int]:
+        """Tokens of a prompt after answered examples (prompt, response), which show both media each."""
+        messages: list[dict[str, Any]] = []
+        for asked, answered in turns:
+            messages.append({"role": "user", "content": _content(asked, video=True, audio=not self.audio_in_video)})
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
+        last = _content(prompt, video=media, audio=media and not self.audio_in_video)
+        messages.append({"role": "user", "content": last})
+        return self.text_ids(self.hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
     def _prompt_ids(self, prompt: str, video: bool, audio: bool) -> tuple[int, ...]:
         text = self.render(prompt, video=video, audio=audio)
@@ -288,6 +245,12 @@ class _Layout:
         self.positions.append(positions)
 
 
+def _content(prompt: str, *, video: bool, audio: bool) -> list[dict[str, str]]:
+    """A user's message: the video, the audio, then the words."""
+    media = [{"type": name} for name, there in (("video", video), ("audio", audio)) if there]
+    return [*media, {"type": "text", "text": prompt}]
+
+
 def _line(first: int, count: int) -> np.ndarray:
     return np.broadcast_to(np.arange(first, first + count), (3, count))
 
@@ -302,17 +265,18 @@ def _chunk_ends(times: np.ndarray, chunk: int) -> list[int]:
     return [*ends, len(times)]
 
 
-def clip_fps(clip: DecodedClip) -> float:
-    """Sampled frames per second of a clip, as the processor is told."""
-    return round(len(clip.frames) / clip.duration_s, 3)
+def engine_inputs(*clips: DecodedClip, audio_in_video: bool = False) -> dict[str, Any]:
+    """Media of one vLLM request, with the settings that keep it equal to `Processor.features`.
 
-
-def engine_inputs(clip: DecodedClip, *, audio_in_video: bool = False) -> dict[str, Any]:
-    """Media of a clip for one vLLM request, with the settings that keep it equal to `Processor.features`."""
+    The published processor knows one frame rate per request: that of the last clip, the one that is asked about.
+    """
     interleaved = {"use_audio_in_video": True} if audio_in_video else {}
     return {
-        "multi_modal_data": {"video": [clip.frames.copy()], "audio": [(clip.waveform.copy(), SAMPLE_RATE)]},
-        "mm_processor_kwargs": {"size": _NO_RESIZE, "fps": clip_fps(clip), **interleaved},
+        "multi_modal_data": {
+            "video": [clip.frames.copy() for clip in clips],
+            "audio": [(clip.waveform.copy(), SAMPLE_RATE) for clip in clips],
+        },
+        "mm_processor_kwargs": {"size": _NO_RESIZE, "fps": clip_fps(clips[-1]), **interleaved},
     }
 
 

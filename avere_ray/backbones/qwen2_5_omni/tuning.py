@@ -1,4 +1,4 @@
-"""What is trained and what stays frozen, for families built as towers, projectors and a language model.
+"""What is trained and what stays frozen.
 
     LoRA        an adapter on the language model's linear layers (`add_lora`)
     full        every weight of the language model, and the projectors if asked for; the towers never
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from avere_ray.backbones.qwen2_5_omni import MediaEmbeds, PackedRow
+from avere_ray.backbones.types import MediaEmbeds, PackedRow
 from avere_ray.errors import ModelError
 
 TOWERS = ("visual", "audio_tower")

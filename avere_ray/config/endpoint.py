@@ -1,0 +1,62 @@
+"""A remote endpoint: where it is, who asks, how fast, and how much it may cost."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from avere_ray.config.section import Positive, Seconds, Section
+
+Price = Annotated[float, Field(ge=0)]
+
+
+class EndpointConfig(Section):
+    """A server with OpenAI's chat API: a hosted model, `vllm serve`, or `avere-ray serve`."""
+
+    url: str = ""
+    """Its address up to the version, for instance "https://host/v1"; empty asks no server."""
+    model: str = ""
+    """Name of the model as the server knows it."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key. A server on this machine may do without."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 4
+    """Requests in flight at most."""
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """Requests sent within any minute at most, retries included; None sets no limit."""
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """Tokens (prompt and answer) within any minute at most, by the server's own count; None sets no limit."""
+    timeout_s: Seconds = 120.0
+    """Seconds one request may take."""
+    attempts: Positive = 6
+    """How often a request is sent at most, when the server is busy, away or slow."""
+    longest_wait_s: Seconds = 120.0
+    """Longest pause between attempts, seconds; a server that asks for more is given up for now."""
+    max_requests: Positive | None = None
+    """Budget of requests, retries included; None sets none."""
+    max_tokens_in_all: Positive | None = None
+    """Budget of tokens, prompt and answer; None sets none."""
+    price_in: Price = 0.0
+    """Price of a million prompt tokens, in any currency."""
+    price_out: Price = 0.0
+    """Price of a million tokens of answers, in the same currency."""
+    max_cost: Price | None = None
+    """Budget in that currency; None sets none."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.url:
+            return self
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"endpoint url {self.url!r} must start with http:// or https://, for instance https://host/v1"
+            )
+        if "@" in self.url.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "endpoint url holds a user name or key, which would end up in logs; use key_variable instead"
+            )
+        if not self.model:
+            raise ValueError(
+                f"endpoint url {self.url!r} is set but model is not; name the model as the server knows it"
+            )
+        if self.max_cost is not None and not (self.price_in or self.price_out):
+            raise ValueError("endpoint max_cost is set but price_in and price_out are not; state the prices")
+        return self

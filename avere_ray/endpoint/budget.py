@@ -1,0 +1,139 @@
+"""How fast a remote endpoint may be asked, and how much it may cost in all."""
+
+from collections import deque
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from avere_ray.config import EndpointConfig
+from avere_ray.endpoint.wire import Reply, Request
+from avere_ray.errors import EndpointError
+
+_WINDOW_S = 60.0
+_CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What was asked and spent."""
+
+    requests: int = 0
+    """Sent, retries included."""
+    answers: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    """By the stated prices."""
+
+    def to_json(self) -> dict[str, float]:
+        """Plain values."""
+        return {"requests": self.requests, "answers": self.answers, "prompt_tokens": self.prompt_tokens,
+                "completion_tokens": self.completion_tokens, "cost": round(self.cost, 6)}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request is taken to cost before it is answered."""
+
+    tokens: int
+    cost: float
+
+
+class Gate:
+    """Rates and budget; held under the endpoint's lock."""
+
+    def __init__(self, cfg: EndpointConfig) -> None:
+        self.cfg = cfg
+        self.usage = Usage()
+        self._sent: deque[float] = deque()
+        self._tokens: deque[tuple[float, int]] = deque()
+        self._in_flight = Need(0, 0.0)
+        self._largest = Need(0, 0.0)
+
+    def need(self, least: Need) -> Need:
+        """What a request is taken to cost: as much as the largest so far, since media are not known before."""
+        return Need(max(least.tokens, self._largest.tokens), max(least.cost, self._largest.cost))
+
+    def delay(self, now: float, need: Need) -> float:
+        """Seconds until the rates allow one more request.
+
+        Raises:
+            EndpointError: the budget does not.
+        """
+        self._check_budget(need)
+        while self._sent and self._sent[0] <= now - max(_WINDOW_S, _WINDOW_S / (self.cfg.requests_per_minute or 1)):
+            self._sent.popleft()
+        while self._tokens and self._tokens[0][0] <= now - _WINDOW_S:
+            self._tokens.popleft()
+        return max(self._request_delay(now), self._token_delay(now, need))
+
+    def enter(self, now: float, need: Need) -> None:
+        """Counts a request that is sent."""
+        self._sent.append(now)
+        self._in_flight = Need(self._in_flight.tokens + need.tokens, self._in_flight.cost + need.cost)
+        self.usage = _plus(self.usage, requests=1)
+
+    def leave(self, now: float, need: Need, reply: Reply | None) -> None:
+        """Counts what came of a request."""
+        self._in_flight = Need(self._in_flight.tokens - need.tokens, self._in_flight.cost - need.cost)
+        if reply is None:
+            return
+        tokens = reply.prompt_tokens + reply.completion_tokens
+        cost = _cost(self.cfg, reply.prompt_tokens, reply.completion_tokens)
+        self._tokens.append((now, tokens))
+        self._largest = self.need(Need(tokens, cost))
+        self.usage = _plus(self.usage, answers=1, prompt_tokens=reply.prompt_tokens,
+                           completion_tokens=reply.completion_tokens, cost=cost)  # fmt: skip
+
+    def _request_delay(self, now: float) -> float:
+        limit = self.cfg.requests_per_minute
+        if limit is None:
+            return 0.0
+        window, most = (_WINDOW_S, int(limit)) if limit >= 1 else (_WINDOW_S / limit, 1)
+        return self._sent[-most] + window - now if len(self._sent) >= most else 0.0
+
+    def _token_delay(self, now: float, need: Need) -> float:
+        limit = self.cfg.tokens_per_minute
+        used = sum(tokens for _, tokens in self._tokens) + self._in_flight.tokens
+        if limit is None or not used or used + need.tokens <= limit:
+            return 0.0
+        return max(0.01, self._tokens[0][0] + _WINDOW_S - now) if self._tokens else 0.05
+
+    def _check_budget(self, need: Need) -> None:
+        cfg, usage, coming = self.cfg, self.usage, self._in_flight
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        spent = [
+            (cfg.max_requests, usage.requests + 1, "max_requests", f"{usage.requests} requests"),
+            (cfg.max_tokens_in_all, tokens + coming.tokens + need.tokens, "max_tokens_in_all", f"{tokens} tokens"),
+            (cfg.max_cost, usage.cost + coming.cost + need.cost, "max_cost", f"about {usage.cost:.4f}"),
+        ]
+        for limit, wanted, name, so_far in spent:
+            if limit is not None and wanted > limit:
+                raise EndpointError(
+                    f"{place(cfg)}: the budget {name} = {limit:g} is used up ({so_far} so far, and the next request "
+                    "would exceed it). What was answered is kept; raise the budget and run the same command again."
+                )
+
+
+def least_need(request: Request, cfg: EndpointConfig) -> Need:
+    """Tokens and cost of the words and of the longest answer; media are not counted."""
+    words = 0
+    for message in request.messages:
+        content = message["content"]
+        parts = [{"text": content}] if isinstance(content, str) else content
+        words += sum(len(part.get("text", "")) for part in parts)
+    prompt = words // _CHARACTERS_PER_TOKEN
+    return Need(prompt + request.max_tokens, _cost(cfg, prompt, request.max_tokens))
+
+
+def _cost(cfg: EndpointConfig, prompt: int, completion: int) -> float:
+    return (prompt * cfg.price_in + completion * cfg.price_out) / 1e6
+
+
+def _plus(usage: Usage, **more: float) -> Usage:
+    return Usage(**{name: getattr(usage, name) + more.get(name, 0) for name in Usage.__slots__})  # type: ignore[arg-type]
+
+
+def place(cfg: EndpointConfig) -> str:
+    """Model and server in words, without a password the address may hold."""
+    parts = urlsplit(cfg.url)
+    return f"{cfg.model} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,0 +1,128 @@
+"""The llm judge: a text model that holds a response against the clip's description, its reply bound to a schema."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from avere_ray.config import EndpointConfig
+from avere_ray.endpoint import Endpoint, Reply, Request, json_schema, text_part, user
+from avere_ray.errors import InputError, RequestRefused, StageError, VerdictParseError
+from avere_ray.judges.findings import SCHEMA, Findings, read_findings, to_verdict, unread
+from avere_ray.judges.replies import ReplyCache
+from avere_ray.prompts import judge_prompt, reference_description
+from avere_ray.protocols import AskFn
+from avere_ray.records import Clip, Query, Rollout, Verdict
+
+VERSION = "llm/1"
+UNREAD_SHARE = 0.1
+"""Share of replies that cannot be read above which a batch stops: then the model or its server is at fault."""
+
+
+class CachedModel:
+    """A text model whose replies are kept; implements AskFn, and asks each prompt once."""
+
+    def __init__(self, ask: AskFn, cache: ReplyCache) -> None:
+        self._ask, self.cache = ask, cache
+
+    def __call__(
+        self, prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]
+    ) -> None:
+        """Known replies first, then the others as they come; each is kept before `done` is told of it."""
+        places: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            known = self.cache.get(prompt, schema)
+            if known is None:
+                places.setdefault(prompt, []).append(index)
+            else:
+                done(index, known)
+        new = list(places)
+
+        def keep(at: int, reply: str | None) -> None:
+            if reply is not None:
+                self.cache.put(new[at], schema, reply)
+            for index in places[new[at]]:
+                done(index, reply)
+
+        if new:
+            self._ask(new, schema, keep)
+
+
+class LlmJudge:
+    """Implements JudgeFn over a text model."""
+
+    def __init__(self, ask: AskFn, model: str) -> None:
+        """`model`: its name, for the verdicts."""
+        self._ask, self.name = ask, f"{VERSION} {model}"
+
+    def __call__(
+        self, rollouts: Sequence[Rollout], queries: Mapping[str, Query], clips: Mapping[str, Clip]
+    ) -> list[Verdict]:
+        """One verdict per rollout, in the order given.
+
+        Raises:
+            InputError: nothing is known of a clip.
+            EndpointError: the server does not answer or the budget is used up; what was answered is kept.
+            StageError: more than a tenth of the replies cannot be read.
+        """
+        for rollout in rollouts:
+            check_described(clips[rollout.clip_id])
+        prompts = [judge_prompt(queries[r.query_id], clips[r.clip_id], r.text) for r in rollouts]
+        replies: dict[int, str | None] = {}
+        self._ask(prompts, SCHEMA, replies.__setitem__)
+        verdicts = [self._verdict(r, replies.get(i), queries, clips) for i, r in enumerate(rollouts)]
+        self._check(verdicts)
+        return verdicts
+
+    def _verdict(
+        self, rollout: Rollout, reply: str | None, queries: Mapping[str, Query], clips: Mapping[str, Clip]
+    ) -> Verdict:
+        if reply is None:
+            return unread(rollout, "the model refuses the request", self.name)
+        try:
+            findings: Findings = read_findings(reply)
+        except VerdictParseError as error:
+            return unread(rollout, str(error), self.name)
+        return to_verdict(findings, rollout, queries[rollout.query_id], clips[rollout.clip_id], self.name)
+
+    def _check(self, verdicts: Sequence[Verdict]) -> None:
+        failed = [v for v in verdicts if v.confidence == 0.0 and v.evidence.startswith("Not judged")]
+        if len(failed) > max(1, UNREAD_SHARE * len(verdicts)):
+            raise StageError(
+                f"judge {self.name}: {len(failed)} of {len(verdicts)} replies cannot be used, for instance about "
+                f"{failed[0].rollout_id}: {failed[0].evidence} Raise judge.max_tokens, or use a model and server that "
+                "support response_format json_schema."
+            )
+
+
+def check_described(clip: Clip) -> None:
+    """
+    Raises:
+        InputError: the clip has neither cues nor captions nor labels, so there is nothing to judge by.
+    """
+    if not reference_description(clip):
+        raise InputError(
+            f"clip {clip.clip_id} has no cues, captions or emotion labels; the llm judge reads a description "
+            "of it. Annotate it, or set judge.backend to omni, which watches and listens itself."
+        )
+
+
+def remote_model(cfg: EndpointConfig, max_tokens: int) -> AskFn:
+    """A text model behind an OpenAI-compatible endpoint.
+
+    Raises:
+        ConfigError: see `Endpoint`.
+    """
+    endpoint = Endpoint(cfg)
+
+    def ask(prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]) -> None:
+        requests = [
+            Request(messages=[user(text_part(prompt))], max_tokens=max_tokens, seed=0,
+                    response_format=json_schema("findings", schema))
+            for prompt in prompts
+        ]  # fmt: skip
+
+        def settle(index: int, outcome: Reply | RequestRefused) -> None:
+            done(index, outcome.text if isinstance(outcome, Reply) else None)
+
+        endpoint.ask_all(requests, settle)
+
+    return ask

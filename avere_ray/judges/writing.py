@@ -1,0 +1,96 @@
+"""Rejects that a text model writes: minimal edits of the chosen response, its reply bound to a schema."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avere_ray.prompts import edit_prompt
+from avere_ray.protocols import AskFn
+from avere_ray.records import Clip, Query, RejectKind, Rollout, Verdict, VerdictLabel
+
+EDIT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"text": {"type": "string", "maxLength": 1200}, "cue": {"type": "string", "maxLength": 200}},
+    "required": ["text", "cue"],
+    "additionalProperties": False,
+}
+"""JSON schema of a written reject."""
+MOST_WORDS = 12
+"""Words that an edit may add, leave out or exchange at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """One reject to be written."""
+
+    query: Query
+    """The prompt."""
+    clip: Clip
+    """What it is about."""
+    chosen: str
+    """The response to edit."""
+    kind: RejectKind
+    """The failure to bring in."""
+
+
+def write_rejects(requests: Sequence[WriteRequest], ask: AskFn) -> dict[tuple[str, RejectKind], list[str]]:
+    """Texts by query id and kind; nothing for what the model refuses or does not write as a minimal edit.
+
+    Raises:
+        EndpointError: the server does not answer or the budget is used up.
+    """
+    prompts = [edit_prompt(r.query, r.clip, r.chosen, r.kind.value) for r in requests]
+    replies: dict[int, str | None] = {}
+    ask(prompts, EDIT_SCHEMA, replies.__setitem__)
+    found: dict[tuple[str, RejectKind], list[str]] = {}
+    for index, request in enumerate(requests):
+        text = edited(replies.get(index), request.chosen)
+        if text:
+            found.setdefault((request.query.query_id, request.kind), []).append(text)
+    return found
+
+
+def edited(reply: str | None, chosen: str) -> str:
+    """The text of a reply; empty when it is no JSON of the schema, or no minimal edit of the chosen response."""
+    try:
+        row = json.loads(reply or "")
+        text, cue = str(row["text"]).strip(), str(row["cue"]).strip()
+    except (ValueError, KeyError, TypeError):
+        return ""
+    if not cue or cue.lower() not in text.lower():
+        return ""
+    return text if 0 < changed_words(chosen, text) <= MOST_WORDS else ""
+
+
+def changed_words(a: str, b: str) -> int:
+    """Words that differ between two texts, an exchanged word counted once."""
+    matcher = difflib.SequenceMatcher(None, a.lower().split(), b.lower().split(), autojunk=False)
+    return sum(max(i2 - i1, j2 - j1) for op, i1, i2, j1, j2 in matcher.get_opcodes() if op != "equal")
+
+
+Written = dict[tuple[str, RejectKind], list[str]]
+_LABEL_OF = {
+    RejectKind.SPURIOUS: VerdictLabel.SPURIOUS_ASSOCIATION,
+    RejectKind.HALLUCINATED: VerdictLabel.HALLUCINATION,
+}
+
+
+def to_rollouts(written: Written, requests: Sequence[WriteRequest]) -> list[Rollout]:
+    """Written texts as a judge takes them."""
+    clips = {r.query.query_id: r.clip.clip_id for r in requests}
+    return [Rollout(rollout_id=f"{query_id}#written-{kind}-{i}", query_id=query_id, clip_id=clips[query_id], index=i,
+                    text=text, token_ids=(), finish_reason="stop", adapter_version=0, seed=0)
+            for (query_id, kind), texts in written.items() for i, text in enumerate(texts)]  # fmt: skip
+
+
+def caught(written: Written, verdicts: Mapping[str, Verdict], queries: Mapping[str, Query]) -> Written:
+    """Written texts that show the failure they were written for; in a choice question the letter may be the graver."""
+    kept: Written = {}
+    for (query_id, kind), texts in written.items():
+        wanted = {_LABEL_OF[kind], *([VerdictLabel.WRONG_EMOTION] if queries[query_id].choices else [])}
+        found = [t for t in texts if verdicts[t].label in wanted]
+        if found:
+            kept[query_id, kind] = found
+    return kept

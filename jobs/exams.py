@@ -1,0 +1,228 @@
+"""Puts the benchmarks of a config to a model, and writes what an evaluation leaves behind; knows nothing of Ray.
+
+An evaluation folder is whole by itself, so that runs compare on any machine:
+
+    predictions.parquet            answers            questions.parquet   what was asked
+    predictions_<mode>.parquet     in that mode       clips.parquet       about what, with digests
+    results.parquet                figures            option_logps.jsonl  likelihoods of options, where scored
+    <benchmark>_scores.json        with intervals     <benchmark>_grounding.json   what each mode costs
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from avere_ray.config import RunConfig
+from avere_ray.errors import ConfigError, InputError
+from avere_ray.evaluation import BENCHMARKS
+from avere_ray.evaluation.benchmark import Benchmark, score_answers
+from avere_ray.evaluation.exam import Answerer, Exam, Sitting
+from avere_ray.evaluation.few_shot import chooser, example_clips
+from avere_ray.evaluation.grounding import Loss, to_json, to_metrics
+from avere_ray.evaluation.scorer import ReadOptions
+from avere_ray.evaluation.showing import Example, Showings
+from avere_ray.ledger import Ledger
+from avere_ray.progress import stage_progress
+from avere_ray.protocols import ProgressFn
+from avere_ray.records import Clip, Drop, EvalResult, Query, Rollout
+from avere_ray.stages import CONFIG, StageFolder, StageManifest, digest, file_digest, write_json, write_text
+from jobs.layout import stage_path
+from jobs.synth import benchmark_path
+
+LIKELIHOODS = "option_logps.jsonl"
+
+
+@dataclass(kw_only=True)
+class Candidate:
+    """A model under evaluation, and the clips it may be asked about."""
+
+    answerer: Answerer
+    title: str
+    """What it is, for the progress display."""
+    clips: Sequence[Clip]
+    durations_s: Mapping[str, float] = field(default_factory=dict)
+    round_: int = -1
+    root: Path | None = None
+    """Where the clips' files are, when nobody has read them yet."""
+
+
+def annotation_path(cfg: RunConfig, name: str) -> Path:
+    """The annotations of a benchmark.
+
+    Raises:
+        InputError: they do not exist.
+    """
+    path = cfg.evaluation.annotations.get(name, benchmark_path(cfg))
+    if not path.exists():
+        raise InputError(
+            f"there are no held-out questions of {name} at {path}. Set data.benchmark to an EmoReAlM-format JSON file "
+            f"about your clips, or evaluation.annotations.{name} to the benchmark's own file."
+        )
+    return path
+
+
+def check_same_model(cfg: RunConfig, folder: StageFolder) -> None:
+    """Refuses to put a remote model's evaluation in the place of a run's own, or the other way round.
+
+    Raises:
+        ConfigError: the run folder holds the evaluation of another kind of model.
+    """
+    path = folder.path / CONFIG
+    if not path.is_file():
+        return
+    before = (yaml.safe_load(path.read_text(encoding="utf-8")).get("evaluation") or {}).get("endpoint") or {}
+    own = cfg.evaluation.endpoint
+    if (before.get("url", ""), before.get("model", "")) != (own.url, own.model):
+        other = f"remote model {before['model']}" if before.get("url") else "the run's own model"
+        raise ConfigError(
+            f"{folder.path} holds the evaluation of {other}, which would be lost; set run_dir to a folder of its own"
+        )
+
+
+def settings_key(cfg: RunConfig) -> str:
+    """Digest of the questions and of how they are put; with the model's digest, the key of an evaluation."""
+    paths = [annotation_path(cfg, name) for name in cfg.evaluation.benchmarks]
+    settings = cfg.evaluation.model_dump(
+        include={"benchmarks", "max_tokens", "fold", "channel", "decoding", "likelihoods", "modes", "few_shot"}
+    )
+    seed = cfg.seed if cfg.evaluation.few_shot else 0
+    return digest([_path_digest(path) for path in paths], settings, seed)
+
+
+def examine(
+    cfg: RunConfig, candidate: Candidate, folder: StageFolder, extra: Callable[[], dict[str, Any]]
+) -> StageManifest:
+    """Asks everything, scores it and finishes the folder; `extra` goes into its summary.
+
+    What an interrupted evaluation was answered is used.
+
+    Raises:
+        InputError: questions, clips or examples cannot be used.
+        DropBudgetExceeded: more questions than evaluation.drop_budget allows have no clip or were refused.
+        StageError: the model cannot go on; what it answered is kept.
+    """
+    folder.begin()
+    unfinished = stage_path(cfg, "evals") / "unfinished" / folder.key
+    ledger = Ledger("evals")
+    asked = [_one(cfg, BENCHMARKS[name], candidate, unfinished, ledger) for name in cfg.evaluation.benchmarks]
+    total = sum(len(one.plain.queries) for one in asked)
+    loaded = total + sum(drop.reason == "missing_clip" for drop in ledger.drops)
+    ledger.check_budget(loaded, cfg.evaluation.drop_budget)
+    metrics: dict[str, float] = {}
+    for one in asked:
+        metrics |= one.result.metrics
+    _write_tables(folder, candidate, asked)
+    manifest = folder.finish(
+        inputs=loaded, used=loaded - len(ledger.drops), drops=ledger.drops, summary={"metrics": metrics, **extra()}
+    )
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        unfinished.parent.rmdir()
+    return manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """One benchmark that was asked in every mode."""
+
+    benchmark: Benchmark
+    sittings: Sequence[Sitting]
+    """As it is, then the modes."""
+    result: EvalResult
+    losses: Sequence[Loss]
+
+    @property
+    def plain(self) -> Sitting:
+        return self.sittings[0]
+
+
+def _one(cfg: RunConfig, benchmark: Benchmark, candidate: Candidate, kept: Path, ledger: Ledger) -> _Asked:
+    """One benchmark: asked in every mode, and scored."""
+    options = ReadOptions(fold=cfg.evaluation.fold, channel=cfg.evaluation.channel)
+    queries, left_out = benchmark.load(annotation_path(cfg, benchmark.name), candidate.clips, options)
+    ledger.extend(left_out)
+    held_out = [clip for clip in candidate.clips if clip.clip_id in {query.clip_id for query in queries}]
+
+    @contextlib.contextmanager
+    def show(mode: str) -> Iterator[ProgressFn]:
+        title = f"evaluate {benchmark.name} ({candidate.title}{', ' * bool(mode)}{mode.replace('_', ' ')})"
+        with stage_progress(title, "questions") as progress:
+            yield progress
+
+    exam = Exam(
+        benchmark,
+        queries,
+        candidate.answerer,
+        cfg.evaluation,
+        showings=Showings(held_out, candidate.durations_s),
+        examples=_examples(cfg, benchmark, candidate.clips, held_out),
+        folder=kept,
+        show=show,
+    )
+    sittings = exam.sittings()
+    ledger.extend(_refusals(sittings[0]))
+    version = candidate.round_ + 1
+    result = score_answers(benchmark, queries, sittings[0].answers, adapter_version=version, round_=candidate.round_)
+    losses = exam.losses(sittings)
+    result.metrics.update(to_metrics(losses))
+    return _Asked(benchmark=benchmark, sittings=sittings, result=result, losses=losses)
+
+
+def _examples(
+    cfg: RunConfig, benchmark: Benchmark, clips: Sequence[Clip], held_out: Sequence[Clip]
+) -> Callable[[Query], tuple[Example, ...]]:
+    if not cfg.evaluation.few_shot:
+        return lambda query: ()
+    pool = benchmark.examples(example_clips(clips, held_out), cfg.seed)
+    return chooser(pool, cfg.evaluation.few_shot, cfg.seed)
+
+
+def _refusals(sitting: Sitting) -> list[Drop]:
+    return [
+        Drop(sample_id=name, stage="evals", reason="refused", message=why) for name, why in sitting.kept.refused.items()
+    ]
+
+
+def _write_tables(folder: StageFolder, candidate: Candidate, asked: Sequence[_Asked]) -> None:
+    folder.write("results", EvalResult, [one.result for one in asked])
+    plain = [one.plain for one in asked]
+    folder.write("predictions", Rollout, [rollout for sitting in plain for rollout in sitting.answers])
+    queries = [query for sitting in plain for query in sitting.queries]
+    folder.write("questions", Query, queries)
+    about = {query.clip_id for query in queries}
+    folder.write("clips", Clip, [_with_digest(c, candidate.root) for c in candidate.clips if c.clip_id in about])
+    rows = [{"query_id": name, "logps": logps} for sitting in plain for name, logps in sitting.logps.items()]
+    if rows:
+        write_text(folder.path / LIKELIHOODS, "".join(json.dumps(row) + "\n" for row in rows))
+    for mode in dict.fromkeys(sitting.mode for one in asked for sitting in one.sittings[1:]):
+        answers = [r for one in asked for sitting in one.sittings if sitting.mode == mode for r in sitting.answers]
+        folder.write(f"predictions_{mode}", Rollout, answers)
+    for one in asked:
+        texts = {rollout.query_id: rollout.text for rollout in one.plain.answers}
+        scores = one.benchmark.details(one.plain.queries, texts)
+        write_json(folder.path / f"{one.benchmark.name}_scores.json", scores.to_json())
+        if one.losses:
+            write_json(folder.path / f"{one.benchmark.name}_grounding.json", to_json(one.losses))
+
+
+def _with_digest(clip: Clip, root: Path | None) -> Clip:
+    """The clip with the digest of its file, by which a later comparison knows it."""
+    file = root / clip.uri if root is not None else None
+    if clip.sha256 or file is None or not file.is_file():
+        return clip
+    return replace(clip, sha256=file_digest(file))
+
+
+def _path_digest(path: Path) -> str:
+    """Digest of a file; of a folder, the digests of its small tables and the names of the rest."""
+    if path.is_file():
+        return file_digest(path)
+    tables = (".csv", ".json", ".jsonl", ".txt")
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest([(f.name, file_digest(f) if f.suffix in tables else "") for f in files])

@@ -1,0 +1,65 @@
+"""The pairs stage of a run on given preference data: its pairs, but for those whose media cannot be used."""
+
+from avere_ray.arrow import to_row
+from avere_ray.config import RunConfig
+from avere_ray.errors import StageError
+from avere_ray.ledger import Ledger
+from avere_ray.preferences import summarise
+from avere_ray.progress import reused, say
+from avere_ray.records import PreferencePair
+from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
+from avere_ray.store import DecodedStore
+from jobs.layout import stage_path
+from jobs.preference_data import given_data, shown_clips
+
+STAGE = "pairs"
+
+
+def make_pairs(cfg: RunConfig, decoded: StageManifest) -> StageManifest:
+    """Writes RUN/pairs/round=0; every row of the data ends as a pair or as a drop with its reason.
+
+    Raises:
+        InputError: the data cannot be read.
+        DropBudgetExceeded: more was dropped than data.drop_budget allows.
+        StageError: no pair is left.
+    """
+    ledger = Ledger(STAGE)
+    data = given_data(cfg.data.pairs, ledger)
+    inputs = len(data.pairs) + len(ledger.drops)
+    pairs = _with_media(cfg, data.pairs, data.places, ledger)
+    folder = StageFolder(
+        stage_path(cfg, STAGE, 0),
+        stage=STAGE,
+        config=cfg.to_yaml(),
+        key=digest(STAGE, "given", decoded.output_digest, [to_row(record) for record in (*pairs, *ledger.drops)]),
+    )
+    if (manifest := folder.finished()) is not None:
+        reused("pairs of round 0", manifest.used, "pairs")
+    else:
+        folder.begin()
+        folder.write("pairs", PreferencePair, pairs)
+        summary = {**summarise(pairs, ledger.drops), "modality_by": dict(data.decided)}
+        manifest = folder.finish(inputs=inputs, used=len(pairs), drops=ledger.drops, summary=summary)
+        say(f"pairs: {len(pairs)} of {inputs} rows of {cfg.data.pairs.path}")
+    ledger.check_budget(inputs, cfg.data.drop_budget)
+    if not pairs:
+        raise StageError(f"{cfg.data.pairs.path} has no pair that can be trained on: {ledger.counts()}")
+    return manifest
+
+
+def _with_media(
+    cfg: RunConfig, pairs: list[PreferencePair], places: dict[str, str], ledger: Ledger
+) -> list[PreferencePair]:
+    """The pairs all of whose clips were decoded; the others go to the ledger."""
+    folder = stage_path(cfg, "decoded")
+    have, lost = set(DecodedStore(folder)), {drop.sample_id: drop for drop in read_drops(folder)}
+    kept: list[PreferencePair] = []
+    for pair in pairs:
+        gone = next((clip for clip in shown_clips(pair) if clip not in have), None)
+        if gone is None:
+            kept.append(pair)
+            continue
+        drop = lost.get(gone)
+        reason, why = (f"clip_{drop.reason}", drop.message) if drop else ("unknown_clip", "it is not among the clips")
+        ledger.drop(pair.pair_id, reason, f"{places[pair.pair_id]}: clip {gone} cannot be used: {why}")
+    return kept

@@ -1,0 +1,182 @@
+"""What a run tells MLflow: figures, and a child run for each stage of each round, with data sets, answers and models.
+
+    run                    figures of every stage over the optimizer steps, params, tags, the last adapter
+      evals                evaluation before training: figures, answers
+      round 0              rollouts, verdicts, pairs, reference, adapters, evals: a child run each
+
+A stage that is reused has the key under which it was told, so that everything is in MLflow once.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from avere_ray.config import RunConfig
+from avere_ray.metrics import now_ms
+from avere_ray.records import Verdict
+from avere_ray.stages import StageManifest, file_digest, read_records
+from avere_ray.tracking.nested import ANSWERS
+from jobs.exams import annotation_path
+from jobs.layout import finished, stage_path
+
+TABLE_ROWS = 10
+"""Readable rollouts shown per round."""
+
+
+@contextlib.contextmanager
+def tracked(cfg: RunConfig) -> Iterator["Log"]:
+    """The tracking of one verb that does a part of a run; continues the run's MLflow run where there is one."""
+    from avere_ray.tracking import Tracker
+
+    with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
+        tracker.start(cfg.resolved(), base_tags(cfg))
+        yield Log(tracker)
+
+
+def base_tags(cfg: RunConfig) -> dict[str, str]:
+    """Which model a run is about."""
+    from avere_ray.backbones import model_digest
+
+    if cfg.evaluation.endpoint.url:
+        return {"base.digest": "remote", "endpoint.model": cfg.evaluation.endpoint.model}
+    return {"base.digest": model_digest(cfg.model.path)}
+
+
+class Log:
+    """Sends what each stage did to MLflow, once: a stage that is reused has the key under which it was logged."""
+
+    def __init__(self, tracker: Any) -> None:
+        self.tracker = tracker
+        self.steps = 0
+
+    def __call__(self, stage: str, work: Callable[[], StageManifest | None]) -> StageManifest | None:
+        """Runs one stage ("pairs/round=0") and logs its counts, figures and seconds at the optimizer step reached."""
+        began, began_ms = time.monotonic(), now_ms()
+        manifest = work()
+        if manifest is None:
+            return None
+        name = stage.partition("/")[0]
+        figures = _figures(name, manifest)
+        if name == "adapters":
+            self.steps += int(manifest.summary["steps"])
+        seconds = time.monotonic() - began
+        if name == "decoded":  # the first rollouts were sampled meanwhile
+            seconds = min(seconds, manifest.seconds)
+        self.tracker.log(figures | {f"timing_s/{name}": seconds}, step=self.steps, source=manifest.key)
+        self.child(stage, manifest, began_ms)
+        return manifest
+
+    def child(self, stage: str, manifest: StageManifest, began_ms: int, *, model: str = "") -> str:
+        """Notes a stage as a child run; returns its name among the children."""
+        name, _, round_ = stage.partition("/")
+        child = name if round_ in ("", "before") else f"{round_}/{name}"
+        about = f", {round_.replace('=', ' ')}" if round_ else ""
+        self.tracker.log_child(
+            child,
+            run_name=name + about,
+            key=manifest.key,
+            metrics=_figures(name, manifest) | {"seconds": manifest.seconds},
+            step=self.steps,
+            start_ms=min(began_ms, now_ms() - round(1000 * manifest.seconds)),
+            params={"stage": name, "inputs": str(manifest.inputs), "version": manifest.version},
+            tags={"stage": stage, "output.digest": manifest.output_digest},
+            model=model,
+        )
+        return child
+
+    def clips(self, cfg: RunConfig) -> None:
+        """Notes the clips of a run, after they were decoded, as a data set."""
+        from jobs.decode import clips_folder
+
+        manifest = finished(cfg, "decoded")
+        if manifest is None:
+            return
+        self.tracker.set_tags({"data.digest": manifest.output_digest})
+        counts = {"clips": manifest.used, "dropped": manifest.dropped}
+        self.tracker.log_dataset("clips", manifest.output_digest, source=str(clips_folder(cfg)), context="training",
+                                 profile=counts)  # fmt: skip
+
+    def preferences(self, cfg: RunConfig, round_: int, work: Callable[[], StageManifest]) -> None:
+        """Runs and logs the stages from rollouts to reference figures of a round."""
+        began_ms = now_ms()
+        self(f"pairs/round={round_}", work)
+        for name in ("rollouts", "verdicts", "reference"):
+            manifest = finished(cfg, name, round_)
+            if manifest is not None:
+                self.child(f"{name}/round={round_}", manifest, began_ms)
+
+    def training(self, cfg: RunConfig, round_: int, work: Callable[[], StageManifest]) -> None:
+        """Runs and logs the training of a round, its pairs as a data set and its adapter as a model."""
+        manifest = self(f"adapters/round={round_}", work)
+        pairs = finished(cfg, "pairs", round_)
+        child, folder = f"round={round_}/adapters", stage_path(cfg, "adapters", round_)
+        if manifest is None or pairs is None:
+            return
+        counts = {"pairs": pairs.used, "queries without a pair": pairs.dropped}
+        self.tracker.log_dataset(f"pairs, round {round_}", pairs.output_digest, child=child, context="training",
+                                 source=str(stage_path(cfg, "pairs", round_)), profile=counts)  # fmt: skip
+        tags = {"adapter.version": str(round_ + 1), **base_tags(cfg)}
+        self.tracker.set_tags({"adapter.version": tags["adapter.version"]})
+        files = folder if (folder / "adapter_model.safetensors").is_file() else None
+        self.tracker.log_model(_model(round_), files, step=self.steps, tags=tags, child=child)
+
+    def evaluation(self, cfg: RunConfig, round_: int, work: Callable[[], StageManifest]) -> StageManifest:
+        """Runs and logs an evaluation: figures, answers, and the questions as data sets."""
+        began, began_ms = time.monotonic(), now_ms()
+        manifest = work()
+        self.steps = self.steps or _steps(cfg, round_)
+        stage = "evals/before" if round_ < 0 else f"evals/round={round_}"
+        figures = _figures("evals", manifest) | {"timing_s/evals": time.monotonic() - began}
+        self.tracker.log(figures, step=self.steps, source=manifest.key)
+        child = self.child(stage, manifest, began_ms, model=_model(round_) if round_ >= 0 else "")
+        folder = stage_path(cfg, "evals", round_)
+        for name in cfg.evaluation.benchmarks:
+            self._questions(cfg, name, child)
+        self.tracker.log_artifacts(folder, ANSWERS, child=child)
+        return manifest
+
+    def round(self, cfg: RunConfig, round_: int) -> None:
+        """Logs the verdicts of a round, and shows a readable sample of its rollouts."""
+        from jobs import build_preferences
+        from jobs.report import print_rollout_sample, sample_table
+
+        queries, rollouts = build_preferences.read_rollouts(cfg, round_)
+        verdicts = read_records(stage_path(cfg, "verdicts", round_) / "verdicts.parquet", Verdict)
+        by_id = {q.query_id: q for q in queries}
+        labels = [v.label.value for v in verdicts]
+        shares = {f"verdicts/{name}": labels.count(name) / len(labels) for name in set(labels)}
+        self.tracker.log(shares, step=self.steps, source=build_preferences.require(cfg, "verdicts", round_).key)
+        table = sample_table(rollouts, verdicts, by_id, TABLE_ROWS)
+        self.tracker.log_table(f"rollouts_round_{round_}.json", table)
+        print_rollout_sample(rollouts, verdicts, by_id, 6)
+
+    def end_round(self, cfg: RunConfig, round_: int, began_ms: int) -> None:
+        """Ends the child run of a round."""
+        manifest = finished(cfg, "adapters", round_)
+        if manifest is not None:
+            self.tracker.log_child(f"round={round_}", run_name=f"round {round_}", key=manifest.key, metrics={},
+                                   step=self.steps, start_ms=began_ms, tags={"stage": f"round={round_}"})  # fmt: skip
+
+    def _questions(self, cfg: RunConfig, name: str, child: str) -> None:
+        path = annotation_path(cfg, name)
+        if path.is_file():
+            self.tracker.log_dataset(name, file_digest(path)[:32], source=str(path), context="evaluation", child=child,
+                                     profile={"bytes": path.stat().st_size})  # fmt: skip
+
+
+def _figures(name: str, manifest: StageManifest) -> dict[str, float]:
+    numbers = {k: v for k, v in manifest.summary.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    figures = {f"{name}/{k}": float(v) for k, v in numbers.items()}
+    figures |= {f"{name}/inputs": float(manifest.inputs), f"{name}/dropped": float(manifest.dropped)}
+    return figures | {f"eval/{k}": float(v) for k, v in manifest.summary.get("metrics", {}).items()}
+
+
+def _steps(cfg: RunConfig, round_: int) -> int:
+    """Optimizer steps up to a round's evaluation."""
+    manifests = [finished(cfg, "adapters", k) for k in range(round_ + 1)]
+    return sum(int(manifest.summary["steps"]) for manifest in manifests if manifest is not None)
+
+
+def _model(round_: int) -> str:
+    return f"adapter-round{round_}"

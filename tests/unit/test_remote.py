@@ -1,0 +1,304 @@
+"""Remote media from real servers on the loopback: HTTP, and the HTTP that S3 and Google Cloud Storage speak."""
+
+import functools
+import http.server
+import json
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clipmaker import Recipe, write_clip
+
+from avere_ray import data, remote
+from avere_ray.av_store import AvStore
+from avere_ray.config import DecodeConfig, RemoteConfig
+from avere_ray.decoding import DecodePlan, Outcome, check_addresses, decode_media, decode_rows, remote_notes
+from avere_ray.errors import ClipDecodeError, InputError
+from avere_ray.media import decode_clip, spec_digest
+from avere_ray.records import Clip
+from avere_ray.remote import Note, RemoteNotes
+from avere_ray.stages import file_digest
+
+SPEC = DecodeConfig(frames=2, height=56, width=56)
+_GS = "/storage/v1/b/"
+
+
+class Files(http.server.ThreadingHTTPServer):
+    """Serves files by path; `answers` by path come first, one per request: a status, a redirect, or "cut"."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.answers: dict[str, list[int | str]] = {}
+        self.asked: list[str] = []
+        self.version = "1"
+        self.with_length = True
+        self.hold = threading.Event()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Files
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        name = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        self.server.asked.append(f"{self.command} {name}")
+        waiting = self.server.answers.get(name, [])
+        special = waiting.pop(0) if waiting else None
+        if isinstance(special, str) and "://" in special:
+            self.send_response(302)
+            self.send_header("Location", special)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if name.startswith(_GS) and "alt=media" not in self.path and self._describe(name):
+            return
+        data = self.server.files.get(name)
+        if isinstance(special, int) or data is None:
+            self.send_response(special if isinstance(special, int) else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("ETag", f'"{self.server.version}"')
+        self.send_header("Last-Modified", "Wed, 21 Oct 2026 07:28:00 GMT")
+        if self.server.with_length:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body and special == "hang":
+            self.server.hold.wait(5)
+        elif body:
+            self.wfile.write(data[: len(data) // 2] if special == "cut" else data)
+
+    def _describe(self, name: str) -> bool:
+        """What Google's JSON interface tells of an object; False when there is none."""
+        data = self.server.files.get(name)
+        if data is None:
+            return False
+        bucket, _, key = name.removeprefix(_GS).partition("/o/")
+        told = {"kind": "storage#object", "bucket": bucket, "name": key, "size": str(len(data)), "generation": "1"}
+        body = json.dumps({**told, "updated": "2026-10-21T07:28:00.000Z", "timeCreated": "2026-10-21T07:28:00.000Z"})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+        return True
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Files]:
+    with Files() as files:
+        thread = threading.Thread(target=functools.partial(files.serve_forever, poll_interval=0.01), daemon=True)
+        thread.start()
+        yield files
+        files.hold.set()
+        files.shutdown()
+        thread.join(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("media") / "v.mp4", Recipe())
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_PAUSE_S", 0.0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+
+
+def allowing(*hosts: str, **settings: float) -> RemoteConfig:
+    return RemoteConfig(http_hosts=hosts, **settings)  # type: ignore[arg-type]
+
+
+def refused(uri: str, cfg: RemoteConfig, **spec: int) -> ClipDecodeError:
+    with pytest.raises(ClipDecodeError) as caught:
+        decode_media(Clip(clip_id="c", uri=uri), SPEC.model_copy(update=spec), remote=cfg)
+    assert uri.partition("?")[0] in caught.value.message
+    return caught.value
+
+
+def run(clips: list[Clip], store: AvStore, cfg: RemoteConfig) -> list[Outcome]:
+    plan = DecodePlan(clips, Path("/"), store.places(spec_digest(SPEC)), SPEC, remote_notes(store))
+    return decode_rows(plan.rows, store, SPEC, functools.partial(decode_media, remote=cfg, notes=remote_notes(store)))
+
+
+def test_a_file_over_http_decodes_as_the_local_one(server: Files, video: Path) -> None:
+    server.files["/a b/v.mp4"] = video.read_bytes()
+    clip = Clip(clip_id="c", uri=f"http://{server.host}/a%20b/v.mp4?signature=secret")
+    decoded, content = decode_media(clip, SPEC, remote=allowing(server.host))
+    local = decode_clip(clip, video, SPEC)
+    assert content == file_digest(video)
+    assert decoded is not None
+    np.testing.assert_array_equal(decoded.frames, local.frames)
+    np.testing.assert_array_equal(decoded.waveform, local.waveform)
+
+
+def test_what_is_known_is_fetched_again_only_when_it_changed(server: Files, video: Path, tmp_path: Path) -> None:
+    server.files["/v.mp4"] = video.read_bytes()
+    clips, store = [Clip(clip_id="c", uri=f"http://{server.host}/v.mp4")], AvStore(tmp_path / "store")
+    assert [o.decoded for o in run(clips, store, allowing(server.host))] == [True]
+    assert [o.decoded for o in run(clips, store, allowing(server.host))] == [False]
+    assert server.asked == ["GET /v.mp4", "HEAD /v.mp4"]
+    server.version, server.files["/v.mp4"] = "2", write_clip(tmp_path / "w.mp4", Recipe(width=32)).read_bytes()
+    (outcome,) = run(clips, store, allowing(server.host))
+    assert outcome.decoded and outcome.place and outcome.place.medium.key == file_digest(tmp_path / "w.mp4")
+
+
+def test_the_process_that_decodes_also_fetches_and_takes_notes(server: Files, video: Path, tmp_path: Path) -> None:
+    server.files["/v.mp4"] = video.read_bytes()
+    clip, notes = Clip(clip_id="c", uri=f"http://{server.host}/v.mp4"), RemoteNotes(tmp_path)
+    try:
+        decoded, content = data.decode_isolated(clip, SPEC, remote=allowing(server.host), notes=notes)
+        assert decoded is not None and content == file_digest(video)
+        assert notes.get(clip.uri) == Note(version=f'"1" {video.stat().st_size}', sha256=content)
+        again = data.decode_isolated(clip, SPEC, frozenset([content]), allowing(server.host), notes)
+        assert again == (None, content)
+    finally:
+        data._decoder_child(SPEC.max_memory_mb).close()
+
+
+def test_sound_and_picture_may_be_in_different_places(server: Files, video: Path, tmp_path: Path) -> None:
+    sound = write_clip(tmp_path / "a.wav", Recipe(with_video=False, audio_codec="pcm_s16le", tones_hz=(300.0,)))
+    server.files["/a.wav"] = sound.read_bytes()
+    clip = Clip(clip_id="c", uri=str(video), audio_uri=f"http://{server.host}/a.wav")
+    _, content = decode_media(clip, SPEC, remote=allowing(server.host))
+    assert content == f"{file_digest(video)}+{file_digest(sound)}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("http://example.org/v.mp4", ["example.org", "data.remote.http_hosts", "good.org"]),
+        ("https://good.org:8443/v.mp4", ["good.org:8443", "data.remote.http_hosts"]),
+        ("https://good.org.evil.example/v.mp4", ["evil.example"]),
+        ("https://user:word@good.org/v.mp4", ["no user or password"]),
+        ("https:///v.mp4", ["host"]),
+        ("ftp://good.org/v.mp4", ["ftp", "s3, gs, http, https"]),
+        ("file:///v.mp4", ["file", "path"]),
+        ("s3://bucket", ["s3://BUCKET/NAME"]),
+    ],
+)
+def test_addresses_that_are_not_allowed_are_refused_before_anything_is_asked(uri: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        check_addresses([Clip(clip_id="x", uri="x.mp4", audio_uri=uri)], allowing("good.org"))
+    assert [word for word in ["'x'", *words] if word not in str(caught.value)] == []
+    assert "word@" not in str(caught.value)
+
+
+def test_allowed_addresses_pass() -> None:
+    uris = [
+        "https://good.org/v",
+        "http://good.org:80/v",
+        "HTTPS://GOOD.org/v",
+        "http://127.0.0.1:8/v",
+        "s3://b/v",
+        "gs://b/v",
+    ]
+    check_addresses([Clip(clip_id=uri, uri=uri) for uri in uris], allowing("Good.org", "127.0.0.1:8"))
+
+
+def test_redirects_lead_to_allowed_hosts_alone(server: Files, video: Path) -> None:
+    server.files["/v.mp4"] = video.read_bytes()
+    other = f"http://localhost:{server.server_port}/v.mp4"
+    server.answers["/moved"] = [other, other, "file:///etc/passwd"]
+    clip = Clip(clip_id="c", uri=f"http://{server.host}/moved")
+    assert decode_media(clip, SPEC, remote=allowing(server.host, f"localhost:{server.server_port}"))[0] is not None
+    error = refused(clip.uri, allowing(server.host))
+    assert (error.reason, "localhost" in error.message) == ("remote_refused", True)
+    assert refused(clip.uri, allowing(server.host)).reason == "remote_refused"
+    assert server.asked.count("GET /v.mp4") == 1
+
+
+@pytest.mark.parametrize("with_length", [True, False])
+def test_a_file_that_is_too_large_is_not_fetched_whole(server: Files, with_length: bool) -> None:
+    server.files["/v.mp4"], server.with_length = bytes(3_000_000), with_length
+    error = refused(f"http://{server.host}/v.mp4", allowing(server.host), max_bytes=1000)
+    assert (error.reason, "1000" in error.message) == ("too_large", True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason", "times"),
+    [
+        ([404], "file_missing", 1),
+        ([403], "remote_refused", 1),
+        ([503, "cut", 429], "remote_unreachable", 3),
+        ([503, "cut"], "", 3),
+    ],
+)
+def test_failures_that_may_pass_are_asked_again(
+    server: Files, video: Path, answers: list[int | str], reason: str, times: int
+) -> None:
+    server.files["/v.mp4"], server.answers["/v.mp4"] = video.read_bytes(), list(answers)
+    uri = f"http://{server.host}/v.mp4"
+    if reason:
+        assert refused(uri, allowing(server.host)).reason == reason
+    else:
+        assert decode_media(Clip(clip_id="c", uri=uri), SPEC, remote=allowing(server.host))[0] is not None
+    assert server.asked == ["GET /v.mp4"] * times
+
+
+def test_a_server_that_is_silent_or_away_costs_one_clip(server: Files, video: Path) -> None:
+    server.files["/v.mp4"], server.answers["/v.mp4"] = video.read_bytes(), ["hang"]
+    cfg = allowing(server.host, "127.0.0.1:9", timeout_s=0.2, attempts=1)
+    assert refused(f"http://{server.host}/v.mp4", cfg).reason == "remote_unreachable"
+    assert refused("http://127.0.0.1:9/v.mp4", cfg).reason == "remote_unreachable"
+
+
+def test_what_arrives_and_is_no_video_is_named_by_its_address(server: Files) -> None:
+    server.files["/v.mp4"] = b"<html>please log in</html>"
+    assert refused(f"http://{server.host}/v.mp4?token=1", allowing(server.host)).reason == "corrupt"
+
+
+def test_s3(server: Files, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("EC2_METADATA_DISABLED", "true")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    server.files["/bucket/a b/v.mp4"] = video.read_bytes()
+    options = f"endpoint_override={server.host}&scheme=http&region=us-east-1"
+    clips, store = [Clip(clip_id="c", uri=f"s3://bucket/a b/v.mp4?{options}")], AvStore(tmp_path / "store")
+    check_addresses(clips, RemoteConfig())
+    (first,) = run(clips, store, RemoteConfig())
+    assert first.place and first.place.medium.key == file_digest(video)
+    (again,) = run(clips, store, RemoteConfig())
+    assert (again.decoded, again.place) == (False, first.place)
+    assert sum(asked.startswith("GET /bucket/a b/v.mp4") for asked in server.asked) == 1
+    error = refused(f"s3://bucket/gone.mp4?{options}", RemoteConfig())
+    assert (error.reason, options in error.message) == ("file_missing", False)
+
+
+def test_google_cloud_storage(server: Files, video: Path, tmp_path: Path) -> None:
+    server.files[f"{_GS}bucket/o/a/v.mp4"] = server.files["/bucket/a/v.mp4"] = video.read_bytes()
+    uri = f"gs://anonymous@bucket/a/v.mp4?scheme=http&endpoint_override={server.host}&retry_limit_seconds=3"
+    clips, store = [Clip(clip_id="c", uri=uri)], AvStore(tmp_path / "store")
+    check_addresses(clips, RemoteConfig())
+    (first,) = run(clips, store, RemoteConfig())
+    assert first.message == ""
+    assert first.place and first.place.medium.key == file_digest(video)
+    (again,) = run(clips, store, RemoteConfig())
+    assert (again.decoded, again.place) == (False, first.place)
+
+
+def test_a_pyarrow_without_a_file_system_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.fs
+
+    monkeypatch.delattr(pyarrow.fs, "GcsFileSystem")
+    remote._check_installed.cache_clear()
+    with pytest.raises(InputError, match=r"cannot read gs://.*pip install"):
+        check_addresses([Clip(clip_id="c", uri="gs://bucket/v.mp4")], RemoteConfig())
+    remote._check_installed.cache_clear()
