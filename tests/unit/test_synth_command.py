@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avere_ray.data import read_clips
+from avere_ray.clip_table import read_clips
 from avere_ray.synthetic.scene import sample_scene
 from avere_ray.synthetic.speech import PROGRAM, speak
 from avere_ray.synthetic.voice import make_waveform
