@@ -15,19 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from avere_ray.arrow import from_table, to_row, to_table
 from avere_ray.av_store import AvStore, Place, check_writable
+from avere_ray.clip_files import check_addresses, decode_media, located, remote_notes, size_and_time
 from avere_ray.config import DataConfig, DecodeConfig, RemoteConfig
-from avere_ray.decoding import (
-    DecodePlan,
-    Outcome,
-    StoreKeeper,
-    check_addresses,
-    decode_media,
-    decode_rows,
-    located,
-    raise_storage,
-    remote_notes,
-    size_and_time,
-)
+from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, raise_storage
 from avere_ray.errors import ClipDecodeError, StageError
 from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
@@ -322,7 +312,7 @@ def decode_isolated(
     remote: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
     notes: RemoteNotes | None = None,
 ) -> tuple[DecodedClip | None, str]:
-    """`decoding.decode_media` of a `decoding.located` clip in a child process that is killed when it hangs.
+    """`clip_files.decode_media` of a `clip_files.located` clip in a child process that is killed when it hangs.
 
     Raises:
         ClipDecodeError: as `decode_media`; besides "timeout" when the child had to be killed, and "decoder_crashed"
@@ -365,4 +355,4 @@ def _limit_s(uri: str, audio_uri: str, spec: DecodeConfig, remote: RemoteConfig)
 @functools.cache
 def _decoder_child(memory_mb: int) -> ChildProcess:
     """One child per worker process; it leaves when idle."""
-    return ChildProcess(preload=("avere_ray.media", "avere_ray.decoding"), memory_mb=memory_mb)
+    return ChildProcess(preload=("avere_ray.media", "avere_ray.clip_files"), memory_mb=memory_mb)

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 
 from avere_ray import prompts
-from avere_ray.records import Clip, Cue, CueModality, Query, RejectKind, Rollout, VerdictLabel
+from avere_ray.records import Clip, Cue, CueModality, Query, RejectKind, VerdictLabel
 from avere_ray.responses import Citation, Stance, find_cues, in_english, is_yes_no, split_choice
-from avere_ray.verdicts import judge_by_rules
+from avere_ray.verdicts import judge_text
 
 _LABEL_OF = {
     RejectKind.SPURIOUS: VerdictLabel.SPURIOUS_ASSOCIATION,
@@ -31,7 +31,7 @@ def written(kind: RejectKind, query: Query, clip: Clip, chosen: str) -> list[str
         return _other_letters(kind, query, chosen) if query.choices else []
     texts = _other_answers(kind, query, clip, chosen) if query.choices else _edits(kind, query, clip, chosen)
     accepted = set(_GRAVE) if query.choices else {_LABEL_OF[kind]}
-    return [t for t in texts if _label(t, query, clip) in accepted]
+    return [t for t in texts if judge_text(t, query, clip).label in accepted]
 
 
 def _other_letters(kind: RejectKind, query: Query, chosen: str) -> list[str]:
@@ -44,21 +44,6 @@ def _other_letters(kind: RejectKind, query: Query, chosen: str) -> list[str]:
     end = "." if chosen.rstrip().endswith(".") else ""
     bare = len(chosen.split()) == 1
     return [f"({k})" if bare else f"({k}) {v.rstrip('.')}{end}" for k, v in mine]
-
-
-def _label(text: str, query: Query, clip: Clip) -> VerdictLabel:
-    rollout = Rollout(
-        rollout_id="written",
-        query_id=query.query_id,
-        clip_id=clip.clip_id,
-        index=0,
-        text=text,
-        token_ids=(),
-        finish_reason="stop",
-        adapter_version=0,
-        seed=0,
-    )
-    return judge_by_rules(rollout, query, clip).label
 
 
 def _other_answers(kind: RejectKind, query: Query, clip: Clip, chosen: str) -> list[str]:

@@ -85,6 +85,13 @@ def judge_by_rules(rollout: Rollout, query: Query, clip: Clip, lexicon: Sequence
     )
 
 
+def judge_text(text: str, query: Query, clip: Clip) -> Verdict:
+    """`judge_by_rules` of words that nobody sampled."""
+    rollout = Rollout(rollout_id=f"{query.query_id}#0", query_id=query.query_id, clip_id=clip.clip_id, index=0,
+                      text=text, token_ids=(), finish_reason="stop", adapter_version=0, seed=0)  # fmt: skip
+    return judge_by_rules(rollout, query, clip)
+
+
 def _judges_for(clip: Clip) -> str:
     if clip.caption or clip.video_caption or clip.audio_caption:
         return "llm reads its captions, omni watches and listens itself"

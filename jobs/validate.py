@@ -107,7 +107,7 @@ def _pair_ledger(data: "PreferenceData", lost: dict[str, Drop]) -> Ledger:
 
 
 def _media_ledger(jobs: Sequence[_Job], cfg: DataConfig, values: dict[str, str], workers: int) -> Ledger:
-    from avere_ray.decoding import check_addresses
+    from avere_ray.clip_files import check_addresses
 
     check_addresses((clip for clip, _ in jobs), cfg.remote)
     check: _Check = _exists if "no-decode" in values else partial(check_media, cfg=cfg)

@@ -11,7 +11,8 @@ from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
-from avere_ray.media.reading import Reading, length, seconds
+from avere_ray.media.packets import length, seconds
+from avere_ray.media.reading import Reading
 
 SAMPLE_RATE = 16_000
 """Hz of every waveform."""

@@ -6,112 +6,44 @@ belongs to the video's first frame.
 """
 
 import collections
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import av
 import av.error
 import numpy as np
-from av.audio.frame import AudioFrame
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
-from av.video.frame import VideoFrame
 
 from avere_ray.errors import ClipDecodeError
-from avere_ray.media.keyframes import starts_decoding
 from avere_ray.media.limits import Guard, out_of_time
+from avere_ray.media.packets import (
+    EDGE_S,
+    Span,
+    Tick,
+    VideoPackets,
+    declared_length,
+    extent,
+    frame_length,
+    shown_time,
+    spans_of,
+    start_of,
+)
 from avere_ray.records import Clip
 
 LEAD_S = 1.0
 """A part of a longer file is read from this much before it, so that the audio decoder has warmed up."""
-HELD_BYTES = 64 * 1024 * 1024
-"""Video packets are kept in memory up to this much."""
 # Only these containers, and nothing but the file itself: a playlist in disguise must not make FFmpeg open other files.
 FORMATS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "nut", "mxf")
 """Containers that are opened."""
 _BARE = ("mpegvideo", "h264", "hevc", "m4v", "wav", "mp3", "aac", "flac")  # opened to say which stream is missing
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join((*FORMATS, *_BARE))}
-_FALLBACK_FRAME_S = 0.04
-"""Length of a frame where the file tells none (25 per second)."""
-_EDGE_S = 1e-6
 
 
 class Misplaced(Exception):
     """After a jump the file goes on too late for the clip; it has to be read from its start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """The unit of a stream's timestamps, as a fraction of a second; plain whole numbers, since Fraction is slow."""
-
-    numerator: int
-    denominator: int
-
-    @classmethod
-    def of(cls, stream: Stream) -> "Tick":
-        base = stream.time_base
-        return cls(base.numerator, base.denominator) if base else cls(0, 1)
-
-    def seconds(self, ticks: int) -> float:
-        """A timestamp in seconds, correctly rounded."""
-        return ticks * self.numerator / self.denominator
-
-
-@dataclass(slots=True)
-class VideoPackets:
-    """The video packets in file order: what the file says of each, and their data while that is little."""
-
-    times: list[float] = field(default_factory=list)
-    """Presentation time, seconds; decoding time in files that have no other (AVI); NaN where there is neither."""
-    stamps: list[int | None] = field(default_factory=list)
-    """Presentation timestamp as written."""
-    lengths: list[float] = field(default_factory=list)
-    """Seconds; 0 where the file tells none."""
-    shown: list[bool] = field(default_factory=list)
-    """Has a time, and is not cut away by an edit list."""
-    keyframes: list[bool] = field(default_factory=list)
-    """Decoding may start here."""
-    held: list[Packet] | None = field(default_factory=list)
-    held_bytes: int = 0
-
-    def add(self, packet: Packet, stream: Stream, tick: Tick) -> None:
-        """Notes the next packet."""
-        at = seconds(packet, tick)
-        self.times.append(float("nan") if at is None else at)
-        self.stamps.append(packet.pts)
-        self.lengths.append(length(packet, tick))
-        self.shown.append(at is not None and not packet.is_discard)
-        self.keyframes.append(starts_decoding(packet, stream))
-        self.held_bytes += packet.size
-        if self.held is not None and self.held_bytes <= HELD_BYTES:
-            self.held.append(packet)
-        else:
-            self.held = None
-
-    def shown_times(self) -> list[float]:
-        """Times of the frames that are shown, in file order."""
-        return [at for at, shown in zip(self.times, self.shown, strict=True) if shown]
-
-    def spans(self) -> list[tuple[float, float]]:
-        """Begin and end of every packet that has a time."""
-        return [(at, at + n) for at, n in zip(self.times, self.lengths, strict=True) if at == at]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The clip in the file's own time: start and length, seconds, and the times of its frames, ascending."""
-
-    start: float
-    duration: float
-    times: np.ndarray
-    whole: bool
-    """Whether the clip is the whole file."""
-
-    def holds(self, at: float) -> bool:
-        """Whether a frame at this time belongs to the clip."""
-        return self.whole or bool(self.times[0] - _EDGE_S <= at <= self.times[-1] + _EDGE_S)
 
 
 class Reading:
@@ -143,7 +75,7 @@ class Reading:
         """Seconds from the audio's time to that of the video; 0 where both are in one file."""
         if self.sound is None:
             return 0.0
-        return self.span.start - self.clip.start_s - (_start(self.audio) or 0.0)
+        return self.span.start - self.clip.start_s - (start_of(self.audio) or 0.0)
 
     def video_packets(self) -> Iterator[Packet]:
         """The video packets, from memory or from a second reading of the file."""
@@ -182,7 +114,7 @@ class Reading:
             video.codec_context.thread_type = "AUTO"
         guard.pixels(video.codec_context.width, video.codec_context.height)
         video.codec_context.options = {"max_pixels": str(guard.spec.max_pixels)}  # should the size change on the way
-        self._check_part(_declared(video))
+        self._check_part(declared_length(video))
         return video, audio
 
     def _check_part(self, declared: float | None) -> None:
@@ -257,7 +189,7 @@ class Reading:
         """Whether a packet of a separate audio file is well before the clip; such a file is read from its start."""
         if self.sound is None or kind == "video" or packet.pts is None:
             return False
-        return self.audio_tick.seconds(packet.pts) < (_start(self.audio) or 0.0) + self.clip.start_s - LEAD_S
+        return self.audio_tick.seconds(packet.pts) < (start_of(self.audio) or 0.0) + self.clip.start_s - LEAD_S
 
     def _is_past(self, packet: Packet, kind: str, packets: VideoPackets) -> bool:
         """Whether a packet, and with it every later one of its stream, is well after the end of the clip."""
@@ -265,9 +197,9 @@ class Reading:
         if stamp is None or not packets.times or self.clip.end_s is None:
             return False
         if kind == "audio" and self.sound is not None:
-            return self.audio_tick.seconds(stamp) > (_start(self.audio) or 0.0) + self.clip.end_s + LEAD_S
+            return self.audio_tick.seconds(stamp) > (start_of(self.audio) or 0.0) + self.clip.end_s + LEAD_S
         tick = self.video_tick if kind == "video" else self.audio_tick
-        start = _start(self.video)
+        start = start_of(self.video)
         first = packets.times[0] if start is None else start
         return tick.seconds(stamp) > first + self.clip.end_s + LEAD_S
 
@@ -277,10 +209,10 @@ class Reading:
         if not len(times):
             if self.jumped:
                 raise Misplaced
-            self.guard.complete(_declared(self.video), 0.0, "video")
+            self.guard.complete(declared_length(self.video), 0.0, "video")
             raise self.guard.refuse("no_frames", "its video has no frames", "Remove the clip or record it again")
-        last = max(zip(self.packets.times, self.packets.lengths, self.packets.shown, strict=True), key=_shown_time)[1]
-        duration = float(times[-1] - times[0]) + (last or _frame_length(self.video, times))
+        last = max(zip(self.packets.times, self.packets.lengths, self.packets.shown, strict=True), key=shown_time)[1]
+        duration = float(times[-1] - times[0]) + (last or frame_length(self.video, times))
         if not self.whole:
             return self._part(times, float(times[0]) + duration)
         self.guard.length(duration)
@@ -289,7 +221,7 @@ class Reading:
 
     def _part(self, times: np.ndarray, video_end: float) -> Span:
         """The part [start, end) of the file that is the clip."""
-        origin = (_start(self.video) or 0.0) if self.jumped else float(times[0])
+        origin = (start_of(self.video) or 0.0) if self.jumped else float(times[0])
         start = origin + self.clip.start_s
         if self.jumped and (times[0] > start or not self.packets.keyframes[0]):
             raise Misplaced
@@ -298,7 +230,7 @@ class Reading:
         if end <= start:
             raise self._outside(video_end - origin)
         self.guard.length(end - start)
-        within = times[(times >= start - _EDGE_S) & (times < end - _EDGE_S)]
+        within = times[(times >= start - EDGE_S) & (times < end - EDGE_S)]
         if not len(within):
             within = times[max(int(np.searchsorted(times, start, side="right")) - 1, 0)][None]
         return Span(start=start, duration=end - start, times=within, whole=False)
@@ -306,20 +238,20 @@ class Reading:
     def _check_part_complete(self, origin: float, duration: float) -> None:
         """Whether the file holds, of what it declares, all that belongs to the clip."""
         start, end = self.clip.start_s, float("inf") if self.clip.end_s is None else self.clip.end_s
-        declared = _declared(self.video)
+        declared = declared_length(self.video)
         if declared is not None:
             self.guard.complete(min(declared, end) - start, duration, "video")
         elif self.container.duration is not None and self._alone():
-            read = _extent([(0.0, 0.0), *self.packets.spans(), *self._heard_beside()])
+            read = extent([(0.0, 0.0), *self.packets.spans(), *self._heard_beside()])
             self.guard.complete(min(self.container.duration / av.time_base, origin + end), read, "media")
 
     def _check_complete(self, duration: float) -> None:
         """Whether the files hold what they declare."""
-        self.guard.complete(_declared(self.video), duration, "video")
-        self.sound_guard.complete(_declared(self.audio), _extent(_spans(self.heard, self.audio_tick)), "audio")
+        self.guard.complete(declared_length(self.video), duration, "video")
+        self.sound_guard.complete(declared_length(self.audio), extent(spans_of(self.heard, self.audio_tick)), "audio")
         if self.video.duration is None and self._alone():  # Matroska declares one length for both
             declared = None if self.container.duration is None else self.container.duration / av.time_base
-            read = _extent([(0.0, 0.0), *self.packets.spans(), *self._heard_beside()])
+            read = extent([(0.0, 0.0), *self.packets.spans(), *self._heard_beside()])
             self.guard.complete(declared, read, "media")
         files = {"video": (self.container, self.guard), "audio": (self.container, self.guard)}
         if self.sound is not None:
@@ -334,7 +266,7 @@ class Reading:
 
     def _heard_beside(self) -> list[tuple[float, float]]:
         """Begin and end of the audio packets in the video's file."""
-        return _spans(self.heard, self.audio_tick) if self.sound is None else []
+        return spans_of(self.heard, self.audio_tick) if self.sound is None else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,47 +293,6 @@ def open_media(guard: Guard) -> InputContainer:
     return opened(None)
 
 
-def seconds(item: Packet | VideoFrame | AudioFrame, tick: Tick) -> float | None:
-    """Presentation time, or decoding time in files that have no other (AVI); None when there is neither."""
-    stamp = item.pts if item.pts is not None else item.dts
-    return None if stamp is None else tick.seconds(stamp)
-
-
-def length(packet: Packet, tick: Tick) -> float:
-    """Seconds a packet lasts; 0 where the file tells nothing."""
-    return tick.seconds(packet.duration or 0)
-
-
 def words(error: BaseException) -> str:
     """What an exception says, in a few words."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _spans(packets: Sequence[Packet], tick: Tick) -> list[tuple[float, float]]:
-    """Begin and end of every packet that has a time."""
-    return [(at, at + length(p, tick)) for p in packets if (at := seconds(p, tick)) is not None]
-
-
-def _extent(spans: Sequence[tuple[float, float]]) -> float:
-    """Seconds from the first begin to the last end."""
-    return max(end for _, end in spans) - min(at for at, _ in spans) if spans else 0.0
-
-
-def _start(stream: Stream) -> float | None:
-    """Time of the stream's first frame, as the file tells it."""
-    return None if stream.start_time is None or not stream.time_base else float(stream.start_time * stream.time_base)
-
-
-def _declared(stream: Stream) -> float | None:
-    return None if stream.duration is None else float(stream.duration * (stream.time_base or 0))
-
-
-def _shown_time(packet: tuple[float, float, bool]) -> float:
-    at, _, shown = packet
-    return at if shown else float("-inf")
-
-
-def _frame_length(video: Stream, times: np.ndarray) -> float:
-    if len(times) > 1:
-        return float(np.median(np.diff(times)))
-    return float(1 / video.average_rate) if video.average_rate else _FALLBACK_FRAME_S

@@ -14,7 +14,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from avere_ray.media.limits import Guard
-from avere_ray.media.reading import Reading, seconds
+from avere_ray.media.packets import seconds
+from avere_ray.media.reading import Reading
 from avere_ray.media.sampling import Run, decoding_runs, nearest, wanted_times
 
 _SLACK_S = 0.2

@@ -11,12 +11,12 @@ import torch
 
 from avere_ray.backbones.qwen2_5_omni import Policy, Processor, load_policy
 from avere_ray.prompts import LETTERS, TASKS, all_queries
-from avere_ray.records import Clip, Query, Rollout
+from avere_ray.records import Clip, Query
 from avere_ray.synthetic.base import Decode, Recipe, StudyClip, lesson_sample
 from avere_ray.synthetic.clips import benchmark_queries
 from avere_ray.synthetic.questions import Question, perception_questions
 from avere_ray.synthetic.scene import clip_of, sample_scene
-from avere_ray.verdicts import judge_by_rules
+from avere_ray.verdicts import judge_text
 
 _MISMATCH = 0.5
 _LONGEST = 64
@@ -100,18 +100,7 @@ def score_descriptions(policy: Policy, studies: Sequence[StudyClip], recipe: Rec
 
 def description_failures(clip: Clip, query: Query, text: str) -> tuple[bool, bool]:
     """Whether a response relies on a cue that is present but irrelevant, and on one that is absent."""
-    rollout = Rollout(
-        rollout_id=f"{query.query_id}#0",
-        query_id=query.query_id,
-        clip_id=clip.clip_id,
-        index=0,
-        text=text,
-        token_ids=(),
-        finish_reason="stop",
-        adapter_version=0,
-        seed=0,
-    )
-    relied = [c for c in judge_by_rules(rollout, query, clip).cited if c.affirmed]
+    relied = [c for c in judge_text(text, query, clip).cited if c.affirmed]
     return any(c.present and not c.relevant for c in relied), any(not c.present for c in relied)
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("avere_ray", "actors", "jobs")
 
 DOORS: dict[str, tuple[str, ...]] = {
-    "vllm": ("avere_ray/engine.py",),
+    "vllm": ("avere_ray/engine/",),
     "deepspeed": ("avere_ray/learner/",),
     "ray.train": ("avere_ray/learner/",),
     "ray.data": ("avere_ray/data.py",),
@@ -70,12 +70,12 @@ def test_every_heavy_library_goes_through_its_door() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "expected"),
     [
-        ("actors/judge.py", "import vllm", "vllm is imported by actors/judge.py; go through avere_ray/engine.py"),
+        ("actors/judge.py", "import vllm", "vllm is imported by actors/judge.py; go through avere_ray/engine/"),
         ("avere_ray/verdicts.py", "def f():\n    from ray import data", "ray.data is imported by"),
         ("jobs/train.py", "import ray.train.torch", "go through avere_ray/learner/"),
         ("jobs/decode.py", "import ray\nray.data.range(3)", "go through avere_ray/data.py"),
         ("jobs/doctor.py", "import importlib\nimportlib.import_module('transformers')", "avere_ray/backbones/"),
-        ("avere_ray/engine.py", "import ray", "go through actors/ or jobs/"),
+        ("avere_ray/engine/omni.py", "import ray", "go through actors/ or jobs/"),
     ],
 )
 def test_a_breach_names_the_library_the_file_and_the_door(path: str, source: str, expected: str) -> None:
@@ -85,7 +85,7 @@ def test_a_breach_names_the_library_the_file_and_the_door(path: str, source: str
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("avere_ray/engine.py", "from vllm import LLM"),
+        ("avere_ray/engine/omni.py", "from vllm import LLM"),
         ("actors/rollout.py", "import ray\nRolloutActor = ray.remote(object)"),
         ("avere_ray/environment.py", "CODE = 'import deepspeed'"),
         ("avere_ray/tracking/mlflow_run.py", "from mlflow.tracking import MlflowClient"),

@@ -8,7 +8,7 @@ import pytest
 from clipmaker import Recipe, write_clip
 
 from avere_ray.config import DecodeConfig
-from avere_ray.media import decode_clip, reading, video
+from avere_ray.media import decode_clip, packets, video
 from avere_ray.records import Clip, DecodedClip
 
 COUNT = 72
@@ -72,7 +72,7 @@ def test_the_plan_gives_what_decoding_everything_gives(
 
 def test_a_large_file_is_read_twice_instead_of_held(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = decode(path, 5)
-    monkeypatch.setattr(reading, "HELD_BYTES", 0)
+    monkeypatch.setattr(packets, "HELD_BYTES", 0)
     assert_same(held, decode(path, 5))
     monkeypatch.setattr(video, "_as_planned", lambda reading, album: False)
     assert_same(held, decode(path, 5))

@@ -14,8 +14,9 @@ from clipmaker import Recipe, write_clip
 
 from avere_ray import data, remote
 from avere_ray.av_store import AvStore
+from avere_ray.clip_files import check_addresses, decode_media, remote_notes
 from avere_ray.config import DecodeConfig, RemoteConfig
-from avere_ray.decoding import DecodePlan, Outcome, check_addresses, decode_media, decode_rows, remote_notes
+from avere_ray.decoding import DecodePlan, Outcome, decode_rows
 from avere_ray.errors import ClipDecodeError, InputError
 from avere_ray.media import decode_clip, spec_digest
 from avere_ray.records import Clip

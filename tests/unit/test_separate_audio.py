@@ -7,8 +7,9 @@ import pytest
 from clipmaker import Recipe, number_of, write_clip
 
 from avere_ray.av_store import AvStore
+from avere_ray.clip_files import decode_media
 from avere_ray.config import DecodeConfig
-from avere_ray.decoding import DecodePlan, decode_media, decode_rows
+from avere_ray.decoding import DecodePlan, decode_rows
 from avere_ray.errors import ClipDecodeError
 from avere_ray.media import SAMPLE_RATE, decode_clip, spec_digest
 from avere_ray.records import Clip, DecodedClip

@@ -1,17 +1,19 @@
-"""The one door to vLLM: an engine from the config, queries and clips in, rollouts out; adapters swapped while it runs.
+"""An engine on an audio-visual model: queries and clips in, rollouts out; adapters are swapped while it runs.
 
 One engine belongs to one process. Requests are added in the order given and each has its own seed, so the same calls
 give the same rollouts.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from avere_ray.backbones import backbone, load_processor
-from avere_ray.config import DecodeConfig, JudgeConfig, ModelConfig, RolloutConfig
+from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
+from avere_ray.engine.cpu_lora import plain_matmul_for_one_adapter
+from avere_ray.engine.surroundings import engine_environment, media_limits
 from avere_ray.errors import ModelError
 from avere_ray.records import DecodedClip, Query, Rollout
 from avere_ray.stages import digest
@@ -185,54 +187,6 @@ class Engine:
         )
 
 
-_PLAIN_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
-"""Without it a weak model may fill its whole reply with the blanks that JSON allows between any two tokens."""
-
-
-class TextEngine:
-    """A vLLM engine for words alone, whose answers are bound to a JSON schema; implements AskFn."""
-
-    def __init__(self, judge: JudgeConfig) -> None:
-        """
-        Raises:
-            ModelError: vLLM cannot start on the folder.
-        """
-        assert judge.model_path is not None
-        for name, value in engine_environment(RolloutConfig(), int(os.environ.get("OMP_NUM_THREADS", "1"))).items():
-            os.environ.setdefault(name, value)
-        from vllm import LLM
-
-        gpus = int(judge.num_gpus)
-        self._max_tokens = judge.max_tokens
-        options: dict[str, Any] = {"tensor_parallel_size": max(1, gpus)} if gpus else {"enforce_eager": True}
-        try:
-            self._llm = LLM(model=str(judge.model_path), dtype=judge.dtype, max_model_len=judge.max_model_len, seed=0,
-                            disable_log_stats=True, limit_mm_per_prompt={"image": 0, "video": 0, "audio": 0},
-                            structured_outputs_config=_PLAIN_JSON, **options)  # fmt: skip
-        except (ValueError, OSError, RuntimeError) as error:
-            raise ModelError(f"vLLM cannot start on {judge.model_path}: {error}") from error
-
-    def __call__(
-        self, prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]
-    ) -> None:
-        """Answers all prompts, greedily, in one batch; a prompt that is too long is refused."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
-
-        params = SamplingParams(temperature=0.0, max_tokens=self._max_tokens, seed=0,
-                                structured_outputs=StructuredOutputsParams(json=dict(schema)))  # fmt: skip
-        longest = self._llm.model_config.max_model_len - self._max_tokens
-        tokenizer = self._llm.get_tokenizer()
-        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        sizes = [len(tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False)) for c in chats]
-        fitting = [i for i, size in enumerate(sizes) if size <= longest]
-        for index in set(range(len(prompts))) - set(fitting):
-            done(index, None)
-        outputs = self._llm.chat([chats[i] for i in fitting], params, use_tqdm=False) if fitting else []
-        for index, output in zip(fitting, outputs, strict=True):
-            done(index, output.outputs[0].text)
-
-
 def _tail_logp(output: Any, length: int) -> float:
     """Summed log-prob of the last tokens of a prompt."""
     tokens = output.prompt_token_ids[-length:]
@@ -243,27 +197,6 @@ def _tail_logp(output: Any, length: int) -> float:
 def request_seed(seed: int, query_id: str) -> int:
     """Sampling seed of one query: depends on nothing but the run's seed and the query, so order does not matter."""
     return int(digest(seed, query_id)[:8], 16) & 0x7FFFFFFF
-
-
-def media_limits(decode: DecodeConfig, clips: int = 1) -> dict[str, Any]:
-    """Largest media of one request. vLLM warms up on media of this size; without it, on gigabytes."""
-    video = {"count": clips, "num_frames": decode.most_frames, "width": decode.width, "height": decode.height}
-    return {"video": video, "audio": {"count": clips, "length": round(decode.max_duration_s * 16_000)}, "image": 0}
-
-
-def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
-    """Environment of a process that will hold an engine; must be set before vLLM is imported."""
-    return {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": str(max(1, rollout.kv_cache_mb // 1024)),
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_DO_NOT_TRACK": "1",
-        "OMP_NUM_THREADS": str(threads),
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
 
 
 def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: DecodeConfig, clips: int) -> Any:
@@ -278,7 +211,7 @@ def _start(model: ModelConfig, rollout: RolloutConfig, lora_rank: int, decode: D
             "(make setup ACCEL=cpu or ACCEL=gpu)"
         )
     if not rollout.num_gpus:
-        _plain_matmul_for_one_adapter()
+        plain_matmul_for_one_adapter()
     # On CPU no chunked prefill: vLLM 0.32 would rewind the generator of a seeded request, which CPU ones cannot.
     options: dict[str, Any] = (
         {
@@ -314,49 +247,3 @@ def _is_cpu_build() -> bool:
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu())
-
-
-def _plain_matmul_for_one_adapter() -> None:
-    """Replaces vLLM's CPU LoRA operators where all tokens use one adapter, which is all this engine does.
-
-    vLLM 0.32 copies the adapter's matrices once per token there, which takes three quarters of an engine's time. With
-    one adapter the same sums are two plain products. Batches that mix adapters go to vLLM's own operators. The parity
-    gate checks the result after every load.
-    """
-    from vllm.lora.ops.torch_ops import lora_ops
-    from vllm.lora.punica_wrapper import punica_cpu
-
-    if getattr(lora_ops, "_avere_ray_one_adapter", False):
-        return
-    shrink, expand, expand_slice = lora_ops.bgmv_shrink, lora_ops.bgmv_expand, lora_ops.bgmv_expand_slice
-
-    def one_shrink(inputs: Any, weights: Any, output: Any, indices: Any, scaling: float = 1.0) -> None:
-        matrix = _shared_matrix(weights, indices)
-        if matrix is None:
-            return shrink(inputs, weights, output, indices, scaling)
-        output[:, : matrix.shape[0]] = scaling * (inputs.to(output.dtype) @ matrix.to(output.dtype).T)
-        return None
-
-    def one_expand_slice(
-        inputs: Any, weights: Any, output: Any, indices: Any, start: int, size: int, add_inputs: bool = True
-    ) -> None:
-        matrix = _shared_matrix(weights, indices)
-        if matrix is None:
-            return expand_slice(inputs, weights, output, indices, start, size, add_inputs)
-        change = inputs.to(output.dtype) @ matrix.to(output.dtype).T
-        target = output[:, start : start + size]
-        target.add_(change) if add_inputs else target.copy_(change)
-        return None
-
-    for module in (lora_ops, punica_cpu):
-        module.bgmv_shrink, module.bgmv_expand_slice, module.bgmv_expand = one_shrink, one_expand_slice, expand
-    lora_ops._avere_ray_one_adapter = True
-
-
-def _shared_matrix(weights: Any, indices: Any) -> Any:
-    """The adapter matrix [out, in] that all tokens use; None when they use different ones."""
-    first = indices[0]
-    if first < 0 or not bool((indices == first).all()):
-        return None
-    matrix = weights[first]
-    return matrix.squeeze(0) if matrix.dim() == 3 else matrix

@@ -1,0 +1,26 @@
+"""What an engine's process and vLLM itself are told before the engine starts."""
+
+from typing import Any
+
+from avere_ray.config import DecodeConfig, RolloutConfig
+
+
+def media_limits(decode: DecodeConfig, clips: int = 1) -> dict[str, Any]:
+    """Largest media of one request. vLLM warms up on media of this size; without it, on gigabytes."""
+    video = {"count": clips, "num_frames": decode.most_frames, "width": decode.width, "height": decode.height}
+    return {"video": video, "audio": {"count": clips, "length": round(decode.max_duration_s * 16_000)}, "image": 0}
+
+
+def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
+    """Environment of a process that will hold an engine; must be set before vLLM is imported."""
+    return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": str(max(1, rollout.kv_cache_mb // 1024)),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
