@@ -19,7 +19,7 @@ READY := .venv/.ready-$(ACCEL)-$(KEY)
 OTHER := $(filter-out $(ACCEL),cpu gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint unit tiny-base setup clean
+.PHONY: help demo test faults lint unit reproduce tiny-base setup clean
 
 help:  ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ lint: $(READY)  ## style, formatting, import floors, types, cluster manifests
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 	@$(BIN)/python -m jobs.validate_manifests cluster
+
+reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (an hour; QUICK=1: ten minutes)
+	@$(BIN)/avere-ray reproduce --config jobs/configs/miniature$(if $(QUICK),-quick).yaml $(ARGS)
 
 tiny-base: $(READY)  ## trains the tiny base model from nothing (under 20 minutes on 2 cores)
 	@$(BIN)/python -m jobs.tiny_base $(ARGS)

@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "track": "sends to MLflow what a run could not send itself",
     "score": "figures of predictions on disk, without a model or media",
     "judge-report": "how far a judge can be trusted: its labels against those of people",
+    "reproduce": "compares preference-learning methods on the synthetic world, over seeds",
     "compare": "runs side by side: figures with intervals, paired tests, questions that flipped",
     "leaderboard": "what was measured, from MLflow, and what others published",
     "promote": "makes a run's adapter the champion in MLflow's registry, if no task got worse",

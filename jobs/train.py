@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
@@ -17,7 +17,7 @@ from avere_ray.learner.job import FIRST_PAIR, SIZES
 from avere_ray.ledger import Ledger
 from avere_ray.progress import reused, say, stage_progress
 from avere_ray.protocols import ProgressFn
-from avere_ray.records import PreferencePair
+from avere_ray.records import AdapterManifest, PreferencePair
 from avere_ray.stages import StageFolder, StageManifest, digest, read_records, write_json, write_records
 from jobs.build_preferences import require
 from jobs.command import run_command
@@ -41,7 +41,11 @@ _SHARING = {"workers", "zero_stage", "offload_optimizer"}
 """Settings of how the work is shared: another result in the last digits, but the same training."""
 
 
-def run(cfg: RunConfig, round_: int | None = None) -> StageManifest:
+Fit = Callable[[RunConfig, TrainJob], AdapterManifest]
+"""How a job is trained: `learner.run_training`, or elsewhere in the same way."""
+
+
+def run(cfg: RunConfig, round_: int | None = None, fit: Fit = run_training) -> StageManifest:
     """Trains a round, from its latest checkpoint if an earlier run left one; or returns the manifest of the time it was
     done. The next round to do when None is named.
 
@@ -77,7 +81,7 @@ def run(cfg: RunConfig, round_: int | None = None) -> StageManifest:
     )
     if checkpoint is not None:
         say(f"train (round {round_}): goes on from the checkpoint after step {checkpoint.step} in {job.checkpoints}")
-    return _train(cfg, job, folder)
+    return _train(cfg, job, folder, fit)
 
 
 def _key(cfg: RunConfig, inputs: Sequence[str], left_out: set[str]) -> str:
@@ -108,7 +112,7 @@ def _job(cfg: RunConfig, round_: int, folder: StageFolder, inputs: Sequence[str]
     )
 
 
-def _train(cfg: RunConfig, job: TrainJob, folder: StageFolder) -> StageManifest:
+def _train(cfg: RunConfig, job: TrainJob, folder: StageFolder, fit: Fit) -> StageManifest:
     ledger = Ledger("adapters")
     inputs = read_records(stage_path(cfg, "pairs", job.round) / "pairs.parquet", PreferencePair)
     usable = _usable_pairs(cfg, job, inputs, ledger)
@@ -119,7 +123,7 @@ def _train(cfg: RunConfig, job: TrainJob, folder: StageFolder) -> StageManifest:
     )
     model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
     with _shown_progress(job, steps):
-        adapter = run_training(cfg.model_copy(update={"model": model}), job)
+        adapter = fit(cfg.model_copy(update={"model": model}), job)
     shutil.rmtree(job.scratch, ignore_errors=True)
     manifest = folder.finish(
         inputs=len(inputs),

@@ -16,6 +16,8 @@ class WorldConfig(Section):
     """Clips for preference learning."""
     test_clips: Positive = 120
     """Held-out clips, decorrelated, with other identities and other cue combinations."""
+    held_out: Literal["test", "validation"] = "test"
+    """What the held-out clips are for; the two splits have no person in common."""
     bias: Share = 0.9
     """Share of training clips whose irrelevant cues (shirt, background, sound) agree with the emotion."""
     text_prior: Share = 0.0

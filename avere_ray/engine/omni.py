@@ -46,6 +46,7 @@ class Engine:
         self._top_p = rollout.top_p
         self._max_model_len = rollout.max_model_len
         self._lora: Any = None
+        self._loads = 0
         self.version = 0
         self._llm = _start(model, rollout, lora_rank, decode, clips_per_request)
 
@@ -128,7 +129,7 @@ class Engine:
     def load_adapter(self, folder: Path, version: int) -> int:
         """Serves requests with the adapter in `folder` from now on; version 0 goes back to the base.
 
-        Every version has a name of its own, since vLLM caches by name.
+        Every load has a number of its own, since vLLM keeps adapters by number and two runs may both have a version 1.
 
         Raises:
             ModelError: the folder is not an adapter that the engine accepts.
@@ -138,7 +139,8 @@ class Engine:
         if version == 0:
             self._lora, self.version = None, 0
             return 0
-        request = LoRARequest(f"adapter-{version}-{digest(str(folder))[:8]}", version, str(folder.resolve()))
+        self._loads += 1
+        request = LoRARequest(f"adapter-{version}-{digest(str(folder))[:8]}", self._loads, str(folder.resolve()))
         try:
             self._llm.llm_engine.add_lora(request)
         except (ValueError, OSError, RuntimeError) as error:

@@ -16,7 +16,7 @@ from avere_ray.stages import file_digest, write_json, write_records
 from avere_ray.strip import write_png
 from avere_ray.synthetic.annotator import captioned
 from avere_ray.synthetic.draw import FPS, SIZE, draw_frames
-from avere_ray.synthetic.scene import Scene, clip_of, sample_scene
+from avere_ray.synthetic.scene import Scene, Split, clip_of, sample_scene
 from avere_ray.synthetic.sheet import contact_sheet
 from avere_ray.synthetic.speech import PROGRAM, check_speech
 from avere_ray.synthetic.voice import RATE, make_waveform
@@ -40,6 +40,8 @@ class CorpusSpec:
     """Share of training captions that name the emotion's stereotyped cue though it is not there."""
     dominance: float = 0.0
     """Share of training clips with disagreeing face and voice that are labelled with the emotion of the face."""
+    held_out: Split = "test"
+    """Split of the clips that are not for training: "test", or "validation", with persons of its own."""
     speech: str = "tones"
     """Voices: "tones", or sentences through "espeak-ng"."""
     corrupt_clips: int = 0
@@ -47,16 +49,16 @@ class CorpusSpec:
 
 
 def plan_scenes(spec: CorpusSpec) -> list[Scene]:
-    """The scenes of a corpus: biased training scenes, decorrelated test scenes."""
+    """The scenes of a corpus: biased training scenes, decorrelated held-out scenes."""
     train = [
         sample_scene(f"train{i:05d}", "train", spec.seed, bias=spec.bias, mismatch=_TRAIN_MISMATCH)
         for i in range(spec.train_clips)
     ]
-    test = [
-        sample_scene(f"test{i:05d}", "test", spec.seed, bias=0.0, mismatch=_TEST_MISMATCH)
+    held_out = [
+        sample_scene(f"{spec.held_out}{i:05d}", spec.held_out, spec.seed, bias=0.0, mismatch=_TEST_MISMATCH)
         for i in range(spec.test_clips)
     ]
-    return train + test
+    return train + held_out
 
 
 def write_corpus(folder: Path, spec: CorpusSpec, *, workers: int, progress: ProgressFn) -> list[Clip]:
@@ -78,7 +80,7 @@ def write_corpus(folder: Path, spec: CorpusSpec, *, workers: int, progress: Prog
             progress(len(clips), len(scenes))
     _break_some([c for c in clips if c.split == "train"][: spec.corrupt_clips], folder)
     write_records(folder / CLIP_TABLE, Clip, clips)
-    write_json(folder / BENCHMARK, list(benchmark_items([c for c in clips if c.split == "test"], spec.seed)))
+    write_json(folder / BENCHMARK, list(benchmark_items([c for c in clips if c.split == spec.held_out], spec.seed)))
     return clips
 
 

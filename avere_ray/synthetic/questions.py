@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, replace
 
 from avere_ray.prompts import EMOTION_ADJECTIVES, LETTERS, bare, is_plural, join_phrases
-from avere_ray.records import Clip, Cue, CueModality
+from avere_ray.records import Clip, Cue, CueModality, Query
 from avere_ray.synthetic.world import CUE, GROUPS, CueKind
 
 
@@ -134,6 +134,26 @@ def _presence_any(cues: dict[str, Cue], group: str, rng: random.Random) -> Lesso
     want = rng.random() < 0.5
     kind = rng.choice([k for k in GROUPS[group] if cues[k.name].present is want])
     return _presence(cues[kind.name], kind)
+
+
+def perception_queries(clip: Clip, rng: random.Random) -> list[Query]:
+    """Which cue of each kind a clip has, by letter: what a model that was trained must still perceive."""
+    cues = {c.name: c for c in clip.cues}
+    return [_as_query(clip, group, _by_letter(cues, group, question, rng)) for group, question, _ in _WHICH]
+
+
+def _as_query(clip: Clip, group: str, lesson: Lesson) -> Query:
+    _, *choices = lesson.prompt.split(" (")
+    return Query(
+        query_id=f"{clip.clip_id}/perception_{group}",
+        clip_id=clip.clip_id,
+        modality=CUE[GROUPS[group][0].name].modality,
+        task=f"perception_{group}",
+        prompt=lesson.prompt,
+        choices=tuple(f"({choice}" for choice in choices),
+        answer=lesson.response[1],
+        reference=lesson.response,
+    )
 
 
 def perception_questions(clip: Clip) -> list[Question]:

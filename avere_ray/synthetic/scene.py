@@ -1,7 +1,7 @@
 """One scene as a typed record, sampled with planted biases from a seed; and its cue inventory.
 
 Combinations (emotion, shirt, object, sound) are split in two halves by the parity of the sum of their indices:
-training scenes use the even half, test scenes the odd half, so no test combination is ever seen in training.
+training scenes use the even half, held-out scenes the odd half, so no held-out combination is ever seen in training.
 """
 
 import random
@@ -11,11 +11,11 @@ from typing import Literal
 from avere_ray.records import Clip, Cue
 from avere_ray.synthetic.world import CUE, EMOTIONS, GROUPS, cue_of
 
-IDENTITIES = {"base": range(0, 400), "train": range(400, 480), "test": range(480, 540)}
+IDENTITIES = {"base": range(0, 400), "train": range(400, 480), "test": range(480, 540), "validation": range(540, 600)}
 """Persons by split; the ranges are disjoint."""
-_PARITY = {"base": 0, "train": 0, "test": 1}
+_PARITY = {"base": 0, "train": 0, "test": 1, "validation": 1}
 
-Split = Literal["base", "train", "test"]
+Split = Literal["base", "train", "test", "validation"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,62 @@
+"""A study: every method from the same base on the same pairs, over several drawn worlds."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from avere_ray.config.section import Positive, Section, Share
+
+MethodName = Literal[
+    "dpo",
+    "vista_dpo",
+    "mdpo",
+    "mod_dpo_pp",
+    "avem_dpo",
+    "avem_dpo_without_modality",
+    "avem_dpo_without_rejects",
+    "avem_dpo_without_text_prior",
+    "avem_dpo_adaptive",
+]
+
+
+class StudyConfig(Section):
+    """What `avere-ray reproduce` compares; see avere_ray/study/methods.py for the methods."""
+
+    out: Path = Path("docs/miniature")
+    """Where the result goes: OUT.md, OUT.json and the pictures in the folder OUT."""
+    methods: tuple[MethodName, ...] = MethodName.__args__  # type: ignore[attr-defined]
+    """Methods compared with the base, and with naive DPO where it is among them."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    """Seeds of the worlds that the methods are tested on."""
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (2.0e-3, 4.0e-3)
+    """Peak learning rates searched for each method, each with each of `betas`."""
+    betas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.3)
+    """Values of loss.beta searched for each method."""
+    search_seed: Annotated[int, Field(ge=0)] = 1000
+    """Seed of the world that is searched on; its held-out clips are of the validation split."""
+    search_clips: Positive = 60
+    """Held-out clips of that world."""
+    doses: tuple[Share, ...] = (0.5, 0.75, 1.0)
+    """Strengths of the planted bias of the dose-response study; none leaves it out."""
+    dose_methods: tuple[MethodName, ...] = ("dpo", "avem_dpo")
+    """Methods that repair each of its bases."""
+    dose_steps: Positive = 150
+    """Steps in which the base is taught anew with each strength."""
+    dose_clips: Positive = 400
+    """Clips it is taught with: half of them decorrelated, half annotated carelessly."""
+    learners: Positive = 2
+    """Trainings side by side, each in a process of its own."""
+
+    @model_validator(mode="after")
+    def _what_is_compared(self) -> Self:
+        for name in ("seeds", "methods", "learning_rates", "betas"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"study.{name} is {list(values)}; it must hold one value at least, and none twice")
+        if self.search_seed in self.seeds:
+            raise ValueError(
+                f"study.search_seed ({self.search_seed}) is also one of study.seeds; settings must not be chosen on "
+                "the worlds they are tested on"
+            )
+        return self

@@ -1,0 +1,60 @@
+"""The methods of the study. Losses and their sources are in `avere_ray.losses`; what is left open takes its defaults.
+
+Methods that their papers define for one reject get one of a pair's rejects, drawn by the pair's id: naive DPO, mDPO,
+MoD-DPO++, and AVEm-DPO without its emotion-based response preference (ERP). The ablations are those of the paper's
+Table 5: without PMP (modality preference), without ERP, without TPD (text prior).
+"""
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from avere_ray.records import PreferencePair
+
+BASE = "base"
+"""The model before training, among the methods of a result."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """One way to learn from the pairs."""
+
+    label: str
+    """Name in tables and pictures."""
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `loss`."""
+    one_reject: bool = False
+    """Sees one reject of each pair, whichever kind it is."""
+
+
+METHODS: dict[str, Method] = {
+    "dpo": Method(label="naive DPO", loss={"kind": "dpo"}, one_reject=True),
+    "vista_dpo": Method(label="Vista-DPO", loss={"kind": "vista_dpo"}),
+    "mdpo": Method(label="mDPO", loss={"kind": "mdpo"}, one_reject=True),
+    "mod_dpo_pp": Method(label="MoD-DPO++", loss={"kind": "mod_dpo_pp"}, one_reject=True),
+    "avem_dpo": Method(label="AVEm-DPO", loss={"kind": "avem_dpo"}),
+    "avem_dpo_without_modality": Method(label="AVEm-DPO without PMP", loss={"kind": "avem_dpo", "lambda_av": 0.0}),
+    "avem_dpo_without_rejects": Method(label="AVEm-DPO without ERP", loss={"kind": "avem_dpo"}, one_reject=True),
+    "avem_dpo_without_text_prior": Method(
+        label="AVEm-DPO without TPD", loss={"kind": "avem_dpo", "text_prior_gamma": 0.0}
+    ),
+    "avem_dpo_adaptive": Method(label="AVEm-DPO, adaptive TPD", loss={"kind": "avem_dpo", "text_prior": "adaptive"}),
+}
+"""By the names of `study.methods`."""
+
+
+def label_of(name: str) -> str:
+    """Name of a method, or of the base, in tables and pictures."""
+    return "base" if name == BASE else METHODS[name].label
+
+
+def pairs_for(method: Method, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
+    """The pairs as a method sees them."""
+    return [_with_one_reject(pair) for pair in pairs] if method.one_reject else list(pairs)
+
+
+def _with_one_reject(pair: PreferencePair) -> PreferencePair:
+    kept = random.Random(pair.pair_id).choice(pair.rejects)
+    return dataclasses.replace(pair, rejects=(kept,))

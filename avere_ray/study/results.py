@@ -1,0 +1,118 @@
+"""Figures of every method and seed -> means with intervals, and paired tests against the base and naive DPO.
+
+Intervals of means are Student's t over seeds: with three seeds they are wide, and say so. Tests pair the questions of
+all seeds: the same question, asked before and after, or asked of two methods.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avere_ray.comparison.differences import Pair, compare, correct
+from avere_ray.comparison.results import Evaluation, Question
+from avere_ray.evaluation.statistics import over_seeds
+
+Figures = Mapping[str, float]
+"""Metrics of one method on one world."""
+METRICS: dict[str, str] = {
+    "average_accuracy": "average of the five tasks",
+    "reasoning_basic_audio_overall_accuracy": "basic, audio",
+    "reasoning_basic_video_overall_accuracy": "basic, video",
+    "modality_agreement_overall_accuracy": "agreement",
+    "modality_agreement_f1_score": "agreement, F1",
+    "reasoning_stress_audio_overall_accuracy": "stress, audio",
+    "reasoning_stress_video_overall_accuracy": "stress, video",
+    "spurious_accuracy": "spurious cues refused",
+    "hallucination_accuracy": "absent cues refused",
+    "no_hallucination_accuracy": "true cues confirmed",
+    "emotion_war": "emotion, WAR",
+    "emotion_uar": "emotion, UAR",
+    "description_faithful": "descriptions faithful",
+    "description_spurious": "descriptions spurious",
+    "description_hallucination": "descriptions hallucinated",
+    "perception": "perception of single cues",
+}
+"""What the table shows, by metric; all in percent."""
+RETENTION_POINTS = 3.0
+"""How much perception may fall before it counts as lost."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A finished study."""
+
+    figures: Mapping[str, Sequence[Figures]]
+    """Of each method and the base, one per seed in the order of `about["seeds"]`."""
+    tests: Sequence[Pair]
+    """Methods against the base and against naive DPO, corrected together."""
+    doses: Mapping[str, Mapping[str, Figures]]
+    """Of each strength of bias: the base and the methods that repaired it."""
+    curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+    """Training metrics of each method on the first seed."""
+    search: Mapping[str, Sequence[Mapping[str, float]]]
+    """Of each method: learning rate, beta and validation accuracy of every candidate, the best first."""
+    about: Mapping[str, Any]
+    """Date, machine, seeds, clips, pairs, steps."""
+
+
+def summary(figures: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """{method: {metric: {mean, low, high, per_seed}}}; low and high are None with one seed."""
+    return {method: _method_summary(rows) for method, rows in figures.items()}
+
+
+def _method_summary(rows: Sequence[Figures]) -> dict[str, dict[str, Any]]:
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    found = {}
+    for name in names:
+        values = [row[name] for row in rows]
+        over = over_seeds(values)
+        known = len(values) > 1
+        found[name] = {
+            "mean": over.mean,
+            "low": over.interval.low if known else None,
+            "high": over.interval.high if known else None,
+            "per_seed": values,
+        }
+    return found
+
+
+def paired_tests(evaluations: Mapping[str, Sequence[Evaluation]], against: Sequence[str]) -> list[Pair]:
+    """Every method against each of `against`, on the questions of all seeds, with Holm's correction over all of them.
+
+    Args:
+        evaluations: of each method, one per seed, in the same order of seeds.
+    """
+    pooled = {method: pool(found) for method, found in evaluations.items()}
+    pairs = [
+        compare(pooled[first], pooled[second], (first, second))
+        for first in against
+        for second in pooled
+        if first in pooled and second not in (first, *against[: against.index(first)])
+    ]
+    return correct(pairs)
+
+
+def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The questions and answers of several worlds as one evaluation; ids and clips are told apart by world."""
+    questions: dict[str, Question] = {}
+    responses: dict[str, str] = {}
+    for number, found in enumerate(evaluations):
+        for name, question in found.questions.items():
+            own = f"{number}/{name}"
+            item = dataclasses.replace(question.item, sample_id=own, clip_id=f"{number}/{question.item.clip_id}")
+            identity = (own, *question.identity[1:])
+            questions[own] = dataclasses.replace(question, item=item, identity=identity)
+        responses |= {f"{number}/{name}": text for name, text in found.responses.items()}
+    return Evaluation(stage=evaluations[0].stage, metrics={}, questions=questions, responses=responses)
+
+
+def lost_perception(figures: Mapping[str, Sequence[Figures]], base: str) -> dict[str, float]:
+    """Methods whose perception fell by more than RETENTION_POINTS in the mean over seeds, with the change."""
+    before = figures[base]
+    changes = {
+        method: sum(a["perception"] - b["perception"] for a, b in zip(rows, before, strict=True)) / len(rows)
+        for method, rows in figures.items()
+        if all("perception" in row for row in (*rows, *before))
+    }
+    return {method: change for method, change in changes.items() if change < -RETENTION_POINTS}

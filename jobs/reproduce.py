@@ -1,0 +1,209 @@
+"""The method comparison in miniature: every method from the same base, on the same pairs, over several drawn worlds.
+
+    avere-ray reproduce --config jobs/configs/miniature.yaml
+
+For each method learning rate and beta are searched on a validation world; then it is trained and scored on the world of
+each seed, and naive DPO and AVEm-DPO repair bases that were taught with a weaker or stronger bias (dose and response).
+Writes STUDY.OUT.md, STUDY.OUT.json and pictures. What is finished is used again, so an interrupted study goes on.
+"""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from avere_ray.comparison.results import Evaluation, RunResult, read_run_folder
+from avere_ray.config import RunConfig
+from avere_ray.progress import say
+from avere_ray.stages import StageFolder, digest, read_manifest, write_json, write_text
+from avere_ray.study import BASE
+from avere_ray.study.results import Figures, Outcome, paired_tests
+from jobs.command import run_command
+from jobs.layout import finished, stage_path
+from jobs.session import ray_session
+from jobs.study_runs import (
+    SHARED,
+    lay_out,
+    method_config,
+    prepare,
+    score,
+    train_side_by_side,
+    world_config,
+)
+
+STAGE = "model"
+NAIVE = "dpo"
+Settings = dict[str, dict[str, float]]
+"""Learning rate and beta of each method."""
+
+
+def run(cfg: RunConfig) -> dict[str, Any]:
+    """Runs what is not finished of the study, writes its result and returns the table as in OUT.json."""
+    began, study = time.monotonic(), cfg.study
+    with ray_session(cfg.ray):
+        search = search_settings(cfg)
+        chosen: Settings = {method: dict(rows[0]) for method, rows in search.items()}
+        for seed in study.seeds:
+            world = world_config(cfg, f"seed={seed}", seed=seed, rounds=1)
+            compare_in(world, {method: chosen[method] for method in study.methods}, study.learners)
+        for dose in study.doses:
+            settings: Settings = {method: chosen[method] for method in study.dose_methods}
+            compare_in(dose_world(cfg, dose), settings, study.learners)
+    return write_result(cfg, search, minutes=(time.monotonic() - began) / 60)
+
+
+def search_settings(cfg: RunConfig) -> dict[str, list[dict[str, float]]]:
+    """Validation accuracy of every candidate of each method, the best first; one candidate alone is not tried."""
+    study = cfg.study
+    wanted = dict.fromkeys((*study.methods, *study.dose_methods))
+    grid = [{"learning_rate": rate, "beta": beta} for rate in study.learning_rates for beta in study.betas]
+    if len(grid) == 1:
+        return {method: [{**grid[0], "accuracy": float("nan")}] for method in wanted}
+    world = world_config(
+        cfg, "search", seed=study.search_seed, rounds=1,
+        world={"held_out": "validation", "test_clips": study.search_clips},
+    )  # fmt: skip
+    candidates = [(method, point, _candidate(world, method, point)) for method in wanted for point in grid]
+    _run_world(world, [(run, method) for method, _, run in candidates], study.learners, probes=False)
+    found: dict[str, list[dict[str, float]]] = {method: [] for method in wanted}
+    for method, point, run in candidates:
+        found[method].append({**point, "accuracy": _figures(run, 0)["average_accuracy"]})
+    return {method: sorted(rows, key=lambda row: -row["accuracy"]) for method, rows in found.items()}
+
+
+def _candidate(world: RunConfig, method: str, point: Mapping[str, float]) -> RunConfig:
+    folder = f"{method},lr={point['learning_rate']:g},beta={point['beta']:g}"
+    return method_config(world, method, learning_rate=point["learning_rate"], beta=point["beta"], folder=folder)
+
+
+def compare_in(world: RunConfig, chosen: Settings, learners: int) -> None:
+    """Trains and scores every method in a world, with the settings chosen for it."""
+    runs = [(_chosen(world, method, point), method) for method, point in chosen.items()]
+    _run_world(world, runs, learners, probes=True)
+
+
+def _chosen(world: RunConfig, method: str, point: Mapping[str, float]) -> RunConfig:
+    return method_config(world, method, learning_rate=point["learning_rate"], beta=point["beta"])
+
+
+def _run_world(world: RunConfig, runs: Sequence[tuple[RunConfig, str]], learners: int, *, probes: bool) -> None:
+    """The story of one world: what its methods share, then all trainings, then all evaluations."""
+    from jobs.workers import Workers
+
+    say(f"study: {world.run_dir.parent.name}, {len(runs)} runs")
+    with Workers(world) as workers:
+        prepare(world, workers, probes=probes)
+        for run, method in runs:
+            lay_out(world, run, method)
+        train_side_by_side([run for run, _ in runs], learners)
+        for run, _ in runs:
+            score(run, workers, probes=probes)
+
+
+def dose_world(cfg: RunConfig, dose: float) -> RunConfig:
+    """A world with a weaker or stronger bias, and its base, which is taught that bias if it has not been yet."""
+    folder = StageFolder(
+        stage_path(cfg, STAGE) / f"dose={dose:g}",
+        stage=STAGE,
+        config=cfg.to_yaml(),
+        key=digest(STAGE, str(cfg.model.path), dose, cfg.study.dose_steps, cfg.study.dose_clips),
+    )
+    if folder.finished() is None:
+        from avere_ray.synthetic.reteach import teach_bias
+        from jobs.tiny_base import decode_scenes
+
+        folder.begin()
+        teach_bias(cfg.model.path, folder.path / "weights", bias=dose, steps=cfg.study.dose_steps,
+                   clips=cfg.study.dose_clips, decode=decode_scenes, say=say)  # fmt: skip
+        folder.finish(inputs=cfg.study.dose_clips, used=cfg.study.dose_clips)
+    return world_config(
+        cfg, f"dose={dose:g}", seed=cfg.study.seeds[0], rounds=1,
+        world={"bias": dose}, model={"path": folder.path / "weights"},
+    )  # fmt: skip
+
+
+def write_result(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]], minutes: float) -> dict[str, Any]:
+    """Reads what the runs left, and writes the page, the table and the pictures."""
+    from avere_ray.study import figures, writing
+
+    found = _outcome(cfg, search, minutes)
+    out = cfg.study.out
+    pictures = figures.draw(found, out)
+    table = writing.to_json(found)
+    write_json(out.with_suffix(".json"), table)
+    write_text(out.with_suffix(".md"), writing.to_markdown(found, [f"{out.name}/{path.name}" for path in pictures]))
+    say(f"study: {out.with_suffix('.md')}, {out.with_suffix('.json')} and {len(pictures)} pictures in {out}")
+    return table
+
+
+def _outcome(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]], minutes: float) -> Outcome:
+    study = cfg.study
+    worlds = [cfg.run_dir / f"seed={seed}" for seed in study.seeds]
+    results = {method: [_result(world, method) for world in worlds] for method in (BASE, *study.methods)}
+    first = next(iter(study.methods))
+    pairs = read_manifest(worlds[0] / first / "pairs" / "round=0")
+    adapter = read_manifest(worlds[0] / first / "adapters" / "round=0")
+    return Outcome(
+        figures={method: [_all_figures(world, method) for world in worlds] for method in results},
+        tests=paired_tests({method: [_evaluation(method, r) for r in rows] for method, rows in results.items()},
+                           [name for name in (BASE, NAIVE) if name in results]),
+        doses={f"{dose:g}": {method: _all_figures(cfg.run_dir / f"dose={dose:g}", method)
+                             for method in (BASE, *study.dose_methods)} for dose in study.doses},
+        curves={method: results[method][0].curves for method in study.methods},
+        search=search if len(study.learning_rates) * len(study.betas) > 1 else {},
+        about={
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}",
+            "command": "make reproduce",
+            "minutes": minutes,
+            "seeds": list(study.seeds),
+            "test_clips": cfg.world.test_clips,
+            "train_clips": cfg.world.train_clips,
+            "pairs": pairs.used if pairs else 0,
+            "steps": adapter.summary["steps"] if adapter else 0,
+            "search_seed": study.search_seed,
+            "search_clips": study.search_clips,
+            "dose_steps": study.dose_steps,
+            "settings": {method: _settings(rows[0]) for method, rows in search.items()},
+        },
+    )  # fmt: skip
+
+
+def _settings(row: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "accuracy"}
+
+
+def _result(world: Path, method: str) -> RunResult:
+    return read_run_folder(world / (SHARED if method == BASE else method))
+
+
+def _evaluation(method: str, result: RunResult) -> Evaluation:
+    return result.evaluations["before" if method == BASE else "round=0"]
+
+
+def _all_figures(world: Path, method: str) -> Figures:
+    place = "before" if method == BASE else "round=0"
+    folder = world / (SHARED if method == BASE else method)
+    found: dict[str, float] = {}
+    for stage in ("evals", "probes"):
+        manifest = read_manifest(folder / stage / place)
+        found |= manifest.summary["metrics"] if manifest else {}
+    return found
+
+
+def _figures(cfg: RunConfig, round_: int) -> Figures:
+    manifest = finished(cfg, "evals", round_)
+    return manifest.summary["metrics"] if manifest else {}
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line; returns the exit code."""
+    return run_command("avere-ray reproduce", __doc__, lambda cfg: run(cfg) and None, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

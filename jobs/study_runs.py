@@ -1,0 +1,200 @@
+"""The run folders of a study. Each is a run like any other; those of a world share what does not depend on the method.
+
+STUDY/
+  search/            the world that learning rate and beta are searched on
+  seed=S/            the worlds of the table
+  dose=B/            the worlds of the dose-response study, each with the base that was taught its bias
+    base/            clips, decoded clips, the base's evaluation, rollouts, verdicts, pairs
+    METHOD/          its pairs, adapter and evaluation; in search/ one for each candidate (METHOD,lr=R,beta=B)
+  model/dose=B/      bases of the dose-response study
+"""
+
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from avere_ray.config import RunConfig
+from avere_ray.errors import StageError
+from avere_ray.learner import TrainJob
+from avere_ray.progress import reused, say
+from avere_ray.records import AdapterManifest, PreferencePair, Query, Rollout, Verdict
+from avere_ray.stages import StageFolder, StageManifest, digest, read_records
+from avere_ray.study import METHODS, pairs_for
+from avere_ray.study.probes import description_figures, perception_figures, probe_queries
+from jobs import build_preferences, decode, evaluate, synth, train
+from jobs.build_preferences import require
+from jobs.layout import stage_path
+from jobs.tracked import tracked
+from jobs.workers import Workers
+
+SHARED = "base"
+"""Run folder of a world that holds what its methods share."""
+_OWN_LOSS = {"form", "label_smoothing", "logps", "sft_weight"}
+"""Settings of the loss that are the same for all methods."""
+
+
+def changed(cfg: RunConfig, **sections: Any) -> RunConfig:
+    """The config with other values; a mapping changes the values of a section."""
+    values = cfg.model_dump()
+    for name, value in sections.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    return RunConfig.model_validate(values)
+
+
+def world_config(cfg: RunConfig, place: str, *, seed: int, **sections: Any) -> RunConfig:
+    """The run of a world's shared part."""
+    return changed(
+        cfg,
+        name=f"{place}-{SHARED}".replace("=", ""),
+        run_dir=cfg.run_dir / place / SHARED,
+        seed=seed,
+        cache={"folder": cfg.cache.folder or cfg.run_dir / "cache"},
+        tracking={"uri": cfg.tracking.uri or f"sqlite:///{(cfg.run_dir / 'mlflow.db').absolute()}"},
+        **sections,
+    )
+
+
+def method_config(world: RunConfig, method: str, *, learning_rate: float, beta: float, folder: str = "") -> RunConfig:
+    """The run of a method in a world."""
+    kept = {name: value for name, value in world.loss.model_dump().items() if name in _OWN_LOSS}
+    values = changed(world, train={"learning_rate": learning_rate}).model_dump()
+    place = world.run_dir.parent / (folder or method)
+    values |= {
+        "name": "-".join(place.parts[-2:]).replace("=", "").replace(",", "-"),
+        "run_dir": place,
+        "loss": {**kept, **METHODS[method].loss, "beta": beta},
+    }
+    return RunConfig.model_validate(values)
+
+
+def prepare(cfg: RunConfig, workers: Workers, *, probes: bool) -> None:
+    """Makes what the methods of a world share: clips, the base's evaluation, pairs."""
+    with tracked(cfg) as log:
+        log("clips", partial(synth.run, cfg))
+        log("decoded", partial(decode.run, cfg))
+        log.clips(cfg)
+        log.evaluation(cfg, -1, partial(evaluate.run, cfg, -1, workers))
+        log.preferences(cfg, 0, partial(build_preferences.run, cfg, 0, workers))
+        log.round(cfg, 0)
+    if probes:
+        probe(cfg, -1, workers)
+
+
+def lay_out(world: RunConfig, cfg: RunConfig, method: str) -> None:
+    """Gives a method's run the world's decoded clips, and the pairs as the method sees them."""
+    target = stage_path(cfg, "decoded")
+    if not (target / "manifest.json").is_file():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(stage_path(world, "decoded"), target)
+    source = require(world, "pairs", 0)
+    folder = StageFolder(
+        stage_path(cfg, "pairs", 0),
+        stage="pairs",
+        config=cfg.to_yaml(),
+        key=digest("pairs", "study", source.output_digest, METHODS[method].one_reject),
+    )
+    if folder.finished() is None:
+        folder.begin()
+        pairs = read_records(stage_path(world, "pairs", 0) / "pairs.parquet", PreferencePair)
+        folder.write("pairs", PreferencePair, pairs_for(METHODS[method], pairs))
+        folder.finish(inputs=len(pairs), used=len(pairs))
+
+
+def train_side_by_side(cfgs: Sequence[RunConfig], learners: int) -> None:
+    """Trains every run, `learners` at a time, each in a process of its own that trains one after the other.
+
+    Raises:
+        TrainingError, StageError: the first that failed; those that were done are kept.
+    """
+    todo = [cfg for cfg in cfgs if not (stage_path(cfg, "adapters", 0) / "manifest.json").is_file()]
+    if not todo:
+        return reused("training of all methods", len(cfgs), "runs")
+    from actors.learner import LearnerActor
+
+    actors = [
+        LearnerActor.options(num_cpus=0, runtime_env={"env_vars": _LEARNER_ENV}).remote()
+        for _ in range(min(learners, len(todo)))
+    ]
+    free = list(actors)
+
+    def one(cfg: RunConfig) -> StageManifest:
+        actor = free.pop()
+        try:
+            return train.run(cfg, 0, partial(_fit, actor))
+        finally:
+            free.append(actor)
+
+    say(f"train: {len(todo)} runs, {len(actors)} at a time")
+    try:
+        with ThreadPoolExecutor(len(actors), "train") as threads:
+            for _ in threads.map(one, todo):
+                pass
+    finally:
+        import ray
+
+        for actor in actors:
+            ray.kill(actor)
+
+
+_LEARNER_ENV = {"OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+
+
+def _fit(actor: Any, cfg: RunConfig, job: TrainJob) -> AdapterManifest:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayTaskError
+
+    limit = cfg.train.deadline_s + 60
+    try:
+        return AdapterManifest(
+            **ray.get(actor.train.remote(cfg.model_dump(mode="json"), job.to_plain()), timeout=limit)
+        )
+    except GetTimeoutError as error:
+        raise StageError(f"the training of {cfg.name} did not end within {limit:g} s (train.deadline_s)") from error
+    except RayTaskError as error:
+        raise error.as_instanceof_cause() from error
+
+
+def score(cfg: RunConfig, workers: Workers, *, probes: bool) -> None:
+    """Evaluates a trained run, and tells MLflow of training and evaluation."""
+    with tracked(cfg) as log:
+        log.training(cfg, 0, partial(train.run, cfg, 0, _no_fit))
+        log.evaluation(cfg, 0, partial(evaluate.run, cfg, 0, workers))
+    if probes:
+        probe(cfg, 0, workers)
+
+
+def _no_fit(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
+    raise StageError(f"{cfg.run_dir} is not trained; run the study again")
+
+
+def probe(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
+    """Asks for perception and descriptions of the held-out clips (-1: of the base), and has the judge read them."""
+    adapter = require(cfg, "adapters", round_).output_digest if round_ >= 0 else ""
+    decoded = require(cfg, "decoded")
+    folder = StageFolder(
+        stage_path(cfg, "probes", round_),
+        stage="probes",
+        config=cfg.to_yaml(),
+        key=digest("probes", decoded.output_digest, adapter, str(cfg.model.path), cfg.seed),
+    )
+    if (manifest := folder.finished()) is not None:
+        reused("probes", manifest.used, "questions")
+        return manifest
+    folder.begin()
+    workers.use_adapter(stage_path(cfg, "adapters", round_) if round_ >= 0 else None, round_ + 1)
+    clips = {clip.clip_id: clip for clip in workers.clips if clip.split != "train"}
+    queries = probe_queries(list(clips.values()), cfg.seed)
+    found = workers.pool(queries, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=0)
+    rollouts = [answers[0] for answers in found]
+    open_ones = [r for q, r in zip(queries, rollouts, strict=True) if not q.choices]
+    by_id = {q.query_id: q for q in queries}
+    verdicts = workers.judged(open_ones, {r.query_id: by_id[r.query_id] for r in open_ones}, clips)
+    judged = {r.query_id: v for r, v in zip(open_ones, verdicts, strict=True)}
+    figures = perception_figures(queries, {r.query_id: r.text for r in rollouts})
+    figures |= description_figures(queries, judged, clips)
+    folder.write("queries", Query, queries)
+    folder.write("rollouts", Rollout, rollouts)
+    folder.write("verdicts", Verdict, verdicts)
+    return folder.finish(inputs=len(queries), used=len(queries), summary={"metrics": figures})

@@ -1,0 +1,145 @@
+"""The study's methods, what it asks besides the benchmark, its figures, and its pages."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from pairs import make_pair as pair_of
+
+from avere_ray.comparison.results import Evaluation, Question
+from avere_ray.config import LossConfig, RunConfig
+from avere_ray.evaluation.scorer import Item
+from avere_ray.prompts import OPEN_TASKS, all_queries
+from avere_ray.study import BASE, METHODS, pairs_for
+from avere_ray.study.probes import description_figures, perception_figures, probe_queries
+from avere_ray.study.results import Outcome, lost_perception, paired_tests, summary
+from avere_ray.study.writing import to_json, to_markdown
+from avere_ray.synthetic.scene import clip_of, sample_scene
+from avere_ray.verdicts import judge_text
+from jobs.study_runs import method_config, world_config
+
+CLIPS = [clip_of(sample_scene(f"test{i:05d}", "test", 0, bias=0.0, mismatch=0.5), f"{i}.mp4") for i in range(8)]
+TASK = "reasoning_stress_audio"
+
+
+def evaluation(right: int, clips: int = 20) -> Evaluation:
+    """Yes/No questions of which the first `right` are answered well."""
+    choices = ("(A) Yes", "(B) No")
+    items = [
+        Item(sample_id=f"q{i}", gold="A", clip_id=f"c{i}", task=TASK, subtype="spurious", choices=choices)
+        for i in range(clips)
+    ]
+    return Evaluation(
+        stage="before",
+        metrics={},
+        questions={x.sample_id: Question(item=x, text="?", identity=(x.sample_id, "?"), media=None) for x in items},
+        responses={x.sample_id: "(A)" if i < right else "(B)" for i, x in enumerate(items)},
+    )
+
+
+def outcome(**figures: list[dict[str, float]]) -> Outcome:
+    return Outcome(
+        figures=figures,
+        tests=paired_tests({name: [evaluation(5 + 5 * i)] for i, name in enumerate(figures)}, [BASE, "dpo"]),
+        doses={"0.5": {BASE: {"average_accuracy": 40.0}, "dpo": {"average_accuracy": 50.0}}},
+        curves={"dpo": {"loss": [(0, 0.7), (1, 0.5)]}},
+        search={"dpo": [{"learning_rate": 2e-3, "beta": 0.1, "accuracy": 60.0}]},
+        about={"date": "2026-01-01", "machine": "m", "seeds": [0, 1], "test_clips": 2, "pairs": 3, "steps": 4,
+               "command": "make reproduce", "minutes": 5.0, "search_seed": 9, "search_clips": 2, "dose_steps": 7},
+    )  # fmt: skip
+
+
+def test_every_method_is_a_loss_that_the_config_takes() -> None:
+    for method in METHODS.values():
+        LossConfig.model_validate({**method.loss, "beta": 0.2, "sft_weight": 0.5})
+    assert len({json.dumps([dict(m.loss), m.one_reject], sort_keys=True) for m in METHODS.values()}) == len(METHODS)
+
+
+def test_a_method_of_one_reject_sees_either_kind_and_always_the_same() -> None:
+    pairs = [dataclasses.replace(pair_of(), pair_id=f"p{i}") for i in range(20)]
+    seen = pairs_for(METHODS["dpo"], pairs)
+    assert {p.rejects[0].kind for p in seen} == {r.kind for r in pairs[0].rejects}
+    assert all(len(p.rejects) == 1 for p in seen)
+    assert seen == pairs_for(METHODS["dpo"], pairs)
+    assert pairs_for(METHODS["avem_dpo"], pairs) == pairs
+
+
+def test_a_methods_run_differs_from_its_world_in_loss_rate_name_and_folder_only(tmp_path: Path) -> None:
+    cfg = RunConfig(run_dir=tmp_path, loss=LossConfig(sft_weight=0.7))
+    world = world_config(cfg, "seed=3", seed=3)
+    run = method_config(world, "vista_dpo", learning_rate=1e-3, beta=0.4)
+    assert (run.loss.kind, run.loss.beta, run.loss.sft_weight, run.train.learning_rate) == ("vista_dpo", 0.4, 0.7, 1e-3)
+    assert (run.run_dir, run.name, run.seed) == (tmp_path / "seed=3" / "vista_dpo", "seed3-vista_dpo", 3)
+    own = {"loss", "train", "run_dir", "name"}
+    assert run.model_dump(exclude=own) == world.model_dump(exclude=own)
+    assert run.train == world.train.model_copy(update={"learning_rate": 1e-3})
+
+
+def test_perception_is_asked_by_letter_and_right_answers_score_100() -> None:
+    queries = [q for q in probe_queries(CLIPS, 0) if q.choices]
+    assert len(queries) == 5 * len(CLIPS)
+    figures = perception_figures(queries, {q.query_id: f"({q.answer})" for q in queries})
+    assert set(figures.values()) == {100.0}
+    some = {q.query_id: q.reference for q in queries if q.task != "perception_face"}
+    assert perception_figures(queries, some)["perception_face"] == 0.0
+    assert perception_figures(queries, some)["perception"] == 80.0
+
+
+def test_descriptions_tell_faithfulness_and_emotion() -> None:
+    queries = [q for clip in CLIPS for q in all_queries(clip, 0) if q.task in OPEN_TASKS]
+    by_id = {clip.clip_id: clip for clip in CLIPS}
+    true = {q.query_id: judge_text(q.reference, q, by_id[q.clip_id]) for q in queries}
+    figures = description_figures(queries, true, by_id)
+    assert figures["description_faithful"] == figures["emotion_war"] == figures["emotion_uar"] == 100.0
+    neutral = {q.query_id: judge_text("The person looks neutral.", q, by_id[q.clip_id]) for q in queries}
+    lost = description_figures(queries, neutral, by_id)
+    spoken = [e for clip in CLIPS for e in (clip.face_emotion, clip.voice_emotion)]
+    assert lost["emotion_war"] == pytest.approx(100 * spoken.count("neutral") / len(spoken))
+    assert lost["emotion_uar"] <= 50.0
+
+
+def test_means_have_an_interval_when_there_is_more_than_one_seed() -> None:
+    table = summary({"dpo": [{"a": 1.0, "b": 5.0}, {"a": 3.0}], "mdpo": [{"a": 1.0}]})
+    assert table["dpo"]["a"]["mean"] == 2.0
+    assert table["dpo"]["a"]["per_seed"] == [1.0, 3.0]
+    assert table["dpo"]["a"]["high"] == pytest.approx(2.0 + 12.706, abs=1e-3)  # t(1) = 12.706, sd / sqrt(2) = 1
+    assert "b" not in table["dpo"]
+    assert table["mdpo"]["a"] == {"mean": 1.0, "low": None, "high": None, "per_seed": [1.0]}
+
+
+def test_the_questions_of_all_seeds_are_paired() -> None:
+    found = paired_tests(
+        {BASE: [evaluation(5), evaluation(5)], "dpo": [evaluation(15), evaluation(20)], "mdpo": [evaluation(5)] * 2},
+        [BASE, "dpo"],
+    )
+    assert [(p.first, p.second) for p in found] == [(BASE, "dpo"), (BASE, "mdpo"), ("dpo", "mdpo")]
+    task = next(t for t in found[0].tasks if t.task == TASK)
+    assert (task.n, task.fixed, task.broke, task.difference) == (40, 25, 0, 62.5)
+    assert next(t for t in found[1].tasks if t.task == TASK).test.p == 1.0
+
+
+def test_lost_perception_is_named() -> None:
+    figures = {BASE: [{"perception": 90.0}], "dpo": [{"perception": 86.9}], "mdpo": [{"perception": 87.1}]}
+    assert list(lost_perception(figures, BASE)) == ["dpo"]
+
+
+def test_the_pages_hold_every_method_and_what_was_searched(tmp_path: Path) -> None:
+    rows = {"average_accuracy": 41.0, "perception": 90.0}
+    found = outcome(base=[rows, rows], dpo=[{"average_accuracy": 55.5, "perception": 80.0}] * 2)
+    table = to_json(found)
+    assert table["dpo"]["average_accuracy"]["mean"] == 55.5
+    assert set(table) == {"base", "dpo", "about"}
+    json.dumps(table, allow_nan=False)
+    page = to_markdown(found, ["miniature/average_accuracy.png"])
+    assert "| average of the five tasks | 41.0 (41.0 to 41.0) | 55.5 (55.5 to 55.5) |" in page
+    assert "Lost more than 3 points of perception: naive DPO (-10.0)" in page
+    assert "lr 0.002, beta 0.1: 60.0" in page
+    assert "![average accuracy](miniature/average_accuracy.png)" in page
+
+
+def test_settings_may_not_be_searched_on_a_test_world() -> None:
+    with pytest.raises(ValueError, match=r"study\.search_seed \(1\) is also one of study\.seeds"):
+        RunConfig.model_validate({"study": {"search_seed": 1, "seeds": [0, 1]}})
+    with pytest.raises(ValueError, match=r"study\.betas is \[\]"):
+        RunConfig.model_validate({"study": {"betas": []}})
