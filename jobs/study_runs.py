@@ -59,7 +59,9 @@ def world_config(cfg: RunConfig, place: str, *, seed: int, **sections: Any) -> R
 def method_config(world: RunConfig, method: str, *, learning_rate: float, beta: float, folder: str = "") -> RunConfig:
     """The run of a method in a world."""
     kept = {name: value for name, value in world.loss.model_dump().items() if name in _OWN_LOSS}
-    values = changed(world, train={"learning_rate": learning_rate}).model_dump()
+    values = changed(
+        world, train={"learning_rate": learning_rate}, data={"clips": stage_path(world, "clips")}
+    ).model_dump()
     place = world.run_dir.parent / (folder or method)
     values |= {
         "name": "-".join(place.parts[-2:]).replace("=", "").replace(",", "-"),
@@ -112,6 +114,9 @@ def train_side_by_side(cfgs: Sequence[RunConfig], learners: int) -> None:
     if not todo:
         return reused("training of all methods", len(cfgs), "runs")
     from actors.learner import LearnerActor
+    from avere_ray.backbones import load_processor
+
+    load_processor(todo[0].model)  # transformers cannot be imported by two threads at once
 
     actors = [
         LearnerActor.options(num_cpus=0, runtime_env={"env_vars": _LEARNER_ENV}).remote()

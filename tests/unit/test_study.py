@@ -71,8 +71,9 @@ def test_a_methods_run_differs_from_its_world_in_loss_rate_name_and_folder_only(
     run = method_config(world, "vista_dpo", learning_rate=1e-3, beta=0.4)
     assert (run.loss.kind, run.loss.beta, run.loss.sft_weight, run.train.learning_rate) == ("vista_dpo", 0.4, 0.7, 1e-3)
     assert (run.run_dir, run.name, run.seed) == (tmp_path / "seed=3" / "vista_dpo", "seed3-vista_dpo", 3)
-    own = {"loss", "train", "run_dir", "name"}
+    own = {"loss", "train", "run_dir", "name", "data"}
     assert run.model_dump(exclude=own) == world.model_dump(exclude=own)
+    assert run.data == world.data.model_copy(update={"clips": tmp_path / "seed=3/base/clips"})
     assert run.train == world.train.model_copy(update={"learning_rate": 1e-3})
 
 
