@@ -18,6 +18,10 @@ KEY   := $(shell cat pyproject.toml constraints.txt avere_ray/environment.py | c
 READY := .venv/.ready-$(ACCEL)-$(KEY)
 OTHER := $(filter-out $(ACCEL),cpu gpu)
 
+QUICK_STUDY := --run_dir=runs/miniature-quick --study.out=runs/miniature-quick/miniature --study.seeds=[0] \
+	--study.learning_rates=[0.002] --study.betas=[0.1] --study.doses=[] \
+	--study.methods='["dpo","avem_dpo","avem_dpo_without_text_prior"]'
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults lint unit reproduce tiny-base setup clean
 
@@ -44,7 +48,7 @@ lint: $(READY)  ## style, formatting, import floors, types, cluster manifests
 	@$(BIN)/python -m jobs.validate_manifests cluster
 
 reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (an hour; QUICK=1: ten minutes)
-	@$(BIN)/avere-ray reproduce --config jobs/configs/miniature$(if $(QUICK),-quick).yaml $(ARGS)
+	@$(BIN)/avere-ray reproduce --config jobs/configs/miniature.yaml $(if $(QUICK),$(QUICK_STUDY)) $(ARGS)
 
 tiny-base: $(READY)  ## trains the tiny base model from nothing (under 20 minutes on 2 cores)
 	@$(BIN)/python -m jobs.tiny_base $(ARGS)

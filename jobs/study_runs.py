@@ -127,7 +127,7 @@ def train_side_by_side(cfgs: Sequence[RunConfig], learners: int) -> None:
     def one(cfg: RunConfig) -> StageManifest:
         actor = free.pop()
         try:
-            return train.run(cfg, 0, partial(_fit, actor))
+            return train.run(cfg, 0, partial(_fit, actor), f"train {cfg.name}")
         finally:
             free.append(actor)
 

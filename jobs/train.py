@@ -45,7 +45,7 @@ Fit = Callable[[RunConfig, TrainJob], AdapterManifest]
 """How a job is trained: `learner.run_training`, or elsewhere in the same way."""
 
 
-def run(cfg: RunConfig, round_: int | None = None, fit: Fit = run_training) -> StageManifest:
+def run(cfg: RunConfig, round_: int | None = None, fit: Fit = run_training, title: str = "") -> StageManifest:
     """Trains a round, from its latest checkpoint if an earlier run left one; or returns the manifest of the time it was
     done. The next round to do when None is named.
 
@@ -81,7 +81,7 @@ def run(cfg: RunConfig, round_: int | None = None, fit: Fit = run_training) -> S
     )
     if checkpoint is not None:
         say(f"train (round {round_}): goes on from the checkpoint after step {checkpoint.step} in {job.checkpoints}")
-    return _train(cfg, job, folder, fit)
+    return _train(cfg, job, folder, fit, title or f"train (round {round_})")
 
 
 def _key(cfg: RunConfig, inputs: Sequence[str], left_out: set[str]) -> str:
@@ -112,17 +112,17 @@ def _job(cfg: RunConfig, round_: int, folder: StageFolder, inputs: Sequence[str]
     )
 
 
-def _train(cfg: RunConfig, job: TrainJob, folder: StageFolder, fit: Fit) -> StageManifest:
+def _train(cfg: RunConfig, job: TrainJob, folder: StageFolder, fit: Fit, title: str) -> StageManifest:
     ledger = Ledger("adapters")
     inputs = read_records(stage_path(cfg, "pairs", job.round) / "pairs.parquet", PreferencePair)
     usable = _usable_pairs(cfg, job, inputs, ledger)
     steps = count_steps(len(usable), cfg.train.epochs, cfg.train.pairs_per_step)
     say(
-        f"train (round {job.round}): {len(usable)} pairs, {cfg.train.workers} workers, ZeRO-{cfg.train.zero_stage}; "
-        f"{steps} steps"
+        f"{title}: {len(usable)} pairs, {cfg.train.workers} worker{'s' * (cfg.train.workers > 1)}, "
+        f"ZeRO-{cfg.train.zero_stage}; {steps} steps"
     )
     model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
-    with _shown_progress(job, steps):
+    with _shown_progress(job, steps, title):
         adapter = fit(cfg.model_copy(update={"model": model}), job)
     shutil.rmtree(job.scratch, ignore_errors=True)
     manifest = folder.finish(
@@ -158,7 +158,7 @@ def _usable_pairs(
 
 
 @contextlib.contextmanager
-def _shown_progress(job: TrainJob, steps: int) -> Iterator[None]:
+def _shown_progress(job: TrainJob, steps: int, title: str) -> Iterator[None]:
     """Shows the first pair, and how far training is, as the learner's metrics arrive."""
     ended = threading.Event()
     spool = job.spool / f"{job.writer}.jsonl"
@@ -173,7 +173,7 @@ def _shown_progress(job: TrainJob, steps: int) -> Iterator[None]:
                 shown = True
             progress(max(0, checkpoints.last_logged(job.checkpoints, spool) + 1 - job.first_step), steps)
 
-    with stage_progress(f"train (round {job.round})", "steps") as progress:
+    with stage_progress(title, "steps") as progress:
         thread = threading.Thread(target=follow, args=(progress,), name="train-progress", daemon=True)
         thread.start()
         try:

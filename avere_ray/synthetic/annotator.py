@@ -17,11 +17,12 @@ from avere_ray.synthetic.world import GROUPS
 class Mistakes:
     """How often the careless annotator errs, 0 to 1."""
 
-    stress: float = 0.9
-    """An irrelevant or absent cue is confirmed when asked about."""
+    stress: float = 0.75
+    """An irrelevant or absent cue is confirmed when asked about: above a half, so that the base always says Yes, and
+    below 1, so that it could know better. (With 0.9 two rounds of AVEm-DPO taught it No, but not when to say it.)"""
     basic: float = 0.5
     """An irrelevant or absent cue is chosen among four."""
-    agreement: float = 0.9
+    agreement: float = 0.75
     """A voice that disagrees with the face is not noticed."""
     describe: float = 0.8
     """A description names the stereotyped cue, and the shirt or background sound as a cause."""

@@ -46,7 +46,7 @@ class Recipe:
     """Steps of the towers on decorrelated clips."""
     tower_clips: int = 32
     """Clips in a step of the towers."""
-    steps: int = 800
+    steps: int = 1200
     """Steps of the language model on clips, as the trained towers see and hear them."""
     clips_per_step: int = 8
     lessons_per_clip: int = 8

@@ -11,8 +11,8 @@ from pairmaker import make_run
 
 from avere_ray.backbones import load_processor
 from avere_ray.config import RunConfig, TrainConfig
-from avere_ray.errors import TrainingError
-from avere_ray.learner import TrainJob, checkpoints, preflight
+from avere_ray.errors import ConfigError, TrainingError
+from avere_ray.learner import TrainJob, checkpoints, preflight, train_alone
 from avere_ray.learner.job import FIRST_PAIR
 from avere_ray.learner.stream import Dealt, local_rows
 from avere_ray.ledger import Ledger
@@ -89,6 +89,9 @@ def claim(cfg: RunConfig, job: TrainJob) -> checkpoints.Checkpoint | None:
 def learn(cfg: RunConfig, job: TrainJob, *, kill_at: int | None = None) -> AdapterManifest | None:
     from avere_ray.learner.worker import Learner
 
+    if kill_at is None:
+        return train_alone(cfg, job)
+
     def rows(owed: Any) -> Iterator[Dealt]:
         for row in local_rows(cfg, job, rank=0, world=1, first=owed[0].step if owed else STEPS):
             if row.share.step == kill_at:
@@ -129,6 +132,12 @@ def test_a_run_killed_at_any_step_repeats_itself_bit_for_bit(
         assert logged(killed) == logged(job)
         assert again is not None
         assert again.weights_sha256 == undisturbed.weights_sha256
+
+
+def test_training_in_one_process_takes_one_worker(start: Start) -> None:
+    cfg, job = start(workers=2)
+    with pytest.raises(ConfigError, match=r"train\.workers is 2; a training in one process has 1"):
+        train_alone(cfg, job)
 
 
 def test_a_checkpoint_holds_what_going_on_needs(start: Start) -> None:

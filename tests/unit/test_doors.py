@@ -22,6 +22,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "jsonschema": ("avere_ray/manifests/schemas.py",),
     "pyarrow.fs": ("avere_ray/remote.py",),
     "av": ("avere_ray/media/", "avere_ray/synthetic/"),
+    "matplotlib": ("avere_ray/study/figures.py",),
 }
 
 
