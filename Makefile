@@ -19,7 +19,7 @@ READY := .venv/.ready-$(ACCEL)-$(KEY)
 OTHER := $(filter-out $(ACCEL),cpu gpu)
 
 QUICK_STUDY := --run_dir=runs/miniature-quick --study.out=runs/miniature-quick/miniature --study.seeds=[0] \
-	--study.learning_rates=[0.002] --study.betas=[0.1] --study.doses=[] \
+	--study.learning_rates=[0.001] --study.betas=[0.1] --study.doses=[] \
 	--study.methods='["dpo","avem_dpo","avem_dpo_without_text_prior"]'
 
 .DEFAULT_GOAL := help

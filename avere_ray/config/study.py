@@ -29,7 +29,7 @@ class StudyConfig(Section):
     """Methods compared with the base, and with naive DPO where it is among them."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     """Seeds of the worlds that the methods are tested on."""
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (2.0e-3, 4.0e-3)
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (1.0e-3, 2.0e-3)
     """Peak learning rates searched for each method, each with each of `betas`."""
     betas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.3)
     """Values of loss.beta searched for each method."""

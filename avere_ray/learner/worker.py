@@ -75,7 +75,7 @@ class Learner:
             rate = self._set_rate(optimizer, share.step)
             self._check_attempt()
             metrics = self._step(engine, row, deadline=began + self.cfg.train.deadline_s)
-            self._log(share, {**metrics, "learning_rate": rate, "grad_norm": _grad_norm(engine)})
+            self._log(share, {**metrics, "learning_rate": rate, **_grad_norm(engine)})
             if (share.step + 1) % self.cfg.train.checkpoint_every == 0:
                 self._checkpoint(engine, share, metrics)
         if next(dealt, None) is not None:
@@ -303,8 +303,10 @@ def open_policy(cfg: RunConfig, job: TrainJob) -> tuple[Any, Any]:
     return policy, policy
 
 
-def _grad_norm(engine: Any) -> float:
-    return float(engine.get_global_grad_norm() or 0.0)
+def _grad_norm(engine: Any) -> dict[str, float]:
+    """The gradient's norm before clipping; nothing where DeepSpeed does not tell it (ZeRO stage 0)."""
+    norm = engine.get_global_grad_norm()
+    return {} if norm is None else {"grad_norm": float(norm)}
 
 
 def _mlflow_run(job: TrainJob) -> str | None:
