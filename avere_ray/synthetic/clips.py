@@ -24,6 +24,7 @@ from avere_ray.synthetic.voice import RATE, make_waveform
 CLIP_TABLE = "clips.parquet"
 SHEET = "contact_sheet.png"
 BENCHMARK = "emorealm.json"
+QUERIES = "queries.parquet"
 _TRAIN_MISMATCH, _TEST_MISMATCH = 0.3, 0.5
 
 
@@ -62,7 +63,10 @@ def plan_scenes(spec: CorpusSpec) -> list[Scene]:
 
 
 def write_corpus(folder: Path, spec: CorpusSpec, *, workers: int, progress: ProgressFn) -> list[Clip]:
-    """Draws every scene, writes the mp4 files, the clip table, the benchmark and a contact sheet; returns the clips.
+    """Draws every scene, writes the mp4 files, the clip table, the benchmark, the queries and a contact sheet.
+
+    The queries are all that can be asked about each clip, open ones too, with reference answers; for data.queries.
+    Returns the clips.
 
     Raises:
         InputError: speech is asked for and espeak-ng is not installed.
@@ -80,6 +84,7 @@ def write_corpus(folder: Path, spec: CorpusSpec, *, workers: int, progress: Prog
             progress(len(clips), len(scenes))
     _break_some([c for c in clips if c.split == "train"][: spec.corrupt_clips], folder)
     write_records(folder / CLIP_TABLE, Clip, clips)
+    write_records(folder / QUERIES, Query, [query for clip in clips for query in all_queries(clip, spec.seed)])
     write_json(folder / BENCHMARK, list(benchmark_items([c for c in clips if c.split == spec.held_out], spec.seed)))
     return clips
 

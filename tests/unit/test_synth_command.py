@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from avere_ray.clip_table import read_clips
-from avere_ray.synthetic.scene import sample_scene
+from avere_ray.prompts import OPEN_TASKS
+from avere_ray.records import Query
+from avere_ray.stages import read_records
+from avere_ray.synthetic.scene import IDENTITIES, sample_scene
 from avere_ray.synthetic.speech import PROGRAM, speak
 from avere_ray.synthetic.voice import make_waveform
 from jobs.synth import main
@@ -24,7 +27,21 @@ def test_a_corpus_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
     assert all(c.emotion == c.face_emotion for c in clips[:6])
     assert all(any(not k.present and k.text in c.caption for k in c.cues) for c in clips[:1])
     assert (out / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    queries = read_records(out / "queries.parquet", Query)
+    assert {q.clip_id for q in queries} == {c.clip_id for c in clips}
+    assert all(q.reference for q in queries if q.task in OPEN_TASKS)
     assert {item["video"] for item in json.loads((out / "emorealm.json").read_text())} == {c.uri for c in clips[6:]}
+
+
+def test_validation_clips_show_persons_that_neither_training_nor_test_clips_show(tmp_path: Path) -> None:
+    settings = ["--clips", "2", "--test-clips=4", "--world.held_out=validation"]
+    assert main([*settings, "--out", str(tmp_path / "study")]) == 0
+    clips = read_clips(tmp_path / "study")
+    assert [c.split for c in clips] == ["train"] * 2 + ["validation"] * 4
+    persons = [set(IDENTITIES[split]) for split in ("base", "train", "test", "validation")]
+    assert len(set.union(*persons)) == sum(map(len, persons))
+    assert {int(c.identity.removeprefix("person")) for c in clips[2:]} <= persons[3]
+    assert len(json.loads((tmp_path / "study" / "emorealm.json").read_text())) == 5 * 4
 
 
 @pytest.mark.parametrize(
