@@ -1,7 +1,7 @@
 """Benchmarks by name. A new one is a file with a `Scorer` (and a `Benchmark`, if a model can answer it) and a line."""
 
 from avere_ray.evaluation import mer2023
-from avere_ray.evaluation.asking import emotion_benchmark, yes_no_benchmark
+from avere_ray.evaluation.asking import description_benchmark, emotion_benchmark, yes_no_benchmark
 from avere_ray.evaluation.avhbench import AVHBENCH
 from avere_ray.evaluation.benchmark import Benchmark, evaluate
 from avere_ray.evaluation.cmm import CMM
@@ -24,6 +24,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         emotion_benchmark(MER2023, mer2023.CLASSES),
         yes_no_benchmark(AVHBENCH),
         yes_no_benchmark(CMM),
+        description_benchmark(EMER, "emer"),
+        description_benchmark(EMER, "ovmerd"),
     )
 }
 """What a model can be asked here."""

@@ -5,6 +5,7 @@ Split: all rows, zero-shot. Prompt: `DETAIL_PROMPT` of `emotion_scores`, up to 1
 four scores a judge gives, higher is better: cue_overlap (the paper's Clue), emotion_consistency (Label),
 emotion_cue_association (Spurious), hallucinated_cues (Hallucination); arXiv 2602.07054 used GPT-4o.
 
+A model describes the clips and a judge rates what it says in an evaluation (`ratings`, `evaluation.judge`).
 What is scored here are the judge's replies, not the descriptions: `<name>.json` in a folder, or JSON lines of a batch
 service ({"custom_id", "response": {"body": {"choices": [...]}}}) or of {"id", <the four scores>}. A sample nobody
 judged has no description and gets the lowest score, 1; a reply that cannot be read is the judge's fault and is left out
