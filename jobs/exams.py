@@ -127,7 +127,8 @@ def examine(
     folder.begin()
     unfinished = stage_path(cfg, "evals") / "unfinished" / folder.key
     ledger = Ledger("evals")
-    asked = [_one(cfg, BENCHMARKS[name], candidate, unfinished, ledger, rate) for name in cfg.evaluation.benchmarks]
+    questions = _questions(cfg, candidate, ledger)
+    asked = [_one(cfg, BENCHMARKS[name], candidate, questions[name], unfinished, ledger, rate) for name in questions]
     total = sum(len(one.plain.queries) for one in asked)
     loaded = total + sum(drop.reason == "missing_clip" for drop in ledger.drops)
     ledger.check_budget(loaded, cfg.evaluation.drop_budget)
@@ -168,13 +169,37 @@ class _Asked:
         return replace(found, notes=(*found.notes, f"rated by {self.judge}")) if self.judge else found
 
 
+def _questions(cfg: RunConfig, candidate: Candidate, ledger: Ledger) -> dict[str, list[Query]]:
+    """The questions of each benchmark; those without a clip go to the ledger.
+
+    Raises:
+        InputError: questions cannot be used, or those of two benchmarks have the same id, by which answers are kept.
+    """
+    options = ReadOptions(fold=cfg.evaluation.fold, channel=cfg.evaluation.channel)
+    found: dict[str, list[Query]] = {}
+    owner: dict[str, str] = {}
+    for name in dict.fromkeys(cfg.evaluation.benchmarks):
+        found[name], left_out = BENCHMARKS[name].load(annotation_path(cfg, name), candidate.clips, options)
+        ledger.extend(left_out)
+        for query in found[name]:
+            if owner.setdefault(query.query_id, name) != name:
+                raise InputError(
+                    f"{name} and {owner[query.query_id]} both have a sample {query.query_id}; put them into "
+                    "evaluation.benchmarks of two runs, each with a run_dir of its own"
+                )
+    return found
+
+
 def _one(
-    cfg: RunConfig, benchmark: Benchmark, candidate: Candidate, kept: Path, ledger: Ledger, rate: RateFn | None
+    cfg: RunConfig,
+    benchmark: Benchmark,
+    candidate: Candidate,
+    queries: Sequence[Query],
+    kept: Path,
+    ledger: Ledger,
+    rate: RateFn | None,
 ) -> _Asked:
     """One benchmark: asked in every mode, and scored."""
-    options = ReadOptions(fold=cfg.evaluation.fold, channel=cfg.evaluation.channel)
-    queries, left_out = benchmark.load(annotation_path(cfg, benchmark.name), candidate.clips, options)
-    ledger.extend(left_out)
     held_out = [clip for clip in candidate.clips if clip.clip_id in {query.clip_id for query in queries}]
 
     @contextlib.contextmanager
@@ -202,7 +227,8 @@ def _one(
         answers = [replace(r, text=replies[r.query_id]) for r in answers if r.query_id in replies]
     result = score_answers(benchmark, queries, answers, adapter_version=version, round_=candidate.round_)
     losses = exam.losses(sittings)
-    result.metrics.update(to_metrics(losses))
+    prefix = "" if benchmark.name == "emorealm" else f"{benchmark.name}_"
+    result.metrics.update({f"{prefix}{name}": value for name, value in to_metrics(losses).items()})
     judge = "" if replies is None else rater_name(cfg.evaluation.judge)
     return _Asked(benchmark=benchmark, sittings=sittings, result=result, losses=losses, replies=replies, judge=judge)
 

@@ -6,7 +6,7 @@ from avere_ray.evaluation.avhbench import AVHBENCH
 from avere_ray.evaluation.benchmark import Benchmark, evaluate
 from avere_ray.evaluation.cmm import CMM
 from avere_ray.evaluation.dfew import DFEW
-from avere_ray.evaluation.emer import EMER
+from avere_ray.evaluation.emer import EMER, OVMERD
 from avere_ray.evaluation.emorealm import EMOREALM, EMOREALM_SCORER
 from avere_ray.evaluation.emotions import CLASSES
 from avere_ray.evaluation.mer2023 import MER2023
@@ -24,14 +24,15 @@ BENCHMARKS: dict[str, Benchmark] = {
         emotion_benchmark(MER2023, mer2023.CLASSES),
         yes_no_benchmark(AVHBENCH),
         yes_no_benchmark(CMM),
-        description_benchmark(EMER, "emer"),
-        description_benchmark(EMER, "ovmerd"),
+        description_benchmark(EMER),
+        description_benchmark(OVMERD),
     )
 }
 """What a model can be asked here."""
 SCORERS: dict[str, Scorer] = {
-    scorer.name: scorer for scorer in (EMOREALM_SCORER, WORLD_SCORER, DFEW, RAVDESS, MER2023, EMER, AVHBENCH, CMM)
-} | {"ovmerd": EMER}
+    scorer.name: scorer
+    for scorer in (EMOREALM_SCORER, WORLD_SCORER, DFEW, RAVDESS, MER2023, EMER, OVMERD, AVHBENCH, CMM)
+}
 """What can be scored from files."""
 
 __all__ = ["BENCHMARKS", "SCORERS", "Benchmark", "Scorer", "evaluate"]

@@ -15,7 +15,7 @@ from avere_ray.evaluation.tables import Outcome
 from avere_ray.evaluation.yes_no import LABELS, yes_no_outcomes
 from avere_ray.records import Clip, Drop, Modality, Query
 
-_MAIN = ("war", "average_accuracy", "overall_accuracy")
+MAIN = ("war", "average_accuracy", "overall_accuracy")
 """The figure that stands for a benchmark, whichever it has."""
 OutcomeFn = Callable[[Sequence[Item], Mapping[str, str]], list[Outcome]]
 
@@ -45,14 +45,13 @@ def yes_no_benchmark(scorer: Scorer) -> Benchmark:
     return _benchmark(Manner(scorer=scorer, classes=LABELS, outcomes=yes_no_outcomes, options=options))
 
 
-def description_benchmark(scorer: Scorer, name: str) -> Benchmark:
+def description_benchmark(scorer: Scorer) -> Benchmark:
     """A benchmark of described emotions, asked about with `DETAIL_PROMPT`; its answers are rated before they count."""
 
     def no_outcomes(items: Sequence[Item], responses: Mapping[str, str]) -> list[Outcome]:
         return []
 
-    named = replace(scorer, name=name)
-    manner = Manner(scorer=named, classes=(), outcomes=no_outcomes, options={}, prompt=DETAIL_PROMPT)
+    manner = Manner(scorer=scorer, classes=(), outcomes=no_outcomes, options={}, prompt=DETAIL_PROMPT)
     return replace(_benchmark(manner), described=True)
 
 
@@ -145,7 +144,7 @@ def _score(manner: Manner, queries: Sequence[Query], answers: Answers) -> dict[s
     scores, name = _details(manner, queries, answers), manner.scorer.name
     found = {key: figure.value for key, figure in scores.figures.items() if number(figure.value) is not None}
     found |= {"n": float(scores.n), "missing": float(len(scores.missing)), "unparsable": float(len(scores.unparsable))}
-    main = {f"{name}_overall_accuracy": found[key] for key in reversed(_MAIN) if key in found}
+    main = {f"{name}_overall_accuracy": found[key] for key in reversed(MAIN) if key in found}
     return {f"{name}_{key}": value for key, value in found.items()} | main
 
 

@@ -129,7 +129,10 @@ def test_a_second_run_reuses_every_stage_and_says_so(finished: tuple[Path, str])
     assert set(runs.points(run_dir).values()) == {1}
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(finished: tuple[Path, str], tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_with_more_engines_and_ends_the_same(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    """The first half and the run it is held against have one engine and batches of 16 questions."""
     run_dir = tmp_path / "interrupted"
     process = runs.start(run_dir, *SETTINGS)
     try:
@@ -141,7 +144,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(finished: tuple[Path, str]
     assert process.returncode == 130, output
     assert "finished stages are kept" in output.strip().splitlines()[-1]
     assert not (run_dir / "report.json").exists()
-    code, output = runs.complete(run_dir, *SETTINGS)
+    code, output = runs.complete(run_dir, *SETTINGS, "--rollout.engines=2", "--rollout.batch_queries=5")
     assert code == 0, output
     assert "rollouts of round 0" in output
     uninterrupted = runs.report(finished[0])

@@ -75,7 +75,7 @@ def test_descriptions_are_asked_for_rated_by_a_model_and_scored_as_from_files(
     assert {seen.body["max_tokens"] for seen in described} == {1024}
     assert {seen.body["model"] for seen in rated} == {"rater"}
     assert rated[0].body["response_format"]["json_schema"]["schema"] == SCHEMA
-    assert "Clip 0." in rated[0].words()
+    assert {f"Clip {i}." in " ".join(seen.words() for seen in rated) for i in range(COUNT)} == {True}
     metrics = manifest.summary["metrics"]
     assert [metrics[f"emer_{name}"] for name in CRITERIA] == [7.0, 8.0, 9.0, 10.0]
     assert (metrics["emer_missing"], metrics["emer_unparsable"]) == (0.0, 0.0)
