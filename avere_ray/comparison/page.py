@@ -151,10 +151,12 @@ def _grounding(report: Report) -> str:
     if not report.losses:
         return ""
     labels = [column.label for column in report.columns]
+    several = len({loss.benchmark for losses in report.losses.values() for loss in losses}) > 1
     bars: dict[str, list[Bar | None]] = {}
     for label, losses in report.losses.items():
         for loss in losses:
-            row = bars.setdefault(f"{loss.mode}, about {loss.asked}", [None] * len(labels))
+            of = f"{loss.benchmark}: " * several
+            row = bars.setdefault(f"{of}{loss.mode}, about {loss.asked}", [None] * len(labels))
             interval = loss.drop.interval
             row[labels.index(label)] = Bar(loss.drop.value, interval.low, interval.high)
     ends = [end for row in bars.values() for bar in row if bar for end in (bar.low, bar.value) if math.isfinite(end)]

@@ -12,6 +12,12 @@ MODEL_FOLDER = "model"
 PAIRS, SIZES, FIRST_PAIR = "pairs.parquet", "sizes.json", "first_pair.txt"
 """Files in the checkpoint folder: usable pairs, their lengths, the first pair in words."""
 
+
+def writer_of(round_: int) -> str:
+    """Name of the metric spool of a round's training."""
+    return f"train-round{round_}"
+
+
 _PATHS = ("reference", "decoded", "start", "out", "checkpoints", "spool", "scratch", "mlflow", "features", "logps")
 
 
@@ -58,7 +64,7 @@ class TrainJob:
     @property
     def writer(self) -> str:
         """Name of its metric spool."""
-        return f"train-round{self.round}"
+        return writer_of(self.round)
 
     def sizes(self) -> list[int] | None:
         """Length of each pair in tokens; None when nobody has measured."""
