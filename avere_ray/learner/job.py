@@ -12,13 +12,12 @@ MODEL_FOLDER = "model"
 PAIRS, SIZES, FIRST_PAIR = "pairs.parquet", "sizes.json", "first_pair.txt"
 """Files in the checkpoint folder: usable pairs, their lengths, the first pair in words."""
 
+_PATHS = ("reference", "decoded", "start", "out", "checkpoints", "spool", "scratch", "mlflow", "features", "logps")
+
 
 def writer_of(round_: int) -> str:
     """Name of the metric spool of a round's training."""
     return f"train-round{round_}"
-
-
-_PATHS = ("reference", "decoded", "start", "out", "checkpoints", "spool", "scratch", "mlflow", "features", "logps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -147,6 +147,9 @@ def test_an_interrupted_run_goes_on_with_more_engines_and_ends_the_same(
     code, output = runs.complete(run_dir, *SETTINGS, "--rollout.engines=2", "--rollout.batch_queries=5")
     assert code == 0, output
     assert "rollouts of round 0" in output
+    for name in ("predictions.parquet", "predictions_muted.parquet", "option_logps.jsonl"):  # bit for bit
+        one, two = (folder / "evals" / "round=0" / name for folder in (finished[0], run_dir))
+        assert one.read_bytes() == two.read_bytes(), name
     uninterrupted = runs.report(finished[0])
     assert runs.without_timing(runs.report(run_dir)) == runs.without_timing(uninterrupted)
     assert runs.points(run_dir) == runs.points(finished[0])
