@@ -8,6 +8,8 @@ import pytest
 from clipmaker import Recipe, write_clip
 from runfolders import write_run
 
+from avere_ray.comparison.leaderboard import LeaderboardRun
+from avere_ray.comparison.leaderboard import to_markdown as to_leaderboard
 from avere_ray.comparison.markdown import to_markdown
 from avere_ray.comparison.page import to_html
 from avere_ray.comparison.report import Report, make_report
@@ -109,6 +111,15 @@ def test_ratings_of_two_judges_are_not_compared(rated: list[Path]) -> None:
     report = report_of(rated[0], rated[2])
     assert report.pairs[0].ratings == ()
     assert any("rated by different judges (rater, other)" in note for note in report.notes)
+
+
+def test_ratings_are_on_the_leaderboard_with_who_rated(rated: list[Path]) -> None:
+    runs = [LeaderboardRun(result=read_run_folder(folder), start_ms=i) for i, folder in enumerate(rated)]
+    rows = [line for line in to_leaderboard(runs).splitlines() if "remote model" in line]
+    assert len(rows) == 3
+    row = next(line for line in rows if "remote model good" in line)
+    assert "| as it is | 0 | rater | 6.50 [" in row
+    assert any("| other | 6.50 [" in line for line in rows)
 
 
 def test_emotions_have_their_intervals_and_their_test(clips: Path, tmp_path: Path) -> None:
