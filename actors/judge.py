@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -61,6 +62,16 @@ class JudgeWorker:
         queries = {r.query.query_id: r.query for r in requests}
         verdicts = self.judge(rollouts, queries, {r.clip.clip_id: r.clip for r in requests})
         return caught(written, {r.text: v for r, v in zip(rollouts, verdicts, strict=True)}, queries)
+
+    def reply(self, prompts: Sequence[str], schema: Mapping[str, Any]) -> list[str | None]:
+        """The llm judge's model's replies, each held to a JSON schema, in the order asked; None where it refuses.
+
+        Raises:
+            EndpointError: see `judge`.
+        """
+        replies: list[str | None] = [None] * len(prompts)
+        self._text_model()(prompts, schema, replies.__setitem__)
+        return replies
 
     def _text_model(self) -> AskFn:
         if self._model is None:

@@ -75,15 +75,12 @@ def _print(report: "Report") -> None:
     from rich import box
     from rich.table import Table
 
-    from avere_ray.comparison.wording import PAIR_HEAD, SEED_HEAD, figure_rows, pair_rows, param_rows, seed_rows
     from jobs.scores_table import wide_console
 
     console = wide_console()
-    tables = [("settings that differ", ["setting", *report.run_labels], param_rows(report))] if report.params else []
-    tables.append(("accuracy, percent", ["task", *(column.label for column in report.columns)], figure_rows(report)))
-    tables += [(f"{pair.second} against {pair.first}", list(PAIR_HEAD), pair_rows(pair)) for pair in report.pairs]
-    tables += [(f"{g.label} over seeds {', '.join(g.seeds)}", list(SEED_HEAD), seed_rows(g)) for g in report.seeds]
-    for title, head, rows in tables:
+    for title, head, rows in _tables(report):
+        if not rows:
+            continue
         table = Table(title=title, box=box.ROUNDED if console.is_terminal else box.ASCII)
         for i, column in enumerate(head):
             table.add_column(column, justify="right" if i else "left")
@@ -95,6 +92,27 @@ def _print(report: "Report") -> None:
         console.print(f"{pair.second}: {fixed} questions fixed, {len(pair.flips) - fixed} broke", markup=False)
     for note in report.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _tables(report: "Report") -> "list[tuple[str, Sequence[str], list[list[str]]]]":
+    """Title, head and rows of what is printed; a table without rows is left out."""
+    from avere_ray.comparison import wording
+
+    labels = [column.label for column in report.columns]
+    tables: list[tuple[str, Sequence[str], list[list[str]]]] = [
+        ("settings that differ", ["setting", *report.run_labels], wording.param_rows(report)),
+        ("accuracy, percent", ["task", *labels], wording.figure_rows(report)),
+        ("descriptions, rated from 1 to 10", ["criterion", *labels], wording.rated_rows(report)),
+    ]
+    for pair in report.pairs:
+        title = f"{pair.second} against {pair.first}"
+        tables.append((title, wording.PAIR_HEAD, wording.pair_rows(pair)))
+        tables.append((f"{title}: descriptions", wording.RATING_HEAD, wording.rating_rows(pair)))
+    lost = "grounding: what is lost without a medium"
+    tables.append((lost, wording.GROUNDING_HEAD, wording.grounding_rows(report)))
+    seeds = [(f"{g.label} over seeds {', '.join(g.seeds)}", wording.SEED_HEAD, wording.seed_rows(g))
+             for g in report.seeds]  # fmt: skip
+    return tables + seeds
 
 
 def _log(report: "Report", page: Path, *, quiet: bool) -> None:

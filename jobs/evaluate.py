@@ -5,19 +5,20 @@ remote model to score instead (any server with OpenAI's chat API that takes medi
 give it a run_dir of its own. An interrupted evaluation asks for the rest only. Figures and answers go to MLflow.
 """
 
+import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from avere_ray.backbones import model_digest
-from avere_ray.config import RunConfig
+from avere_ray.config import JudgeConfig, RunConfig
 from avere_ray.errors import ConfigError
 from avere_ray.evaluation.benchmark import Option, first_answer
 from avere_ray.evaluation.kept import Kept
 from avere_ray.evaluation.showing import Showing
 from avere_ray.progress import reused, say
-from avere_ray.protocols import ProgressFn
+from avere_ray.protocols import AskFn, ProgressFn
 from avere_ray.records import Query
 from avere_ray.stages import StageFolder, StageManifest, digest
 from jobs.build_preferences import require
@@ -70,8 +71,12 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
         clips=workers.clips,
         durations_s=workers.store.durations_s(),
         round_=round_,
+        rating_model=workers.rating_model,
     )
-    return examine(cfg, candidate, folder, lambda: {"parity_max_abs_diff": worst})
+    try:
+        return examine(cfg, candidate, folder, lambda: {"parity_max_abs_diff": worst})
+    finally:
+        workers.end_rating()
 
 
 def run_remote(cfg: RunConfig) -> StageManifest:
@@ -109,12 +114,28 @@ def run_remote(cfg: RunConfig) -> StageManifest:
         decode=partial(decode_one, spec=cfg.data.decode, remote=cfg.data.remote),
     )
     try:
-        candidate = Candidate(answerer=model, title=remote.model, clips=clips, root=root)
+        candidate = Candidate(answerer=model, title=remote.model, clips=clips, root=root, rating_model=_own_engine)
         return examine(cfg, candidate, folder, lambda: {f"remote_{k}": v for k, v in endpoint.usage.to_json().items()})
     finally:
         used = endpoint.usage
         say(f"{remote.model}: {used.requests} requests, {used.answers} answers, {used.prompt_tokens} prompt and "
             f"{used.completion_tokens} answer tokens, cost {used.cost:.4f} by the stated prices")  # fmt: skip
+
+
+def _own_engine(judge: JudgeConfig) -> AskFn:
+    """A text model in this process, which starts when it is asked."""
+
+    @functools.cache
+    def engine() -> AskFn:
+        from avere_ray.engine import TextEngine
+
+        say(f"evaluation: starting a vLLM engine on {judge.model_path}, which rates descriptions")
+        return TextEngine(judge)
+
+    def ask(prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]) -> None:
+        engine()(prompts, schema, done)
+
+    return ask
 
 
 class LocalModel:

@@ -6,6 +6,7 @@ An evaluation folder is whole by itself, so that runs compare on any machine:
     predictions_<mode>.parquet     in that mode       clips.parquet       about what, with digests
     results.parquet                figures            option_logps.jsonl  likelihoods of options, where scored
     <benchmark>_scores.json        with intervals     <benchmark>_grounding.json   what each mode costs
+    <benchmark>_judgements.jsonl   a judge's ratings of descriptions, as `avere-ray score` takes them
 """
 
 import contextlib
@@ -25,14 +26,25 @@ from avere_ray.evaluation.benchmark import Benchmark, score_answers
 from avere_ray.evaluation.exam import Answerer, Exam, Sitting
 from avere_ray.evaluation.few_shot import chooser, example_clips
 from avere_ray.evaluation.grounding import Loss, to_json, to_metrics
-from avere_ray.evaluation.scorer import ReadOptions
+from avere_ray.evaluation.ratings import (
+    JUDGEMENTS,
+    Described,
+    RateFn,
+    RulesRater,
+    TextRater,
+    rater_name,
+    rating_key,
+)
+from avere_ray.evaluation.scorer import ReadOptions, Scores
 from avere_ray.evaluation.showing import Example, Showings
+from avere_ray.judges.choose import LocalModel, text_model
 from avere_ray.ledger import Ledger
 from avere_ray.progress import stage_progress
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, Drop, EvalResult, Query, Rollout
 from avere_ray.stages import CONFIG, StageFolder, StageManifest, digest, file_digest, write_json, write_text
-from jobs.layout import stage_path
+from avere_ray.verdicts import corpus_lexicon
+from jobs.layout import stage_path, verdict_path
 from jobs.synth import benchmark_path
 
 LIKELIHOODS = "option_logps.jsonl"
@@ -50,6 +62,8 @@ class Candidate:
     round_: int = -1
     root: Path | None = None
     """Where the clips' files are, when nobody has read them yet."""
+    rating_model: LocalModel | None = None
+    """Starts an engine on `evaluation.judge.model_path`, which rates descriptions."""
 
 
 def annotation_path(cfg: RunConfig, name: str) -> Path:
@@ -92,7 +106,8 @@ def settings_key(cfg: RunConfig) -> str:
         include={"benchmarks", "max_tokens", "fold", "channel", "decoding", "likelihoods", "modes", "few_shot"}
     )
     seed = cfg.seed if cfg.evaluation.few_shot else 0
-    return digest([_path_digest(path) for path in paths], settings, seed)
+    rated = [cfg.evaluation.description_tokens, *rating_key(cfg.evaluation.judge)] if _described(cfg) else []
+    return digest([_path_digest(path) for path in paths], settings, seed, *rated)
 
 
 def examine(
@@ -103,14 +118,17 @@ def examine(
     What an interrupted evaluation was answered is used.
 
     Raises:
+        ConfigError: the key of the judge that rates descriptions is missing.
         InputError: questions, clips or examples cannot be used.
         DropBudgetExceeded: more questions than evaluation.drop_budget allows have no clip or were refused.
-        StageError: the model cannot go on; what it answered is kept.
+        StageError: the model or the judge cannot go on; what they answered is kept.
     """
+    rate = _rater(cfg, candidate) if _described(cfg) else None
     folder.begin()
     unfinished = stage_path(cfg, "evals") / "unfinished" / folder.key
     ledger = Ledger("evals")
-    asked = [_one(cfg, BENCHMARKS[name], candidate, unfinished, ledger) for name in cfg.evaluation.benchmarks]
+    questions = _questions(cfg, candidate, ledger)
+    asked = [_one(cfg, BENCHMARKS[name], candidate, questions[name], unfinished, ledger, rate) for name in questions]
     total = sum(len(one.plain.queries) for one in asked)
     loaded = total + sum(drop.reason == "missing_clip" for drop in ledger.drops)
     ledger.check_budget(loaded, cfg.evaluation.drop_budget)
@@ -136,17 +154,52 @@ class _Asked:
     """As it is, then the modes."""
     result: EvalResult
     losses: Sequence[Loss]
+    replies: Mapping[str, str] | None = None
+    """What a judge replied about each description; None where the answers are scored as they are."""
+    judge: str = ""
 
     @property
     def plain(self) -> Sitting:
         return self.sittings[0]
 
+    def scores(self) -> Scores:
+        """All figures with intervals."""
+        texts = {r.query_id: r.text for r in self.plain.answers} if self.replies is None else self.replies
+        found = self.benchmark.details(self.plain.queries, texts)
+        return replace(found, notes=(*found.notes, f"rated by {self.judge}")) if self.judge else found
 
-def _one(cfg: RunConfig, benchmark: Benchmark, candidate: Candidate, kept: Path, ledger: Ledger) -> _Asked:
-    """One benchmark: asked in every mode, and scored."""
+
+def _questions(cfg: RunConfig, candidate: Candidate, ledger: Ledger) -> dict[str, list[Query]]:
+    """The questions of each benchmark; those without a clip go to the ledger.
+
+    Raises:
+        InputError: questions cannot be used, or those of two benchmarks have the same id, by which answers are kept.
+    """
     options = ReadOptions(fold=cfg.evaluation.fold, channel=cfg.evaluation.channel)
-    queries, left_out = benchmark.load(annotation_path(cfg, benchmark.name), candidate.clips, options)
-    ledger.extend(left_out)
+    found: dict[str, list[Query]] = {}
+    owner: dict[str, str] = {}
+    for name in dict.fromkeys(cfg.evaluation.benchmarks):
+        found[name], left_out = BENCHMARKS[name].load(annotation_path(cfg, name), candidate.clips, options)
+        ledger.extend(left_out)
+        for query in found[name]:
+            if owner.setdefault(query.query_id, name) != name:
+                raise InputError(
+                    f"{name} and {owner[query.query_id]} both have a sample {query.query_id}; put them into "
+                    "evaluation.benchmarks of two runs, each with a run_dir of its own"
+                )
+    return found
+
+
+def _one(
+    cfg: RunConfig,
+    benchmark: Benchmark,
+    candidate: Candidate,
+    queries: Sequence[Query],
+    kept: Path,
+    ledger: Ledger,
+    rate: RateFn | None,
+) -> _Asked:
+    """One benchmark: asked in every mode, and scored."""
     held_out = [clip for clip in candidate.clips if clip.clip_id in {query.clip_id for query in queries}]
 
     @contextlib.contextmanager
@@ -167,17 +220,48 @@ def _one(cfg: RunConfig, benchmark: Benchmark, candidate: Candidate, kept: Path,
     )
     sittings = exam.sittings()
     ledger.extend(_refusals(sittings[0]))
-    version = candidate.round_ + 1
-    result = score_answers(benchmark, queries, sittings[0].answers, adapter_version=version, round_=candidate.round_)
+    version, answers = candidate.round_ + 1, sittings[0].answers
+    replies = None
+    if benchmark.described and rate is not None:
+        replies = _rated(benchmark, candidate, queries, answers, rate)
+        answers = [replace(r, text=replies[r.query_id]) for r in answers if r.query_id in replies]
+    result = score_answers(benchmark, queries, answers, adapter_version=version, round_=candidate.round_)
     losses = exam.losses(sittings)
-    result.metrics.update(to_metrics(losses))
-    return _Asked(benchmark=benchmark, sittings=sittings, result=result, losses=losses)
+    prefix = "" if benchmark.name == "emorealm" else f"{benchmark.name}_"
+    result.metrics.update({f"{prefix}{name}": value for name, value in to_metrics(losses).items()})
+    judge = "" if replies is None else rater_name(cfg.evaluation.judge)
+    return _Asked(benchmark=benchmark, sittings=sittings, result=result, losses=losses, replies=replies, judge=judge)
+
+
+def _described(cfg: RunConfig) -> bool:
+    return any(BENCHMARKS[name].described for name in cfg.evaluation.benchmarks)
+
+
+def _rater(cfg: RunConfig, candidate: Candidate) -> RateFn:
+    """Who rates descriptions; replies of a model are kept over runs."""
+    judge = cfg.evaluation.judge
+    if judge.backend == "rules":
+        return RulesRater(corpus_lexicon(candidate.clips))
+    model = text_model(judge, cache=verdict_path(cfg), local=candidate.rating_model)
+    return TextRater(model, rater_name(judge))
+
+
+def _rated(
+    benchmark: Benchmark, candidate: Candidate, queries: Sequence[Query], answers: Sequence[Rollout], rate: RateFn
+) -> dict[str, str]:
+    """Replies by question id about what was described; an empty description is none."""
+    clips = {clip.clip_id: clip for clip in candidate.clips}
+    references = {query.query_id: query.answer for query in queries}
+    described = [Described(sample_id=r.query_id, text=r.text, reference=references[r.query_id], clip=clips[r.clip_id])
+                 for r in answers if r.text.strip()]  # fmt: skip
+    with stage_progress(f"rate {benchmark.name} ({candidate.title})", "descriptions") as progress:
+        return rate(described, progress)
 
 
 def _examples(
     cfg: RunConfig, benchmark: Benchmark, clips: Sequence[Clip], held_out: Sequence[Clip]
 ) -> Callable[[Query], tuple[Example, ...]]:
-    if not cfg.evaluation.few_shot:
+    if not cfg.evaluation.few_shot or benchmark.described:
         return lambda query: ()
     pool = benchmark.examples(example_clips(clips, held_out), cfg.seed)
     return chooser(pool, cfg.evaluation.few_shot, cfg.seed)
@@ -204,9 +288,10 @@ def _write_tables(folder: StageFolder, candidate: Candidate, asked: Sequence[_As
         answers = [r for one in asked for sitting in one.sittings if sitting.mode == mode for r in sitting.answers]
         folder.write(f"predictions_{mode}", Rollout, answers)
     for one in asked:
-        texts = {rollout.query_id: rollout.text for rollout in one.plain.answers}
-        scores = one.benchmark.details(one.plain.queries, texts)
-        write_json(folder.path / f"{one.benchmark.name}_scores.json", scores.to_json())
+        write_json(folder.path / f"{one.benchmark.name}_scores.json", one.scores().to_json())
+        if one.replies is not None:
+            lines = [json.dumps({"id": n, "response": r}, ensure_ascii=False) + "\n" for n, r in one.replies.items()]
+            write_text(folder.path / f"{one.benchmark.name}{JUDGEMENTS}", "".join(lines))
         if one.losses:
             write_json(folder.path / f"{one.benchmark.name}_grounding.json", to_json(one.losses))
 

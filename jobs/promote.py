@@ -2,8 +2,9 @@
 
 The run's adapter becomes a version in MLflow's model registry with the alias "candidate". Its last evaluation is then
 compared with the champion's, or with its own before training where there is no champion yet. The gate: no task is
-significantly worse (McNemar's or the clip-wise test, p <= 0.05 after Holm's correction over tasks), and the answers of
-both are here to be tested. If it passes, the alias "champion" moves. Exit code 1 when the gate does not pass.
+significantly worse (McNemar's or the clip-wise test, p <= 0.05 after Holm's correction over tasks), no criterion of
+rated descriptions is, and the answers of both are here to be tested. If it passes, the alias "champion" moves. Exit
+code 1 when the gate does not pass.
 """
 
 import argparse
@@ -57,13 +58,19 @@ def gate(pair: "Pair") -> list[str]:
     """Why the second of a corrected pair may not replace the first; empty when it may."""
     from avere_ray.comparison.report import verdict
 
-    if not pair.tasks:
+    if not (pair.tasks or pair.ratings):
         return [f"{pair.second} cannot be tested against {pair.first}: the answers of one of them are not here"]
-    return [
+    tasks = [
         f"{t.task} is significantly worse: {t.first:.1f} to {t.second:.1f} percent, p (Holm) {t.p_holm:.4f}"
         for t in pair.tasks
         if t.kind == "task" and verdict(t) == "worse"
     ]
+    ratings = [
+        f"{r.benchmark} {r.criterion} is significantly worse: {r.first:.2f} to {r.second:.2f}, p (Holm) {r.p_holm:.4f}"
+        for r in pair.ratings
+        if verdict(r) == "worse"
+    ]
+    return tasks + ratings
 
 
 def _tracked(args: argparse.Namespace) -> "RunResult":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avere_ray.errors import StageError
+from avere_ray.evaluation.emer import CRITERIA
 from avere_ray.records import Query, Rollout, Verdict, VerdictLabel
 from avere_ray.stages import StageManifest, read_manifest, write_json
 
@@ -21,6 +22,8 @@ REPORT = "report.json"
 AVERAGE = "average_accuracy"
 TASK_SUFFIX = "_overall_accuracy"
 
+_RATED = ("emer_", "ovmerd_")
+"""What figures of rated descriptions begin with."""
 _OPTIONAL = ("clips",)
 """Stages that a run on clips of one's own does not have."""
 _ROUND_STAGES = ("rollouts", "verdicts", "pairs", "reference", "adapters")
@@ -113,8 +116,8 @@ def write_report(run_dir: Path, report: Mapping[str, Any]) -> Path:
 def print_summary(report: Mapping[str, Any], run_dir: Path, *, console: "Console | None" = None) -> None:
     """Prints the table before/after, the verdict counts, and the commands to look at the run and to serve it."""
     console = console or _console()
-    if "before" in report:
-        console.print(_accuracy_table(report, ascii_only=not console.is_terminal))
+    if "before" in report and (table := _accuracy_table(report, ascii_only=not console.is_terminal)).row_count:
+        console.print(table)
     for line in summary_lines(report, run_dir):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -126,6 +129,7 @@ def summary_lines(report: Mapping[str, Any], run_dir: Path) -> list[str]:
     return [
         f"clips: {report['inputs']} read, {report['used']} used, {report['dropped']} dropped",
         *([_verdict_line(report)] if "verdicts" in report else []),
+        *_rating_lines(report.get("before", {}), report.get("after", {})),
         f"pairs: {report['pairs']}; rounds: {report['rounds']}; optimizer steps: {report['steps']}"
         + (differ if "parity_max_abs_diff" in report else ""),
         f"seconds per stage: {seconds}",
@@ -133,6 +137,16 @@ def summary_lines(report: Mapping[str, Any], run_dir: Path) -> list[str]:
         *_mlflow_lines(report, run_dir),
         f"serve the adapter: avere-ray serve {shlex.quote(str(run_dir))}",
     ]
+
+
+def _rating_lines(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """What descriptions were rated, before and after."""
+    lines = []
+    for prefix in _RATED:
+        names = [name for name in before if name.startswith(prefix) and name.removeprefix(prefix) in CRITERIA]
+        changes = [f"{n.removeprefix(prefix)} {before[n]:.2f} to {after[n]:.2f}" for n in names if n in after]
+        lines += [f"{prefix[:-1]}, descriptions rated 1 to 10, before and after: {', '.join(changes)}"] * bool(changes)
+    return lines
 
 
 def _verdict_line(report: Mapping[str, Any]) -> str:
@@ -253,7 +267,8 @@ def _accuracy_table(report: Mapping[str, Any], *, ascii_only: bool) -> "Table":
     table = Table(title="accuracy on held-out clips, percent", box=box.ASCII if ascii_only else box.ROUNDED)
     for column in ("task", "before", "after", "change"):
         table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
-    for name in [n for n in before if n.endswith(TASK_SUFFIX)] + [AVERAGE]:
+    rated = [n for n in before if n.startswith(_RATED)]
+    for name in [n for n in before if n.endswith(TASK_SUFFIX)] + [AVERAGE] * (AVERAGE in before or not rated):
         is_average = name == AVERAGE
         table.add_row(
             "average" if is_average else name.removesuffix(TASK_SUFFIX),

@@ -36,14 +36,23 @@ def print_evaluation(folder: Path) -> None:
         rows = [(metric, _plain(value), _spread(scores["intervals"][metric]), str(scores["intervals"][metric]["n"]))
                 for metric, value in scores["metrics"].items()]  # fmt: skip
         console.print(_table(name, ("metric", "value", "95 % interval", "n"), rows, plain=not console.is_terminal))
-        console.print(f"{scores['scored']} of {scores['n']} questions scored; {scores['missing']} missing and "
-                      f"{scores['unparsable']} unparsable answers count as wrong", markup=False)  # fmt: skip
+        console.print(_counted(scores), markup=False)
     for path in sorted(folder.glob("*_grounding.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
         rows = [row for modes in report.values() for mode, kinds in modes.items() for row in _grounding(mode, kinds)]
         title = f"{path.name.removesuffix('_grounding.json')}: what the model loses without a medium"
         head = ("mode", "asked about", "n", "accuracy", "in the mode", "drop", "95 % interval", "shift, nats")
         console.print(_table(title, head, rows, plain=not console.is_terminal))
+
+
+def _counted(scores: Mapping[str, Any]) -> str:
+    """One line on what the figures rest on."""
+    rated = next((note for note in scores["notes"] if note.startswith("rated by ")), "")
+    if rated:
+        return (f"{scores['scored']} of {scores['n']} descriptions, {rated}; {scores['missing']} missing ones have the "
+                f"lowest score, {scores['unparsable']} ratings cannot be read and are left out")  # fmt: skip
+    return (f"{scores['scored']} of {scores['n']} questions scored; {scores['missing']} missing and "
+            f"{scores['unparsable']} unparsable answers count as wrong")  # fmt: skip
 
 
 def _grounding(mode: str, kinds: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -4,16 +4,20 @@
       evals                evaluation before training: figures, answers
       round 0              rollouts, verdicts, pairs, reference, adapters, evals: a child run each
 
+An adapter is a logged model with its scores and the figures of its last step; so is every checkpoint that was kept.
 A stage that is reused has the key under which it was told, so that everything is in MLflow once.
 """
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from avere_ray.config import RunConfig
-from avere_ray.metrics import now_ms
+from avere_ray.learner import checkpoints
+from avere_ray.learner.job import writer_of
+from avere_ray.metrics import now_ms, read_events
 from avere_ray.records import Verdict
 from avere_ray.stages import StageManifest, file_digest, read_records
 from avere_ray.tracking.nested import ANSWERS
@@ -107,7 +111,7 @@ class Log:
                 self.child(f"{name}/round={round_}", manifest, began_ms)
 
     def training(self, cfg: RunConfig, round_: int, work: Callable[[], StageManifest]) -> None:
-        """Runs and logs the training of a round, its pairs as a data set and its adapter as a model."""
+        """Runs and logs the training of a round: its pairs as a data set, its adapter and checkpoints as models."""
         manifest = self(f"adapters/round={round_}", work)
         pairs = finished(cfg, "pairs", round_)
         child, folder = f"round={round_}/adapters", stage_path(cfg, "adapters", round_)
@@ -118,8 +122,27 @@ class Log:
                                  source=str(stage_path(cfg, "pairs", round_)), profile=counts)  # fmt: skip
         tags = {"adapter.version": str(round_ + 1), **base_tags(cfg)}
         self.tracker.set_tags({"adapter.version": tags["adapter.version"]})
+        self._checkpoints(cfg, round_, first=self.steps - int(manifest.summary["steps"]), tags=tags, child=child)
         files = folder if (folder / "adapter_model.safetensors").is_file() else None
-        self.tracker.log_model(_model(round_), files, step=self.steps, tags=tags, child=child)
+        last = _last_figures(stage_path(cfg, "metrics") / f"{writer_of(round_)}.jsonl")
+        self.tracker.log_model(_model(round_), files, step=self.steps, tags=tags, child=child, metrics=last)
+
+    def _checkpoints(self, cfg: RunConfig, round_: int, *, first: int, tags: dict[str, str], child: str) -> None:
+        """The checkpoints that a round kept, each as a model with the figures of its last step; one of the very last
+        step is the round's adapter. `first`: steps of the rounds before."""
+        root = stage_path(cfg, "checkpoints", round_)
+        for found in checkpoints.saved(root):
+            adapter, step = checkpoints.step_folder(root, found.step) / checkpoints.ADAPTER, first + found.step
+            if step == self.steps:
+                continue
+            self.tracker.log_model(
+                f"{_model(round_)}-step{step:06d}",
+                adapter if adapter.is_dir() else None,
+                step=step,
+                tags=tags | {"checkpoint.epoch": f"{found.epoch:g}"},
+                child=child,
+                metrics=found.metrics,
+            )
 
     def evaluation(self, cfg: RunConfig, round_: int, work: Callable[[], StageManifest]) -> StageManifest:
         """Runs and logs an evaluation: figures, answers, and the questions as data sets."""
@@ -176,6 +199,16 @@ def _steps(cfg: RunConfig, round_: int) -> int:
     """Optimizer steps up to a round's evaluation."""
     manifests = [finished(cfg, "adapters", k) for k in range(round_ + 1)]
     return sum(int(manifest.summary["steps"]) for manifest in manifests if manifest is not None)
+
+
+def _last_figures(spool: Path) -> dict[str, float]:
+    """Figures of the last step that a learner logged; none where there is no spool."""
+    last: dict[str, float] = {}
+    offset = 0
+    while events := read_events(spool, offset):
+        offset = events[-1].end
+        last = next((dict(e.metrics) for e in reversed(events) if e.kind == "metrics"), last)
+    return last
 
 
 def _model(round_: int) -> str:

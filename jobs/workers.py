@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from avere_ray.config import RunConfig
+from avere_ray.config import JudgeConfig, RunConfig
 from avere_ray.errors import StageError
 from avere_ray.judges.choose import model_name
 from avere_ray.judges.omni import OmniJudge
@@ -20,6 +20,7 @@ from avere_ray.parity import choose_probes, compare
 from avere_ray.placement import label_selector
 from avere_ray.progress import say
 from avere_ray.prompts import all_queries
+from avere_ray.protocols import AskFn
 from avere_ray.records import Clip, Query, Rollout, Verdict
 from avere_ray.store import DecodedStore
 from avere_ray.verdicts import corpus_lexicon
@@ -139,6 +140,32 @@ class Workers:
         return judge(rollouts, queries, clips)
 
     @cached_property
+    def rating_judge(self) -> Any:
+        """The process of the text model that rates descriptions."""
+        from actors.judge import JudgeActor
+
+        cfg = self.cfg.evaluation.judge
+        options = {"num_cpus": cfg.num_cpus, "num_gpus": cfg.num_gpus, "label_selector": self._beside_engines}
+        say(f"evaluation: starting a vLLM engine on {cfg.model_path}, which rates descriptions")
+        return JudgeActor.options(**options).remote(_with_absolute_model(cfg))
+
+    def rating_model(self, judge: JudgeConfig) -> AskFn:
+        """The text model of `evaluation.judge.model_path`, in a process of its own that starts when it is asked."""
+
+        def ask(prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]) -> None:
+            for start in range(0, len(prompts), judge.batch_rollouts):
+                some = list(prompts[start : start + judge.batch_rollouts])
+                replies = self.ask(self.rating_judge.reply.remote(some, dict(schema)), limit_s=judge.deadline_s)
+                for index, reply in enumerate(replies, start=start):
+                    done(index, reply)
+
+        return ask
+
+    def end_rating(self) -> None:
+        """Ends the text model that rated descriptions, if there was one."""
+        self._end("rating_judge")
+
+    @cached_property
     def swap(self) -> Any:
         """The swap partner service, over the training clips."""
         from actors.modality_swap import ModalitySwapActor
@@ -239,7 +266,7 @@ class Workers:
 
     def close(self) -> None:
         """Ends every actor that was started."""
-        self._end("scorer", "judge", "swap", "judge_pool", "pool")
+        self._end("scorer", "judge", "rating_judge", "swap", "judge_pool", "pool")
 
     def _end(self, *names: str) -> None:
         import ray
@@ -265,10 +292,13 @@ def sample_queries(clips: Sequence[Clip], cfg: RunConfig, round_: int) -> list[Q
 
 def _absolute(cfg: RunConfig) -> RunConfig:
     """The config with absolute model paths, for processes with another working directory."""
-    judge = cfg.judge.model_copy(update={"model_path": cfg.judge.model_path.absolute()}
-                                 if cfg.judge.model_path is not None else {})  # fmt: skip
     model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
-    return cfg.model_copy(update={"model": model, "judge": judge})
+    return cfg.model_copy(update={"model": model, "judge": _with_absolute_model(cfg.judge)})
+
+
+def _with_absolute_model(judge: JudgeConfig) -> JudgeConfig:
+    path = judge.model_path
+    return judge if path is None else judge.model_copy(update={"model_path": path.absolute()})
 
 
 def _threads(cfg: RunConfig) -> int:

@@ -24,20 +24,26 @@ def color(index: int) -> str:
     return f"var(--s{index % SERIES_COLORS})"
 
 
-def intervals(rows: Mapping[str, Sequence[Bar | None]], names: Sequence[str]) -> str:
-    """Figures with intervals from 0 to 100: a group of lines per row, one line per name."""
-    left, width, step, gap = 190, 430, 15, 12
+def intervals(
+    rows: Mapping[str, Sequence[Bar | None]],
+    names: Sequence[str],
+    *,
+    span: tuple[int, int] = (0, 100),
+    title: str = "Accuracy by task with 95 % intervals",
+) -> str:
+    """Figures with intervals: a group of lines per row, one line per name; `span`: both ends of the axis."""
+    left, width, step, gap, (first, last) = 190, 430, 15, 12, span
     height = sum(len(names) * step + gap for _ in rows) + 26
-    parts = [_line(left + width * x / 100, 4, left + width * x / 100, height - 22, "grid")
-             + _text(left + width * x / 100, height - 8, str(x), "middle") for x in range(0, 101, 20)]  # fmt: skip
+    ticks = [(x, left + width * (x - first) / (last - first)) for x in range(first, last + 1, 20)]
+    parts = [_line(at, 4, at, height - 22, "grid") + _text(at, height - 8, str(x), "middle") for x, at in ticks]
     y = 10.0
     for task, bars in rows.items():
         parts.append(_text(left - 10, y + step * len(names) / 2, task.replace("_", " "), "end"))
         for i, bar in enumerate(bars):
             if bar is not None and not math.isnan(bar.value):
-                parts.append(_bar(left, width, y + step * (i + 0.5), bar, color(i)))
+                parts.append(_bar(left, width, y + step * (i + 0.5), bar, color(i), span))
         y += step * len(names) + gap
-    return _svg(left + width + 20, height, "Accuracy by task with 95 % intervals", parts)
+    return _svg(left + width + 20, height, title, parts)
 
 
 def curves(series: Mapping[str, Sequence[tuple[int, float]]], title: str) -> str:
@@ -110,11 +116,10 @@ def reliability(found: Mapping[str, Calibration]) -> str:
     return _svg(left + side, side + 20, "Reliability of the probabilities", parts)
 
 
-def _bar(left: float, width: float, y: float, bar: Bar, stroke: str) -> str:
-    x = left + width * bar.value / 100
+def _bar(left: float, width: float, y: float, bar: Bar, stroke: str, span: tuple[int, int]) -> str:
+    x, x0, x1 = (left + width * (v - span[0]) / (span[1] - span[0]) for v in (bar.value, bar.low, bar.high))
     line = ""
     if math.isfinite(bar.low):
-        x0, x1 = left + width * bar.low / 100, left + width * bar.high / 100
         line = f'<line x1="{x0:.1f}" y1="{y:.1f}" x2="{x1:.1f}" y2="{y:.1f}" stroke="{stroke}" stroke-width="3" '
         line += 'stroke-opacity="0.45"/>'
     return f'{line}<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{stroke}"/>'

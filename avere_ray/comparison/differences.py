@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avere_ray.comparison.ratings import RatingDifference, rating_differences
 from avere_ray.comparison.results import BEFORE, Evaluation, Question, RunResult
 from avere_ray.evaluation.statistics import (
     NO_INTERVAL,
@@ -100,6 +101,8 @@ class Pair:
     """Questions that are the same in both."""
     apart: int
     """Questions that are in one only, or differ."""
+    ratings: tuple[RatingDifference, ...] = ()
+    """Criteria of descriptions that one judge rated in both."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,24 +124,29 @@ def compare(first: Evaluation, second: Evaluation, labels: tuple[str, str]) -> P
     all_names = set(first.questions) | set(second.questions)
     if same:
         left, right = _outcomes(first, same), _outcomes(second, same)
-        differences = _paired(left, right)
+        differences = _paired(left, right) if left else []
         flips = _flips(first, second, left, right)
     else:
         differences, flips = _unpaired(first.outcomes(), second.outcomes()), ()
     return Pair(first=labels[0], second=labels[1], tasks=tuple(differences), flips=flips, shared=len(same),
-                apart=len(all_names) - len(same))  # fmt: skip
+                apart=len(all_names) - len(same), ratings=tuple(rating_differences(first, second, same)))  # fmt: skip
 
 
 def correct(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs with Holm's correction over all their tasks together, and over all their sub-types together."""
+    """The pairs with Holm's correction over all their tasks together, over all their sub-types together, and over all
+    criteria of their descriptions together."""
     adjusted: dict[str, float] = {}
     for kind in ("task", "subtype"):
         rows = [(i, t) for i, pair in enumerate(pairs) for t in pair.tasks if t.kind == kind]
         adjusted |= holm({f"{i}/{t.task}": t.test.p for i, t in rows})
+    rated = holm({f"{i}/{r.benchmark}/{r.criterion}": r.test.p for i, pair in enumerate(pairs) for r in pair.ratings})
     return [
         dataclasses.replace(
             pair,
             tasks=tuple(dataclasses.replace(t, p_holm=adjusted.get(f"{i}/{t.task}", math.nan)) for t in pair.tasks),
+            ratings=tuple(
+                dataclasses.replace(r, p_holm=rated[f"{i}/{r.benchmark}/{r.criterion}"]) for r in pair.ratings
+            ),
         )
         for i, pair in enumerate(pairs)
     ]

@@ -12,7 +12,9 @@ from avere_ray.comparison.differences import AVERAGE, OWN_PARAMS, accuracies
 from avere_ray.comparison.published import PUBLISHED, PublishedTable
 from avere_ray.comparison.results import BEFORE, RunResult
 from avere_ray.comparison.wording import markdown_table
+from avere_ray.evaluation.emer import CRITERIA, DESCRIBED
 from avere_ray.evaluation.statistics import over_seeds
+from avere_ray.evaluation.tables import Figure
 
 HEAD = """# Leaderboard
 
@@ -43,6 +45,7 @@ def to_markdown(runs: Sequence[LeaderboardRun]) -> str:
     for title, settings in sorted(groups.items()):
         parts.append(f"### {title}")
         parts.append(_measured(list(settings.values())))
+        parts += _rated(list(settings.values()))
     parts.append("## Published by others")
     parts += [_published(table) for table in PUBLISHED]
     return "\n\n".join(parts) + "\n"
@@ -72,16 +75,64 @@ def _benchmark(params: Mapping[str, str]) -> str:
 def _measured(settings: Sequence[Sequence[LeaderboardRun]]) -> str:
     tasks = sorted({task for runs in settings for run in runs for task in accuracies(run.result.last().metrics)})
     tasks = [task for task in tasks if task != AVERAGE] + [AVERAGE]
-    rows = [row for runs in settings for row in _setting_rows(runs, tasks)]
+    rows = [row for runs in settings for row in _setting_rows(runs, tasks)] if tasks != [AVERAGE] else []
+    if not rows:
+        return "No accuracies."
     sure = "With several seeds: mean ± standard deviation over seeds; with one: 95 % interval over clips, where known."
     return markdown_table(["run", "stage", "seeds", *tasks, "runs, commit"], rows) + f"\n\n{sure} Accuracy, percent."
+
+
+def _rated(settings: Sequence[Sequence[LeaderboardRun]]) -> list[str]:
+    """A table for each benchmark of descriptions, with the judge that rated them; none where there are no ratings."""
+    tables = []
+    for name in DESCRIBED:
+        rows = [row for runs in settings for row in _rating_rows(name, runs)]
+        if rows:
+            table = markdown_table(["run", "stage", "seeds", "rated by", *CRITERIA, "runs, commit"], rows)
+            tables.append(f"{name}: descriptions rated from 1 to 10.\n\n{table}")
+    return tables
+
+
+def _rating_rows(name: str, runs: Sequence[LeaderboardRun]) -> list[list[str]]:
+    runs = sorted(runs, key=lambda run: run.result.params.get("seed", ""))
+    head = f"{runs[0].result.name}: {_setting(runs[0].result.params)}"
+    seeds, origin = ", ".join(run.result.params.get("seed", "?") for run in runs), _origin(runs)
+    alone = all(list(run.result.evaluations) == [BEFORE] for run in runs)
+    rows = []
+    for stage, said in ((BEFORE, "as it is"),) if alone else ((BEFORE, "before"), (None, "after")):
+        if any(stage not in run.result.evaluations for run in runs if stage):
+            continue
+        evaluations = [run.result.evaluations[stage] if stage else run.result.last() for run in runs]
+        raters = {evaluation.beside.raters.get(name) for evaluation in evaluations}
+        if None in raters or len(raters) > 1:
+            continue
+        figures = [evaluation.beside.ratings[name] for evaluation in evaluations]
+        cells = [_rating_cell([found[key] for found in figures if key in found], len(runs)) for key in CRITERIA]
+        rows.append([head, said, seeds, str(*raters), *cells, origin])
+    return rows
+
+
+def _rating_cell(found: Sequence[Figure], seeds: int) -> str:
+    if len(found) < seeds:
+        return "-"
+    if seeds > 1:
+        summary = over_seeds([figure.value for figure in found])
+        return f"{summary.mean:.2f} ± {summary.sd:.2f}"
+    [figure] = found
+    if math.isnan(figure.interval.low):
+        return f"{figure.value:.2f}"
+    return f"{figure.value:.2f} [{figure.interval.low:.2f}, {figure.interval.high:.2f}]"
+
+
+def _origin(runs: Sequence[LeaderboardRun]) -> str:
+    return ", ".join(run.result.run_id[:8] for run in runs) + _commits(runs)
 
 
 def _setting_rows(runs: Sequence[LeaderboardRun], tasks: Sequence[str]) -> list[list[str]]:
     runs = sorted(runs, key=lambda run: run.result.params.get("seed", ""))
     seeds = ", ".join(run.result.params.get("seed", "?") for run in runs)
     name = f"{runs[0].result.name}: {_setting(runs[0].result.params)}"
-    origin = ", ".join(run.result.run_id[:8] for run in runs) + _commits(runs)
+    origin = _origin(runs)
     rows = []
     if all(list(run.result.evaluations) == [BEFORE] for run in runs):
         return [[name, "as it is", seeds, *(_cell(runs, task, None) for task in tasks), origin]]

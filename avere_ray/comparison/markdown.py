@@ -3,13 +3,19 @@
 from avere_ray.comparison.differences import Flip, Pair
 from avere_ray.comparison.report import Report
 from avere_ray.comparison.wording import (
+    GROUNDING_HEAD,
+    GROUNDING_NOTE,
     PAIR_HEAD,
+    RATING_HEAD,
     SEED_HEAD,
     figure_rows,
+    grounding_rows,
     markdown_table,
     other_rows,
     pair_rows,
     param_rows,
+    rated_rows,
+    rating_rows,
     seed_rows,
 )
 
@@ -20,9 +26,16 @@ FLIPS = 20
 def to_markdown(report: Report) -> str:
     """The whole comparison."""
     parts = ["# Comparison of " + " and ".join(column.label for column in report.columns)]
-    parts.append("## Accuracy, percent\n\n" + markdown_table(["task", *(c.label for c in report.columns)],
-                                                             figure_rows(report)))  # fmt: skip
+    if report.tasks:
+        head = ["task", *(column.label for column in report.columns)]
+        parts.append("## Accuracy, percent\n\n" + markdown_table(head, figure_rows(report)))
+    if rated := rated_rows(report):
+        head = ["criterion", *(column.label for column in report.columns)]
+        parts.append("## Descriptions, rated from 1 to 10\n\n" + markdown_table(head, rated))
     parts += [_pair(pair) for pair in report.pairs]
+    if report.losses:
+        table = markdown_table(GROUNDING_HEAD, grounding_rows(report))
+        parts.append(f"## Grounding\n\n{GROUNDING_NOTE}\n\n{table}")
     if report.other:
         head = ["figure", *(column.label for column in report.columns)]
         parts.append("## Other figures, percent\n\n" + markdown_table(head, other_rows(report)))
@@ -43,9 +56,11 @@ def to_markdown(report: Report) -> str:
 
 def _pair(pair: Pair) -> str:
     title = f"## {pair.second} against {pair.first}"
-    if not pair.tasks:
+    if not (pair.tasks or pair.ratings):
         return f"{title}\n\nThe answers of one of them are not here: nothing can be tested."
-    parts = [title, markdown_table(PAIR_HEAD, pair_rows(pair))]
+    parts = [title]
+    parts += [markdown_table(PAIR_HEAD, pair_rows(pair))] if pair.tasks else []
+    parts += [markdown_table(RATING_HEAD, rating_rows(pair))] if pair.ratings else []
     for fixed, word in ((False, "broke"), (True, "fixed")):
         flips = [flip for flip in pair.flips if flip.fixed == fixed]
         if flips:

@@ -3,6 +3,7 @@
 It follows the reader's light or dark setting. Everything that comes from a run is escaped.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -13,12 +14,18 @@ from avere_ray.comparison.differences import Flip, Pair
 from avere_ray.comparison.report import Report
 from avere_ray.comparison.thumbnails import SIDE, thumbnail
 from avere_ray.comparison.wording import (
+    GROUNDING_HEAD,
+    GROUNDING_NOTE,
     PAIR_HEAD,
+    RATING_HEAD,
     SEED_HEAD,
     figure_rows,
+    grounding_rows,
     other_rows,
     pair_rows,
     param_rows,
+    rated_rows,
+    rating_rows,
     seed_rows,
 )
 
@@ -58,11 +65,13 @@ def to_html(report: Report, *, picture: Callable[[Path], str | None] = thumbnail
     sections = [
         f"<h1>{escape(title)}</h1>",
         _key([column.label for column in report.columns]),
-        _section("Accuracy, percent", _intervals(report) + _accuracy_table(report)),
+        _section("Accuracy, percent", _intervals(report) + _accuracy_table(report) if report.tasks else ""),
+        _ratings(report),
         *(_pair(pair) for pair in report.pairs),
         *(_section(f"{group.label} over the seeds {', '.join(group.seeds)}", _table(SEED_HEAD, seed_rows(group))
                    + "<p>Mean ± standard deviation over seeds; Student's t-interval of the change.</p>")
           for group in report.seeds),
+        _grounding(report),
         _section("Tasks", _radar(report)),
         _other_figures(report),
         _curves(report),
@@ -131,6 +140,32 @@ def _radar(report: Report) -> str:
     return charts.radar(tasks, series)
 
 
+def _ratings(report: Report) -> str:
+    rows = rated_rows(report)
+    head = ["criterion", *(column.label for column in report.columns)]
+    return _section("Descriptions, rated from 1 to 10", _table(head, rows) if rows else "")
+
+
+def _grounding(report: Report) -> str:
+    """What each medium is worth to each run: the accuracy lost as a chart, then all figures."""
+    if not report.losses:
+        return ""
+    labels = [column.label for column in report.columns]
+    several = len({loss.benchmark for losses in report.losses.values() for loss in losses}) > 1
+    bars: dict[str, list[Bar | None]] = {}
+    for label, losses in report.losses.items():
+        for loss in losses:
+            of = f"{loss.benchmark}: " * several
+            row = bars.setdefault(f"{of}{loss.mode}, about {loss.asked}", [None] * len(labels))
+            interval = loss.drop.interval
+            row[labels.index(label)] = Bar(loss.drop.value, interval.low, interval.high)
+    ends = [end for row in bars.values() for bar in row if bar for end in (bar.low, bar.value) if math.isfinite(end)]
+    lowest = min(0, 20 * math.floor(min(ends, default=0.0) / 20))
+    chart = charts.intervals(bars, labels, span=(lowest, 100), title="Accuracy lost by mode with 95 % intervals")
+    table = _table(GROUNDING_HEAD, grounding_rows(report))
+    return _section("Grounding: what is lost without a medium", f"<p>{escape(GROUNDING_NOTE)}</p>{chart}{table}")
+
+
 def _curves(report: Report) -> str:
     """One chart per metric; colours are the runs', in the order they are named."""
     if not report.curves:
@@ -158,9 +193,10 @@ def _settings(report: Report) -> str:
 
 def _pair(pair: Pair) -> str:
     title = f"{pair.second} against {pair.first}"
-    if not pair.tasks:
+    if not (pair.tasks or pair.ratings):
         return _section(title, "<p>The answers of one of them are not here: nothing can be tested.</p>")
-    return _section(title, _table(PAIR_HEAD, pair_rows(pair)))
+    body = _table(PAIR_HEAD, pair_rows(pair)) if pair.tasks else ""
+    return _section(title, body + (_table(RATING_HEAD, rating_rows(pair)) if pair.ratings else ""))
 
 
 def _pair_flips(pair: Pair, picture: Callable[[Path], str | None]) -> str:

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from avere_ray.comparison.beside import GroundingLoss
 from avere_ray.comparison.differences import (
     Pair,
+    RatingDifference,
     SeedGroup,
     TaskDifference,
     accuracies,
@@ -67,6 +69,8 @@ class Report:
     curves: Mapping[str, Mapping[str, Points]]
     """Training metric to run label to points."""
     calibrations: Mapping[str, Calibration]
+    losses: Mapping[str, Sequence[GroundingLoss]]
+    """What each robustness mode costs, by column; empty where none has modes."""
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +83,9 @@ class Report:
             "other_figures": {c.label: {name: _other(c, name) for name in self.other} for c in self.columns},
             "pairs": [_pair(pair) for pair in self.pairs],
             "seeds": [_seed_group(group) for group in self.seeds],
+            "ratings": {c.label: {name: {k: _spread(f) for k, f in rated.items()}
+                                  for name, rated in c.evaluation.beside.ratings.items()} for c in self.columns},
+            "grounding": {column.label: dict(column.evaluation.beside.grounding) for column in self.columns},
             "calibration": {label: {"n": c.n, "error": c.error, "brier": c.brier}
                             for label, c in self.calibrations.items()},
             "notes": list(self.notes),
@@ -106,7 +113,7 @@ def make_report(runs: Sequence[tuple[RunResult, str | None]]) -> Report:
     )
     return Report(
         columns=columns,
-        tasks=(*tasks, "average"),
+        tasks=(*tasks, "average") if tasks or not any(c.evaluation.beside.ratings for c in columns) else (),
         other=_other_figures(columns),
         params=differing_params(own),
         runs=tuple(own),
@@ -116,6 +123,7 @@ def make_report(runs: Sequence[tuple[RunResult, str | None]]) -> Report:
         curves={name: {label: run.curves[name] for label, run in zip(labels, own, strict=True) if name in run.curves}
                 for name in names},
         calibrations=_calibrations(columns),
+        losses={c.label: c.evaluation.beside.losses for c in columns if c.evaluation.beside.losses},
         notes=_notes(columns, pairs),
     )  # fmt: skip
 
@@ -129,7 +137,7 @@ def run_labels(runs: Sequence[RunResult]) -> list[str]:
             for name, run in zip(names, runs, strict=True)]  # fmt: skip
 
 
-def verdict(task: TaskDifference) -> str:
+def verdict(task: TaskDifference | RatingDifference) -> str:
     """ "better", "worse" or "no evidence", at 5 % after correction."""
     p = task.p_holm if math.isfinite(task.p_holm) else task.test.p
     if math.isnan(p) or p > ALPHA or task.difference == 0:
@@ -186,9 +194,10 @@ def _calibrations(columns: Sequence[Column]) -> dict[str, Calibration]:
 
 def _notes(columns: Sequence[Column], pairs: Sequence[Pair]) -> tuple[str, ...]:
     notes = [f"{c.label}: its answers are not on this machine, so its figures have no interval and no test"
-             for c in columns if c.scores is None]  # fmt: skip
+             for c in columns if c.scores is None and not c.evaluation.questions]  # fmt: skip
+    notes += _rating_notes(columns)
     for pair in pairs:
-        if pair.tasks and not pair.shared:
+        if (pair.tasks or pair.ratings) and not pair.shared:
             notes.append(f"{pair.first} and {pair.second} were asked about different clips, so nothing is paired")
         elif pair.apart and pair.shared:
             notes.append(
@@ -205,6 +214,17 @@ def _notes(columns: Sequence[Column], pairs: Sequence[Pair]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _rating_notes(columns: Sequence[Column]) -> list[str]:
+    """Who rated descriptions, and that ratings of two judges say nothing about the difference of two runs."""
+    raters: dict[str, dict[str, None]] = {}
+    for column in columns:
+        for benchmark, rater in column.evaluation.beside.raters.items():
+            raters.setdefault(benchmark, {})[rater] = None
+    return [f"{name}: descriptions rated by {next(iter(found))}" if len(found) == 1 else
+            f"{name}: descriptions rated by different judges ({', '.join(found)}), so the runs are not compared"
+            for name, found in raters.items()]  # fmt: skip
+
+
 def _figure(column: Column, task: str) -> dict[str, Any]:
     value, low, high, n = column.accuracy(task)
     return {"accuracy": _plain(value), "low": _plain(low), "high": _plain(high), "n": n}
@@ -212,8 +232,10 @@ def _figure(column: Column, task: str) -> dict[str, Any]:
 
 def _other(column: Column, name: str) -> dict[str, Any] | None:
     figure = column.figure(name)
-    if figure is None:
-        return None
+    return None if figure is None else _spread(figure)
+
+
+def _spread(figure: Figure) -> dict[str, Any]:
     low, high = figure.interval.low, figure.interval.high
     return {"value": _plain(figure.value), "low": _plain(low), "high": _plain(high), "n": figure.n}
 
@@ -225,6 +247,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "shared": pair.shared,
         "apart": pair.apart,
         "tasks": {t.task: _task(t) for t in pair.tasks},
+        "ratings": [_rating(r) for r in pair.ratings],
         "flips": [{"question": f.question.item.sample_id, "task": f.question.item.task, "fixed": f.fixed,
                    "first": f.first, "second": f.second} for f in pair.flips],
     }  # fmt: skip
@@ -249,6 +272,12 @@ def _task(t: TaskDifference) -> dict[str, Any]:
         "odds_ratio": t.odds if t.paired else None,
         "verdict": verdict(t),
     }
+
+
+def _rating(r: RatingDifference) -> dict[str, Any]:
+    return {"benchmark": r.benchmark, "criterion": r.criterion, "first": r.first, "second": r.second,
+            "difference": r.difference, "low": _plain(r.interval.low), "high": _plain(r.interval.high), "n": r.n,
+            "test": r.test.name, "p": r.test.p, "p_holm": _plain(r.p_holm), "verdict": verdict(r)}  # fmt: skip
 
 
 def _seed_group(group: SeedGroup) -> dict[str, Any]:

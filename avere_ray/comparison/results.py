@@ -5,6 +5,7 @@ there; without answers there are figures, but no paired tests. Optional beside a
 `option_logps.jsonl`, lines of {"query_id", "logps": {"A": nats, ...}}, from which calibration is computed.
 """
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,10 @@ from typing import Any
 
 import yaml
 
+from avere_ray.comparison.beside import Beside, read_beside
 from avere_ray.errors import InputError
 from avere_ray.evaluation.choices import choice_outcomes, score_choices
+from avere_ray.evaluation.emer import DESCRIBED
 from avere_ray.evaluation.emorealm import EMOREALM_SCORER
 from avere_ray.evaluation.emotion_scores import emotion_outcomes
 from avere_ray.evaluation.scorer import Item, ReadOptions, Scores
@@ -61,16 +64,23 @@ class Evaluation:
     """Responses by question id."""
     option_logps: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Log-likelihood of each option's letter, nats, by question id."""
+    beside: Beside = field(default_factory=Beside)
+    """Figures of other benchmarks, ratings of descriptions and grounding reports."""
 
     def outcomes(self) -> list[Outcome]:
-        """What every response says; empty when the answers are not here."""
-        items = [question.item for question in self.questions.values()]
+        """What every response says, descriptions left out; empty when the answers are not here."""
+        items = [question.item for question in self.questions.values() if question.item.task not in DESCRIBED]
         return [outcome for rule, own in _by_rule(items) for outcome in rule(own, self.responses)]
 
     def scores(self) -> Scores | None:
-        """Figures of multiple-choice questions with intervals, from the answers."""
+        """Figures with intervals: of multiple-choice questions from the answers, else those that were kept."""
         items = [question.item for question in self.questions.values() if question.item.choices]
-        return score_choices("emorealm", items, self.responses) if items else None
+        found = score_choices("emorealm", items, self.responses) if items else None
+        if not self.beside.figures:
+            return found
+        n = len(self.questions)
+        found = found or Scores(benchmark="", legacy=False, n=n, scored=n)
+        return dataclasses.replace(found, figures={**found.figures, **self.beside.figures})
 
 
 def _by_rule(items: Sequence[Item]) -> list[tuple[Callable[..., list[Outcome]], list[Item]]]:
@@ -165,6 +175,7 @@ def read_evaluation(
         questions=_own_questions(place, media) if (place / QUESTIONS).is_file() else questions(),
         responses={rollout.query_id: rollout.text for rollout in rollouts},
         option_logps=_likelihoods(place / LIKELIHOODS),
+        beside=read_beside(place),
     )
 
 

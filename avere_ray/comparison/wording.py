@@ -6,9 +6,19 @@ from collections.abc import Sequence
 from avere_ray.comparison.differences import Pair, SeedGroup
 from avere_ray.comparison.report import Column, Report, verdict
 from avere_ray.evaluation.statistics import SeedSummary
+from avere_ray.evaluation.tables import Figure
 
 PAIR_HEAD = ("task", "n", "first", "second", "change", "95 % interval", "fixed", "broke", "test", "p", "p (Holm)",
              "effect h", "verdict")  # fmt: skip
+RATING_HEAD = ("benchmark", "criterion", "n", "first", "second", "change", "95 % interval", "test", "p", "p (Holm)",
+               "verdict")  # fmt: skip
+GROUNDING_HEAD = ("run", "benchmark", "without", "mode", "asked about", "n", "accuracy", "in the mode", "accuracy lost",
+                  "log-likelihood lost, nats")  # fmt: skip
+GROUNDING_NOTE = (
+    "Accuracy (percentage points) and log-likelihood of the right answer that are lost when a medium is swapped, "
+    "silenced, blanked or left out: a model that loses nothing without the sound does not listen. 95 % intervals over "
+    "clips."
+)
 SEED_HEAD = ("task", "before", "after", "change", "95 % interval of the change")
 
 
@@ -44,6 +54,67 @@ def pair_rows(pair: Pair) -> list[list[str]]:
     ]
 
 
+def rating_rows(pair: Pair) -> list[list[str]]:
+    """One row per criterion of rated descriptions, in the order of `RATING_HEAD`."""
+    return [
+        [
+            r.benchmark,
+            r.criterion,
+            str(r.n),
+            f"{r.first:.2f}",
+            f"{r.second:.2f}",
+            f"{r.difference:+.2f}",
+            _range(r.interval.low, r.interval.high, 2),
+            r.test.name,
+            p_value(r.test.p),
+            p_value(r.p_holm),
+            verdict(r),
+        ]
+        for r in pair.ratings
+    ]
+
+
+def rated_rows(report: Report) -> list[list[str]]:
+    """Benchmark and criterion, then each column's mean rating with interval and n."""
+    rated = [column.evaluation.beside.ratings for column in report.columns]
+    names = dict.fromkeys((name, key) for found in rated for name, figures in found.items() for key in figures)
+    return [[f"{name} {key}", *(_rated(found.get(name, {}).get(key)) for found in rated)] for name, key in names]
+
+
+def grounding_rows(report: Report) -> list[list[str]]:
+    """One row per column, benchmark, mode and kind of question, in the order of `GROUNDING_HEAD`."""
+    return [
+        [
+            label,
+            loss.benchmark,
+            loss.without,
+            loss.mode,
+            loss.asked,
+            str(loss.drop.n),
+            f"{loss.plain:.1f}",
+            f"{loss.changed:.1f}",
+            _lost(loss.drop, 1),
+            _lost(loss.shift, 3) if loss.shift is not None else "-",
+        ]
+        for label, losses in report.losses.items()
+        for loss in losses
+    ]
+
+
+def _lost(figure: Figure, digits: int) -> str:
+    if math.isnan(figure.value):
+        return "-"
+    low, high = figure.interval.low, figure.interval.high
+    spread = f" [{low:+.{digits}f}, {high:+.{digits}f}]" if math.isfinite(low) else ""
+    return f"{figure.value:+.{digits}f}{spread}"
+
+
+def _rated(figure: Figure | None) -> str:
+    if figure is None:
+        return "-"
+    return _figure(figure.value, figure.interval.low, figure.interval.high, figure.n, digits=2)
+
+
 def seed_rows(group: SeedGroup) -> list[list[str]]:
     """One row per task, in the order of `SEED_HEAD`."""
     rows = []
@@ -76,15 +147,15 @@ def _accuracy(column: Column, task: str) -> str:
     return _figure(*column.accuracy(task))
 
 
-def _figure(value: float, low: float, high: float, n: int) -> str:
+def _figure(value: float, low: float, high: float, n: int, *, digits: int = 1) -> str:
     if math.isnan(value):
         return "-"
-    spread = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else ""
-    return f"{value:.1f}{spread}" + (f" n={n}" if n else "")
+    spread = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
+    return f"{value:.{digits}f}{spread}" + (f" n={n}" if n else "")
 
 
-def _range(low: float, high: float) -> str:
-    return f"{low:+.1f} to {high:+.1f}" if math.isfinite(low) else "-"
+def _range(low: float, high: float, digits: int = 1) -> str:
+    return f"{low:+.{digits}f} to {high:+.{digits}f}" if math.isfinite(low) else "-"
 
 
 def _mean(summary: SeedSummary | None) -> str:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from avere_ray.config.run import RunConfig
+    from avere_ray.config.sampling import JudgeConfig
 
 _SET_BY_PLACEMENT = {
     "engines": ("rollout", "engines"),
@@ -22,7 +23,15 @@ def check_rules(cfg: "RunConfig") -> None:
     Raises:
         ValueError: says which and what to do; the first that is found.
     """
-    for rule in (_batch_rules, _tuning_rules, _reference_rules, _engine_rules, _data_rules, _judge_rules):
+    for rule in (
+        _batch_rules,
+        _tuning_rules,
+        _reference_rules,
+        _engine_rules,
+        _data_rules,
+        _judge_rules,
+        _description_rules,
+    ):
         for sentence in rule(cfg):
             raise ValueError(sentence)
 
@@ -167,12 +176,32 @@ def _given_pairs_rules(cfg: "RunConfig") -> Iterator[str]:
 
 def _judge_rules(cfg: "RunConfig") -> Iterator[str]:
     judge = cfg.judge
-    if judge.backend == "llm" and bool(judge.endpoint.url) == (judge.model_path is not None):
-        both = "both are set" if judge.endpoint.url else "neither is set"
-        yield (f"judge.backend llm needs one of judge.endpoint.url (a server) and judge.model_path (a folder); {both}")
+    yield from _one_judge(judge, "judge")
     if judge.backend == "omni" and judge.model_path is None:
         yield "judge.backend omni needs judge.model_path, the folder of a model that watches and listens"
     if judge.write_rejects and judge.backend != "llm":
         yield f"judge.write_rejects needs judge.backend llm, which has a model to write with; it is {judge.backend}"
+
+
+def _one_judge(judge: "JudgeConfig", name: str) -> Iterator[str]:
+    if judge.backend == "llm" and bool(judge.endpoint.url) == (judge.model_path is not None):
+        both = "both are set" if judge.endpoint.url else "neither is set"
+        yield f"{name}.backend llm needs one of {name}.endpoint.url (a server) and {name}.model_path (a folder); {both}"
     if judge.max_tokens >= judge.max_model_len:
-        yield f"judge.max_tokens ({judge.max_tokens}) must be below judge.max_model_len ({judge.max_model_len})"
+        yield f"{name}.max_tokens ({judge.max_tokens}) must be below {name}.max_model_len ({judge.max_model_len})"
+
+
+def _description_rules(cfg: "RunConfig") -> Iterator[str]:
+    evaluation, judge = cfg.evaluation, cfg.evaluation.judge
+    yield from _one_judge(judge, "evaluation.judge")
+    described = [name for name in evaluation.benchmarks if name in ("emer", "ovmerd")]
+    if judge.backend == "omni":
+        yield (
+            "evaluation.judge.backend omni answers yes or no about a clip and rates no descriptions; set llm (a text "
+            "model) or rules"
+        )
+    if described and not evaluation.endpoint.url and evaluation.description_tokens >= cfg.rollout.max_model_len:
+        yield (
+            f"evaluation.description_tokens ({evaluation.description_tokens}) of {described[0]} must be below "
+            f"rollout.max_model_len ({cfg.rollout.max_model_len}), which also has to hold the prompt"
+        )

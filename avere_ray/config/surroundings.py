@@ -6,9 +6,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from avere_ray.config.endpoint import EndpointConfig
+from avere_ray.config.sampling import JudgeConfig
 from avere_ray.config.section import Positive, Seconds, Section, Share
 
-BenchmarkName = Literal["emorealm", "world", "dfew", "ravdess", "mer2023", "avhbench", "cmm"]
+BenchmarkName = Literal["emorealm", "world", "dfew", "ravdess", "mer2023", "avhbench", "cmm", "emer", "ovmerd"]
 
 
 class RayConfig(Section):
@@ -59,6 +60,10 @@ class EvaluationConfig(Section):
     """Channel of RAVDESS."""
     max_tokens: Positive = 32
     """Longest answer, tokens."""
+    description_tokens: Positive = 1024
+    """Longest description (emer, ovmerd), tokens; must leave room for the prompt in rollout.max_model_len."""
+    judge: JudgeConfig = JudgeConfig()
+    """Who rates the descriptions of emer and ovmerd from 1 to 10: "rules" or "llm" (not "omni")."""
     every_round: bool = False
     """Score after every round, not only after the last."""
     decoding: Literal["greedy", "likelihood"] = "greedy"

@@ -1,21 +1,21 @@
 """Benchmarks that are scored from files, as questions a model can be asked: samples and clips in, queries out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from avere_ray.emotions import canonical_emotion
 from avere_ray.errors import InputError
 from avere_ray.evaluation.benchmark import Answers, Benchmark, Option
-from avere_ray.evaluation.emotion_scores import PROMPT, emotion_outcomes
+from avere_ray.evaluation.emotion_scores import DETAIL_PROMPT, PROMPT, emotion_outcomes
 from avere_ray.evaluation.scorer import Item, ReadOptions, Scorer, Scores, number
 from avere_ray.evaluation.showing import Example
 from avere_ray.evaluation.tables import Outcome
 from avere_ray.evaluation.yes_no import LABELS, yes_no_outcomes
 from avere_ray.records import Clip, Drop, Modality, Query
 
-_MAIN = ("war", "average_accuracy", "overall_accuracy")
+MAIN = ("war", "average_accuracy", "overall_accuracy")
 """The figure that stands for a benchmark, whichever it has."""
 OutcomeFn = Callable[[Sequence[Item], Mapping[str, str]], list[Outcome]]
 
@@ -43,6 +43,16 @@ def yes_no_benchmark(scorer: Scorer) -> Benchmark:
     """A benchmark of yes/no questions, each with its own words."""
     options = {name: Option(scored=name.capitalize(), said=name.capitalize()) for name in LABELS}
     return _benchmark(Manner(scorer=scorer, classes=LABELS, outcomes=yes_no_outcomes, options=options))
+
+
+def description_benchmark(scorer: Scorer) -> Benchmark:
+    """A benchmark of described emotions, asked about with `DETAIL_PROMPT`; its answers are rated before they count."""
+
+    def no_outcomes(items: Sequence[Item], responses: Mapping[str, str]) -> list[Outcome]:
+        return []
+
+    manner = Manner(scorer=scorer, classes=(), outcomes=no_outcomes, options={}, prompt=DETAIL_PROMPT)
+    return replace(_benchmark(manner), described=True)
 
 
 def _benchmark(manner: Manner) -> Benchmark:
@@ -125,17 +135,17 @@ def _given(answers: Answers) -> dict[str, str]:
 
 
 def _details(manner: Manner, queries: Sequence[Query], answers: Answers) -> Scores:
-    return manner.scorer.score(_items(queries), _given(answers))
+    return replace(manner.scorer.score(_items(queries), _given(answers)), benchmark=manner.scorer.name)
 
 
 def _score(manner: Manner, queries: Sequence[Query], answers: Answers) -> dict[str, float]:
     """Figures by name after the benchmark's, so that several benchmarks do not meet; `<name>_overall_accuracy` is the
-    one that stands for it."""
+    one that stands for it, where there are accuracies."""
     scores, name = _details(manner, queries, answers), manner.scorer.name
     found = {key: figure.value for key, figure in scores.figures.items() if number(figure.value) is not None}
     found |= {"n": float(scores.n), "missing": float(len(scores.missing)), "unparsable": float(len(scores.unparsable))}
-    main = next(key for key in _MAIN if key in found)
-    return {f"{name}_{key}": value for key, value in found.items()} | {f"{name}_overall_accuracy": found[main]}
+    main = {f"{name}_overall_accuracy": found[key] for key in reversed(MAIN) if key in found}
+    return {f"{name}_{key}": value for key, value in found.items()} | main
 
 
 def _outcomes(manner: Manner, queries: Sequence[Query], answers: Answers) -> list[Outcome]:

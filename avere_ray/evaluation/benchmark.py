@@ -55,6 +55,8 @@ class Benchmark:
     """The possible answers to a question, by the name its right answer has in `Query.answer`."""
     examples: Callable[[Sequence[Clip], int], Mapping[str, Sequence[Example]]]
     """Few-shot examples by task, from clips and a seed."""
+    described: bool = False
+    """Whether answers are descriptions: a judge rates each (`ratings`), and what is scored are its replies."""
 
 
 def evaluate(

@@ -5,12 +5,15 @@ Split: all rows, zero-shot. Prompt: `DETAIL_PROMPT` of `emotion_scores`, up to 1
 four scores a judge gives, higher is better: cue_overlap (the paper's Clue), emotion_consistency (Label),
 emotion_cue_association (Spurious), hallucinated_cues (Hallucination); arXiv 2602.07054 used GPT-4o.
 
+A model describes the clips and a judge rates what it says in an evaluation (`ratings`, `evaluation.judge`).
 What is scored here are the judge's replies, not the descriptions: `<name>.json` in a folder, or JSON lines of a batch
 service ({"custom_id", "response": {"body": {"choices": [...]}}}) or of {"id", <the four scores>}. A sample nobody
 judged has no description and gets the lowest score, 1; a reply that cannot be read is the judge's fault and is left out
 of the means, and reported. Released rules (`gpt_evaluation.py`): both are left out.
 """
 
+import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -29,16 +32,14 @@ CRITERIA = ("cue_overlap", "emotion_consistency", "emotion_cue_association", "ha
 LOWEST, HIGHEST = 1, 10
 
 
-def read(path: Path, options: ReadOptions) -> Annotations:
-    """Samples of the description table.
+def read(path: Path, options: ReadOptions, *, task: str = "emer") -> Annotations:
+    """Samples of the description table, each with the task that is given.
 
     Raises:
         InputError: the file is missing or is no such table.
     """
     rows = read_rows(path, ("name", "reason"))
-    return Annotations(
-        items=unique([Item(sample_id=row["name"], gold=row["reason"], task="emer") for row in rows], path)
-    )
+    return Annotations(items=unique([Item(sample_id=row["name"], gold=row["reason"], task=task) for row in rows], path))
 
 
 def read_judgements(path: Path) -> dict[str, str]:
@@ -160,3 +161,6 @@ def _whole(value: object) -> int | None:
 
 
 EMER = Scorer(name="emer", read=read, score=score, legacy=score_released, responses=read_judgements)
+OVMERD = dataclasses.replace(EMER, name="ovmerd", read=functools.partial(read, task="ovmerd"))
+DESCRIBED = (EMER.name, OVMERD.name)
+"""Tasks whose answers are descriptions, rated and not right or wrong."""

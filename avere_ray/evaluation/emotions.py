@@ -106,6 +106,11 @@ def parse_emotion(text: str) -> str | None:
     return _one(_mentions(sentences[0])) if sentences and not claims else None
 
 
+def claimed_emotions(text: str) -> frozenset[str]:
+    """Every class of `CLASSES` that a text names without denying it."""
+    return frozenset(mention.emotion for mention in _mentions(_plain(text)) if not mention.negated)
+
+
 def _plain(text: str) -> str:
     """Lower case; "isn't" as "is not", hyphens as spaces."""
     lower = text.lower().replace("can't", "can not").replace("won't", "will not").replace("cannot", "can not")

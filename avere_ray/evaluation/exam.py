@@ -96,12 +96,12 @@ class Exam:
         self._showings, self._examples, self._folder, self._show = showings, examples, folder, show
 
     def sittings(self) -> list[Sitting]:
-        """The questions as they are, then in each mode of the config.
+        """The questions as they are, then in each mode of the config; descriptions are asked for as they are only.
 
         Raises:
             StageError: the model cannot go on; what it answered is kept.
         """
-        return [self._sit(mode) for mode in (AS_IT_IS, *self.cfg.modes)]
+        return [self._sit(mode) for mode in (AS_IT_IS, *(() if self.benchmark.described else self.cfg.modes))]
 
     def losses(self, sittings: Sequence[Sitting]) -> list[Loss]:
         """What each mode costs."""
@@ -111,8 +111,9 @@ class Exam:
     def _sit(self, mode: str) -> Sitting:
         put = [(query, showing) for query in self.queries if (showing := self._showing(query, mode)) is not None]
         kept = Kept(self._folder / f"{self.benchmark.name}{'_' * bool(mode)}{mode}.jsonl")
-        greedy = self.cfg.decoding == "greedy"
-        score = self.answerer.scores_options and (not greedy or self.cfg.likelihoods or bool(self.cfg.modes))
+        greedy = self.cfg.decoding == "greedy" or self.benchmark.described
+        wanted = not greedy or self.cfg.likelihoods or bool(self.cfg.modes)
+        score = wanted and self.answerer.scores_options and not self.benchmark.described
         if not greedy and not score:
             raise StageError("this model gives no likelihoods; set evaluation.decoding to greedy")
         with self._show(mode) as progress:
@@ -131,7 +132,8 @@ class Exam:
 
     def _answer(self, put: Sequence[tuple[Query, Showing]], kept: Kept, progress: ProgressFn) -> None:
         queries, showings = [query for query, _ in put], [showing for _, showing in put]
-        self.answerer.answer(queries, showings, max_tokens=self.cfg.max_tokens, kept=kept, progress=progress)
+        longest = self.cfg.description_tokens if self.benchmark.described else self.cfg.max_tokens
+        self.answerer.answer(queries, showings, max_tokens=longest, kept=kept, progress=progress)
 
     def _score(self, put: Sequence[tuple[Query, Showing]], kept: Kept, progress: ProgressFn) -> None:
         queries, showings = [query for query, _ in put], [showing for _, showing in put]

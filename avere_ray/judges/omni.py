@@ -87,7 +87,7 @@ class OmniJudge:
         ]
 
     def _read(self, rollout: Rollout, query: Query, clip: Clip) -> Reading:
-        cues = with_aliases(tuple(clip.cues), self._lexicon if clip.cues else (*self._lexicon, *_common_cues()))
+        cues = with_aliases(tuple(clip.cues), self._lexicon if clip.cues else (*self._lexicon, *common_cues()))
         return read_response(rollout.text, query, cues, any_evidence=not clip.cues)
 
     def _ask(self, questions: Sequence[_Question]) -> dict[_Question, float]:
@@ -124,7 +124,7 @@ class OmniJudge:
 
 
 @functools.cache
-def _common_cues() -> tuple[Cue, ...]:
+def common_cues() -> tuple[Cue, ...]:
     """Expressions that a response may name in a clip without a cue list; whether they are there is asked."""
     return tuple(
         Cue(name=word, modality="audio" if word in _HEARD else "video", present=False,

@@ -15,6 +15,11 @@ PAIRS, SIZES, FIRST_PAIR = "pairs.parquet", "sizes.json", "first_pair.txt"
 _PATHS = ("reference", "decoded", "start", "out", "checkpoints", "spool", "scratch", "mlflow", "features", "logps")
 
 
+def writer_of(round_: int) -> str:
+    """Name of the metric spool of a round's training."""
+    return f"train-round{round_}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainJob:
     """What one round of training works on; every path is absolute, since Ray Train changes the working directory."""
@@ -58,7 +63,7 @@ class TrainJob:
     @property
     def writer(self) -> str:
         """Name of its metric spool."""
-        return f"train-round{self.round}"
+        return writer_of(self.round)
 
     def sizes(self) -> list[int] | None:
         """Length of each pair in tokens; None when nobody has measured."""

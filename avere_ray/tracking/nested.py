@@ -62,13 +62,14 @@ class Nested:
         self._client.log_inputs(self.run_id(str(body.get("child", ""))), datasets=[given])
 
     def send_model(self, body: Mapping[str, Any], folder: Path | None) -> None:
-        """A logged model with its files, made from the run; once."""
+        """A logged model with its files and figures, made from the run; once."""
         from mlflow.entities import LoggedModelOutput
 
-        name = str(body["name"])
-        model_id = self._model(name)
-        if self._client.get_logged_model(model_id).status == "READY":
+        model_id = self._model(str(body["name"]))
+        found = self._client.get_logged_model(model_id)
+        if found.status == "READY":
             return
+        self._log_figures(model_id, body, have={metric.key for metric in found.metrics or ()})
         if folder is not None:
             self._client.log_model_artifacts(model_id, str(folder))
         self._client.log_outputs(
@@ -83,6 +84,18 @@ class Nested:
         entry = {"path": name, "type": "table"}
         if entry not in known:
             self._client.set_tag(run_id, _TABLES_TAG, json.dumps([*known, entry]))
+
+    def _log_figures(self, model_id: str, body: Mapping[str, Any], *, have: set[str]) -> None:
+        """A model's own figures, in the child run it came from, where an earlier attempt has not sent them."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(cut(name, "key"), float(value), int(body["timestamp_ms"]), int(body["step"]), model_id=model_id)
+            for name, value in body.get("metrics", {}).items()
+            if cut(name, "key") not in have
+        ]
+        if metrics:
+            self._client.log_batch(self.run_id(str(body.get("child", ""))), metrics=metrics[:900])
 
     def _log(self, run_id: str, body: Mapping[str, Any], *, have: Any) -> None:
         from mlflow.entities import Metric, Param, RunTag

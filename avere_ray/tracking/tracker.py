@@ -164,12 +164,26 @@ class Tracker:
         self._driver.append({"kind": "dataset", "name": name, "digest": digest, "source": source, "context": context,
                              "profile": dict(profile), "child": child})  # fmt: skip
 
-    def log_model(self, name: str, path: Path | None, *, step: int, tags: Mapping[str, str], child: str = "") -> None:
-        """Notes a logged model, with the files of a folder, or None to name it only."""
+    def log_model(
+        self,
+        name: str,
+        path: Path | None,
+        *,
+        step: int,
+        tags: Mapping[str, str],
+        child: str = "",
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Notes a logged model, with the files of a folder, or None to name it only.
+
+        Args:
+            metrics: figures of the model at that step; `log_child` adds others.
+        """
         kept = self._kept(Path(path).resolve()) if path is not None else ""
-        self._files.append(
-            {"kind": "model", "name": name, "path": kept, "step": step, "tags": dict(tags), "child": child}
-        )
+        values = {key: value for key, value in (metrics or {}).items() if math.isfinite(value)}
+        event = {"kind": "model", "name": name, "path": kept, "step": step, "tags": dict(tags), "child": child,
+                 "metrics": values, "timestamp_ms": now_ms()}  # fmt: skip
+        self._files.append(event)
 
     def finish(self, status: str = "FINISHED") -> None:
         """Ends the MLflow run as "FINISHED", "FAILED" or "KILLED"; a later `start` continues it."""

@@ -1,5 +1,6 @@
 """The comparison page as a person sees it: headless Chromium draws it, light and dark, with nothing but the file."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -31,6 +32,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     says = {"before": lambda i, task, gold: "(A) Yes",
             "round=0": lambda i, task, gold: f"({gold})" if "audio" in task else "(A) Yes"}  # fmt: skip
     run = write_run(folder / "run", says, clips=12, name="seen", write_clip=clip)
+    lost = {"n": 12, "accuracy": 80.0, "accuracy_changed": 35.0, "shift_nats": None,
+            "drop": {"value": 45.0, "low": 20.0, "high": 70.0, "n": 12}}  # fmt: skip
+    report = {"audio": {"muted": {"all": lost}}}
+    (run / "evals" / "round=0" / "emorealm_grounding.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "compare.html").write_text(to_html(make_report([(read_run_folder(run), None)])), encoding="utf-8")
     return folder / "compare.html"
 
@@ -83,6 +88,16 @@ def test_the_page_is_drawn_light_and_dark(page: Path) -> None:
 @pytest.mark.timeout(300)
 def test_what_is_laid_out_holds_every_part(page: Path) -> None:
     text = chromium(page, "--dump-dom").decode()
-    for part in ("seen, before", "seen, round 0", "6 questions fixed", "mcnemar_exact", "Settings", "Notes", "loss"):
+    for part in (
+        "Grounding: what is lost",
+        "+45.0 [+20.0, +70.0]",
+        "seen, before",
+        "seen, round 0",
+        "6 questions fixed",
+        "mcnemar_exact",
+        "Settings",
+        "Notes",
+        "loss",
+    ):
         assert (part in text) == (part != "Settings"), part  # one run has no settings that differ
-    assert text.count("<svg") >= 4 and text.count("<img") >= 1
+    assert text.count("<svg") >= 5 and text.count("<img") >= 1

@@ -129,7 +129,10 @@ def test_a_second_run_reuses_every_stage_and_says_so(finished: tuple[Path, str])
     assert set(runs.points(run_dir).values()) == {1}
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(finished: tuple[Path, str], tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_with_more_engines_and_ends_the_same(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    """The first half and the run it is held against have one engine and batches of 16 questions."""
     run_dir = tmp_path / "interrupted"
     process = runs.start(run_dir, *SETTINGS)
     try:
@@ -141,9 +144,12 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(finished: tuple[Path, str]
     assert process.returncode == 130, output
     assert "finished stages are kept" in output.strip().splitlines()[-1]
     assert not (run_dir / "report.json").exists()
-    code, output = runs.complete(run_dir, *SETTINGS)
+    code, output = runs.complete(run_dir, *SETTINGS, "--rollout.engines=2", "--rollout.batch_queries=5")
     assert code == 0, output
     assert "rollouts of round 0" in output
+    for name in ("predictions.parquet", "predictions_muted.parquet", "option_logps.jsonl"):  # bit for bit
+        one, two = (folder / "evals" / "round=0" / name for folder in (finished[0], run_dir))
+        assert one.read_bytes() == two.read_bytes(), name
     uninterrupted = runs.report(finished[0])
     assert runs.without_timing(runs.report(run_dir)) == runs.without_timing(uninterrupted)
     assert runs.points(run_dir) == runs.points(finished[0])

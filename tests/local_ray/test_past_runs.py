@@ -1,17 +1,21 @@
 """Past runs from a real MLflow database: found, compared, listed and promoted."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from runfolders import Says, write_run
 
-from avere_ray.config import TrackingConfig
-from avere_ray.stages import read_manifest, write_text
+from avere_ray.config import RunConfig, TrackingConfig
+from avere_ray.learner.checkpoints import Checkpoint, finish, step_folder
+from avere_ray.metrics import MetricSpool
+from avere_ray.stages import StageFolder, read_manifest, write_text
 from avere_ray.tracking import Tracker
 from avere_ray.tracking.past import find_run, mlflow_client, run_folder, search_runs
 from avere_ray.tracking.registry import alias_of
 from jobs.main import main
+from jobs.tracked import tracked as tracked_by
 
 pytestmark = [pytest.mark.local_ray, pytest.mark.timeout(240)]
 EXPERIMENT = "avere_ray"
@@ -85,6 +89,50 @@ def told(folder: Path, name: str, after: Says, times: int = 1) -> str:
             assert tracker._sender.refused == 0
     assert tracker.run_id is not None
     return tracker.run_id
+
+
+def trained(folder: Path, times: int) -> str:
+    """A round of training as its stages leave it, with two checkpoints, told to MLflow again and again."""
+    cfg = RunConfig(run_dir=folder, name="trained")
+    for stage, summary in (("pairs", {}), ("adapters", {"steps": 60})):
+        place = StageFolder(folder / stage / "round=0", stage=stage, key=stage)
+        place.begin()
+        write_text(place.path / "adapter_model.safetensors", "weights")
+        manifest = place.finish(inputs=9, used=9, summary=summary)
+    for step, loss in ((20, 0.5), (40, 0.4), (60, 0.3)):
+        path = step_folder(folder / "checkpoints" / "round=0", step)
+        write_text(path / "adapter" / "adapter_model.safetensors", f"weights {step}")
+        made = Checkpoint(step=step, cursor=step, epoch=step / 60, key="k", world=1, zero_stage=2, dtype="float32",
+                          base_digest="b", mlflow_run_id=None, metrics={"loss": loss, "nothing": math.nan})  # fmt: skip
+        finish(path, made)
+        MetricSpool(folder / "metrics", "train-round0").log({"loss": loss}, step=step)
+    for _ in range(times):
+        with tracked_by(cfg) as log:
+            log.training(cfg, 0, lambda: manifest)
+            assert log.tracker.close() == 0
+            assert log.tracker._sender.refused == 0
+    return log.tracker.run_id
+
+
+def test_every_checkpoint_is_a_model_with_its_figures_once(tmp_path: Path) -> None:
+    run_id = trained(tmp_path / "trained", times=2)
+    with mlflow_client(f"sqlite:///{tmp_path / 'mlflow.db'}") as client:
+        run = client.get_run(run_id)
+        models = {model.name: model for model in client.search_logged_models([run.info.experiment_id])}
+        figures = {name: [(m.key, m.value, m.step) for m in model.metrics] for name, model in models.items()}
+        assert figures == {
+            "adapter-round0-step000020": [("loss", 0.5, 20)],
+            "adapter-round0-step000040": [("loss", 0.4, 40)],
+            "adapter-round0": [("loss", 0.3, 60)],
+        }
+        assert {(model.status, model.source_run_id) for model in models.values()} == {("READY", run_id)}
+        early = models["adapter-round0-step000020"]
+        assert (early.tags["adapter.version"], early.tags["checkpoint.epoch"]) == ("1", "0.333333")
+        [file] = client.list_logged_model_artifacts(early.model_id)
+        assert file.path == "adapter_model.safetensors"
+        [child] = client.search_runs([run.info.experiment_id], "tags.stage = 'adapters/round=0'")
+        assert {output.model_id for output in child.outputs.model_outputs} == {m.model_id for m in models.values()}
+        assert len(client.get_metric_history(child.info.run_id, "loss")) == 3
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from avere_ray.config import TrackingConfig
 from avere_ray.metrics import MetricSpool
 from avere_ray.tracking import Tracker, send_rest
 from jobs import track
+from tests.authproxy import behind_password
 
 pytestmark = [pytest.mark.local_ray, pytest.mark.timeout(240)]
 
@@ -137,6 +138,31 @@ def test_a_server_that_was_never_there_gets_everything_from_track(server, tmp_pa
     assert sent == {"round=0.txt": "a rollout", "report.json": '{\n  "seed": 3\n}\n', "adapter_config.json": "{}"}
     assert track.main([str(run_dir)]) == 0
     assert len(_points(server, run_id, "x")) == 2
+
+
+@pytest.mark.parametrize("where", ["environment", "address"])
+def test_a_server_behind_a_password(server, tmp_path, monkeypatch, where):
+    server.start()
+    lines: list[str] = []
+    run_dir = tmp_path / "run"
+    with behind_password(server.port, "me", "secret") as door:
+        cfg = TrackingConfig(uri=f"http://{door}", experiment="locked", timeout_s=10)
+        with Tracker(run_dir, cfg, run_name=where, say=lines.append) as tracker:
+            tracker.start({"seed": 0})
+            tracker.log({"x": 1.5}, step=0)
+            tracker.finish()
+            assert tracker.close(timeout_s=1) > 0
+        assert "refuses access (set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in lines[0]
+        if where == "environment":
+            monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+        else:
+            cfg = cfg.model_copy(update={"uri": f"http://me:secret@{door}"})
+        run_id, left, why = send_rest(run_dir, cfg)
+    assert (left, why) == (0, "")
+    assert run_id is not None
+    assert _points(server, run_id, "x") == [(0, 1.5)]
+    assert "secret" not in (run_dir / "mlflow.json").read_text()
 
 
 def test_a_server_that_is_killed_gets_every_point_once_and_in_order(server, tmp_path):

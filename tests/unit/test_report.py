@@ -118,6 +118,15 @@ def test_the_summary_shows_the_table_and_the_commands(run_dir):
     assert "240 read, 239 used, 1 dropped" in text
 
 
+def test_rated_descriptions_are_a_line_and_no_accuracy(run_dir):
+    report = build_report(run_dir, rounds=2, seed=0)
+    report |= {"before": {"ovmerd_cue_overlap": 5.0, "ovmerd_n": 3.0}, "after": {"ovmerd_cue_overlap": 6.5}}
+    console = _plain_console()
+    print_summary(report, run_dir, console=console)
+    assert "ovmerd, descriptions rated 1 to 10, before and after: cue_overlap 5.00 to 6.50\n" in console.file.getvalue()
+    assert "accuracy" not in console.file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("uri", "run_id", "text"),
     [
