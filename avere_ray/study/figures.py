@@ -3,7 +3,7 @@
 The one door to matplotlib.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CURVES = ("loss", "rewards/margins", "rewards/accuracies")
+ADAPTIVE = "avem_dpo_adaptive"
 _INK = "#4269d0"
 _PALE = "#9aa5b8"
 
@@ -33,6 +34,8 @@ def draw(found: Outcome, folder: Path) -> list[Path]:
     known = [name for name in CURVES if any(name in rows for rows in found.curves.values())]
     if known:
         paths.append(_curves(found.curves, known, folder / "training_curves.png"))
+    if ADAPTIVE in found.curves:
+        paths.append(_controller(found.curves[ADAPTIVE], folder / "adaptive_text_prior.png"))
     if found.doses:
         paths.append(_doses(found.doses, folder / "dose_response.png"))
     return paths
@@ -54,7 +57,7 @@ def _scores(table: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str, f
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_title(f"{METRICS[metric]} (%)", loc="left")
-    return _save(figure, axes, folder / f"{metric}.png")
+    return _save(figure, [axes], folder / f"{metric}.png")
 
 
 def _curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], names: Sequence[str], path: Path) -> Path:
@@ -67,8 +70,25 @@ def _curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], nam
             axes.plot([step for step, _ in points], [value for _, value in points], label=label_of(method), linewidth=1)
         axes.set_title(name, loc="left")
         axes.set_xlabel("optimizer step")
-    all_axes[0][-1].legend(fontsize=7, frameon=False)
-    return _save(figure, all_axes[0][-1], path)
+    all_axes[0][0].legend(fontsize=7, frameon=False)
+    return _save(figure, all_axes[0], path)
+
+
+def _controller(rows: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> Path:
+    """What the adaptive text prior measured, and the strength that it chose, by modality."""
+    import matplotlib.pyplot as plt
+
+    figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    titles = ("share of the gain that the words explain", "strength gamma")
+    for axes, prefix, title in zip(all_axes, ("text_prior/reliance_", "text_prior/gamma_"), titles, strict=True):
+        for name, points in sorted(rows.items()):
+            if name.startswith(prefix):
+                steps, values = [step for step, _ in points], [value for _, value in points]
+                axes.plot(steps, values, label=name.removeprefix(prefix), linewidth=1)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlabel("optimizer step")
+    all_axes[0].legend(fontsize=8, frameon=False)
+    return _save(figure, all_axes, path)
 
 
 def _doses(doses: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path) -> Path:
@@ -86,14 +106,14 @@ def _doses(doses: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path) -
         axes.set_xlabel("strength of the planted bias")
         axes.set_ylim(0, 100)
     all_axes[0].legend(fontsize=8, frameon=False)
-    return _save(figure, all_axes[0], path)
+    return _save(figure, all_axes, path)
 
 
-def _save(figure: Any, axes: "Axes", path: Path) -> Path:
+def _save(figure: Any, all_axes: "Iterable[Axes]", path: Path) -> Path:
     import matplotlib.pyplot as plt
 
-    for spine in ("top", "right"):
-        axes.spines[spine].set_visible(False)
+    for axes in all_axes:
+        axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)

@@ -12,6 +12,7 @@ from avere_ray.config import LossConfig, RunConfig
 from avere_ray.evaluation.scorer import Item
 from avere_ray.prompts import OPEN_TASKS, all_queries
 from avere_ray.study import BASE, METHODS, pairs_for
+from avere_ray.study.figures import draw
 from avere_ray.study.probes import description_figures, perception_figures, probe_queries
 from avere_ray.study.results import Outcome, lost_perception, paired_tests, summary
 from avere_ray.study.writing import to_json, to_markdown
@@ -144,3 +145,14 @@ def test_settings_may_not_be_searched_on_a_test_world() -> None:
         RunConfig.model_validate({"study": {"search_seed": 1, "seeds": [0, 1]}})
     with pytest.raises(ValueError, match=r"study\.betas is \[\]"):
         RunConfig.model_validate({"study": {"betas": []}})
+
+
+def test_there_is_a_picture_per_score_of_the_curves_the_controller_and_the_doses(tmp_path: Path) -> None:
+    rows = {"average_accuracy": 41.0, "perception": 90.0}
+    found = outcome(base=[rows, rows], avem_dpo_adaptive=[rows, {"average_accuracy": 60.0, "perception": 91.0}])
+    points = [(0, 0.2), (1, 0.3)]
+    curves = {"loss": points, "text_prior/gamma_audio": points, "text_prior/reliance_audio": points}
+    pictures = draw(dataclasses.replace(found, curves={"avem_dpo_adaptive": curves}), tmp_path)
+    names = ["average_accuracy", "perception", "training_curves", "adaptive_text_prior", "dose_response"]
+    assert [path.stem for path in pictures] == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
