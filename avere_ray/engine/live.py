@@ -230,9 +230,7 @@ class LiveEngine:
             self._busy_since = None
             with suppress(queue.Empty):
                 self._commands.get(timeout=_IDLE_S)()
-        with suppress(queue.Empty):
-            while True:
-                self._commands.get_nowait()()
+        self._drain()
         if not engine.has_unfinished_requests():
             return
         self._busy_since = time.monotonic()
@@ -248,9 +246,7 @@ class LiveEngine:
         self._failure, self._busy_since = reason, None
         for name in list(self._asked):
             self._asked.pop(name).hear(StageError(reason))
-        with suppress(queue.Empty):
-            while True:  # late commands hear of the failure themselves
-                self._commands.get_nowait()()
+        self._drain()  # late commands hear of the failure themselves
 
     def _add(
         self, name: str, prompt: Mapping[str, Any], wanted: Any, adapter: str | None, hear: Callable[[Any], None]
@@ -308,8 +304,12 @@ class LiveEngine:
 
     def _put(self, command: Callable[[], None]) -> None:
         self._commands.put(command)
-        if not self._thread.is_alive():  # nobody else takes it any more
-            with suppress(queue.Empty):
+        if self._failure:  # set before the thread looks into its queue for the last time
+            self._drain()
+
+    def _drain(self) -> None:
+        with suppress(queue.Empty):
+            while True:
                 self._commands.get_nowait()()
 
     def _call(self, function: Callable[[], None], timeout_s: float) -> None:
