@@ -1,9 +1,9 @@
 """The one door to vLLM: engines on an audio-visual model, asked in batches or live; one on words for the judge."""
 
-from avere_ray.engine.live import LiveEngine, Refused
+from avere_ray.engine.live import LiveEngine, NoRoom, Refused
 from avere_ray.engine.live_face import LiveFace
 from avere_ray.engine.omni import Engine, EngineFace, Shown, request_seed
-from avere_ray.engine.progress import Piece, Progress, TokenLogp, Wanted
+from avere_ray.engine.progress import Piece, Progress, TokenLogp, Wanted, sampling_params
 from avere_ray.engine.surroundings import engine_environment, media_limits
 from avere_ray.engine.text import TextEngine
 
@@ -12,6 +12,7 @@ __all__ = [
     "EngineFace",
     "LiveEngine",
     "LiveFace",
+    "NoRoom",
     "Piece",
     "Progress",
     "Refused",
@@ -22,4 +23,5 @@ __all__ = [
     "engine_environment",
     "media_limits",
     "request_seed",
+    "sampling_params",
 ]

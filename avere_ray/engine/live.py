@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +38,10 @@ _SWITCH_S = 0.001
 
 class Refused(InputError):
     """The engine does not take one request; others are not concerned."""
+
+
+class NoRoom(Refused):
+    """Prompt and answer are longer than the engine takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ class LiveEngine:
 
     async def stream(
         self, prompt: Mapping[str, Any], wanted: Wanted, *, adapter: str | None = None
-    ) -> AsyncIterator[Progress]:
+    ) -> AsyncGenerator[Progress, None]:
         """What each step adds to the answers of a request; leaving the iterator early takes it out of the batch.
 
         Args:
@@ -286,12 +290,12 @@ class LiveEngine:
         """How long the answer may get after a prompt of so many tokens.
 
         Raises:
-            Refused: there is no room for it.
+            NoRoom: there is no room for it.
         """
         room = self.max_model_len - prompt_tokens
         tokens = wanted.max_tokens or max(1, min(wanted.default_tokens, room))
         if tokens > room:
-            raise Refused(
+            raise NoRoom(
                 f"media and words take {prompt_tokens} tokens and the answer may take {tokens}; together allowed are "
                 f"{self.max_model_len}"
             )
