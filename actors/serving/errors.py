@@ -34,7 +34,13 @@ class ApiError(AvereError):
         kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
             self.status, "server_error" if self.status >= 500 else "invalid_request_error"
         )
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        param = None if self.param is None else _sendable(self.param)
+        return {"error": {"message": _sendable(self.message), "type": kind, "param": param, "code": self.code}}
+
+
+def _sendable(text: str) -> str:
+    """Without the halves of characters that JSON can carry and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _again(status: int, message: str, code: str, param: str | None, retry_after_s: int | None) -> ApiError:

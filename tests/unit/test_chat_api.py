@@ -340,6 +340,8 @@ def test_a_lost_engine_is_unhealthy() -> None:
         ({"content": b"[" * 50_000, "headers": {"Content-Type": "application/json"}}, 400, None),
         ({"content": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "unsupported_media_type"),
         ({"content": b"{}"}, 415, "unsupported_media_type"),
+        ({"content": b'{"\\ud8e1": 1}', "headers": {"Content-Type": "application/json"}}, 400, None),
+        ({"content": b'{"model": "\\ud8e1"}', "headers": {"Content-Type": "application/json"}}, 400, None),
         ({"json": chat(TEXT, VIDEO, n=0)}, 400, "invalid_value"),
     ],
 )
