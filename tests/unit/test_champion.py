@@ -1,4 +1,4 @@
-"""Which adapter the name `champion` stands for: pointer before config, checked before it moves, kept when a look fails."""
+"""Which adapter the name `champion` stands for: pointer before config, checked before it moves, kept after failures."""
 
 import dataclasses
 from pathlib import Path
