@@ -1,39 +1,60 @@
-"""The HTTP side of serving: who may ask, how much at once, and the routes; no Ray, no engine.
+"""The routes of the server; no Ray, no engine.
 
-    GET /v1/models    POST /v1/chat/completions    GET /healthz
+    GET  /v1/models, /v1/models/ID   base, adapters, champion
+    POST /v1/chat/completions        OpenAI's chat, whole or as a stream of server-sent events
+    POST /v1/admin/champion          moves the champion; for tokens that may
+    GET  /healthz, /readyz, /metrics for balancers and Prometheus; /openapi.json for clients
 
-Without a token only this machine is answered, and only under a loopback name: a page in a browser must not reach the
-server through a domain name that points here. Bodies must be declared as JSON, which such a page cannot do unasked.
+Everything passes the `Guard` first. Further routes (a page, POST /v1/emotion) are handed to `make_api`.
 """
 
-import asyncio
-import hashlib
-import hmac
-import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 import avere_ray
-from actors.chat import ApiError, ChatRequest, explain, model_list
+from actors.chat import ChatRequest, explain
+from actors.serving.errors import ApiError, json_reply
+from actors.serving.guard import Guard
+from actors.serving.metrics import CONTENT_TYPE, Metrics
+from actors.serving.replies import error_event, model_card, model_list
+from actors.serving.tokens import Token
+from avere_ray.config import ServeConfig
 
-MAX_BODY_BYTES = 64 * 2**20
-"""Larger requests are refused."""
-MAX_REQUESTS = 8
-"""Requests that may be in work or waiting at once; more are refused with 503."""
-BODY_TIMEOUT_S = 60.0
-"""Seconds a client may take to send its request."""
-TOKEN_VARIABLE = "AVERE_RAY_API_TOKEN"
-"""Environment variable with the bearer token."""
-
-_RETRY_AFTER_S = 2
+CHAT = "/v1/chat/completions"
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+_EVENT_STREAM = "text/event-stream"
+
+
+class ErrorText(BaseModel):
+    """What is wrong with a request, or with the server."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorReply(BaseModel):
+    """Body of every reply that is no answer."""
+
+    error: ErrorText
+
+
+class ChampionWanted(BaseModel):
+    """Body of POST /v1/admin/champion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    path: str | None = None
+    """Folder of an adapter, on the server; None goes back to what the config says and looks at it at once."""
 
 
 class Answerer(Protocol):
@@ -43,39 +64,129 @@ class Answerer(Protocol):
     def models(self) -> list[str]:
         """Ids of what is served."""
 
+    @property
+    def in_engine(self) -> int:
+        """Requests in the engine's batch."""
+
     def problem(self) -> str | None:
         """Why nothing can be answered, or None."""
 
     async def answer(self, request: ChatRequest) -> dict[str, Any]:
         """The reply; raises ApiError."""
 
+    def stream(self, request: ChatRequest) -> AsyncGenerator[str, None]:
+        """The reply as server-sent events; raises ApiError before the first or later."""
 
-def make_api(worker: Answerer, token_sha256: str | None) -> ASGIApp:
-    """The application of one replica; `token_sha256` is what `token_digest` gives, None without a token."""
-    api = FastAPI(title="avere_ray", version=avere_ray.__version__, docs_url=None, redoc_url=None)
+    async def move_champion(self, folder: Path | None) -> dict[str, Any]:
+        """Moves the champion and says what it is now; raises ApiError."""
 
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503)
+}
+
+
+def make_api(
+    worker: Answerer,
+    serve: ServeConfig,
+    tokens: Sequence[Token] = (),
+    *,
+    metrics: Metrics | None = None,
+    routes: Sequence[BaseRoute] = (),
+    bodies: Mapping[str, tuple[str, ...]] | None = None,
+) -> ASGIApp:
+    """The application of one replica.
+
+    Args:
+        routes: further routes, as Starlette has them.
+        bodies: content types that their bodies may have, by path, where that is not JSON alone.
+    """
+    metrics = metrics or Metrics("0")
+    api = FastAPI(title="avere_ray", version=avere_ray.__version__, docs_url=None, redoc_url=None, responses=_REFUSALS)
+    _add_models(api, worker)
+    _add_chat(api, worker)
+    _add_admin(api, worker)
+    for kind in (ApiError, RequestValidationError, HTTPException, Exception):
+        api.add_exception_handler(kind, _error_reply)
+    paths = frozenset(str(getattr(route, "path", "")) for route in (*api.routes, *routes))
+    guard = Guard(api, serve=serve, tokens=tokens, metrics=metrics, routes=paths, bodies=bodies or {})
+    _add_health(api, worker, guard)
+    api.router.routes.extend(routes)
+    return guard
+
+
+def _add_models(api: FastAPI, worker: Answerer) -> None:
+    @api.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return model_list(worker.models)
+
+    @api.get("/v1/models/{model:path}")
+    async def model(model: str) -> dict[str, Any]:
+        if model not in worker.models:
+            raise unknown_model(worker.models)
+        return model_card(model)
+
+
+def _add_chat(api: FastAPI, worker: Answerer) -> None:
+    @api.post(CHAT, response_model=None)
+    async def chat_completions(request: ChatRequest) -> Response:
+        if not request.stream:
+            return JSONResponse(await worker.answer(request))
+        events = worker.stream(request)
+        first = await anext(events)  # what is refused is refused with a status
+        headers = {"X-Accel-Buffering": "no"}
+        return StreamingResponse(_sent(first, events), media_type=_EVENT_STREAM, headers=headers)
+
+
+async def _sent(first: str, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """The events; a failure on the way is the last one, without [DONE]."""
+    try:
+        yield first
+        async for event in events:
+            yield event
+    except ApiError as error:
+        yield error_event(error.body())
+    finally:
+        await events.aclose()
+
+
+def _add_admin(api: FastAPI, worker: Answerer) -> None:
+    @api.post("/v1/admin/champion")
+    async def champion(wanted: ChampionWanted, request: Request) -> dict[str, Any]:
+        if not request.state.token.admin:
+            raise ApiError(403, "this needs an administrator's token (AVERE_RAY_ADMIN_TOKEN)", code="forbidden")
+        return await worker.move_champion(Path(wanted.path) if wanted.path else None)
+
+
+def _add_health(api: FastAPI, worker: Answerer, guard: Guard) -> None:
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:
         if problem := worker.problem():
             raise ApiError(503, problem, code="unhealthy")
         return {"status": "ok"}
 
-    @api.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return model_list(worker.models)
+    @api.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        if problem := worker.problem():
+            raise ApiError(503, problem, code="unhealthy")
+        if guard.in_work >= guard.serve.max_requests:
+            raise ApiError(503, "as many requests are in work as there may be", code="overloaded")
+        return {"status": "ready"}
 
-    @api.post("/v1/chat/completions")
-    async def chat_completions(request: ChatRequest) -> dict[str, Any]:
-        return await worker.answer(request)
-
-    for kind in (ApiError, RequestValidationError, HTTPException, Exception):
-        api.add_exception_handler(kind, _error_reply)
-    api.add_middleware(Guard, token_sha256=token_sha256)
-    return api
+    @api.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        healthy = worker.problem() is None
+        text = guard.metrics.text(in_work=guard.in_work, in_engine=worker.in_engine, healthy=healthy)
+        return Response(text, media_type=CONTENT_TYPE)
 
 
-async def _error_reply(request: Request, error: Exception) -> JSONResponse:
-    return _json(_as_api_error(error))
+def unknown_model(models: Sequence[str]) -> ApiError:
+    """A model that is not served."""
+    return ApiError(404, f"unknown model; served are {', '.join(models)}", code="model_not_found", param="model")
+
+
+async def _error_reply(request: Request, error: Exception) -> Response:
+    return json_reply(_as_api_error(error))
 
 
 def _as_api_error(error: Exception) -> ApiError:
@@ -86,116 +197,3 @@ def _as_api_error(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), code=_HTTP_CODES.get(error.status_code, "bad_request"))
     return ApiError(500, "the server failed on this request; its log says why", code="internal_error")
-
-
-class Guard:
-    """Refuses, before a route is reached, who may not ask, what is too large, and what is too much at once."""
-
-    def __init__(self, app: ASGIApp, *, token_sha256: str | None) -> None:
-        self.app = app
-        self.token_sha256 = token_sha256
-        self.in_work = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI call."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            try:
-                self._check_client(scope)
-                await self._limited(scope, receive, send)
-            except ApiError as error:
-                await _json(error)(scope, receive, send)
-
-    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] in ("GET", "HEAD"):
-            await self.app(scope, receive, send)
-            return
-        if self.in_work >= MAX_REQUESTS:
-            raise ApiError(503, f"{self.in_work} requests are in work; try again later", code="overloaded")
-        self.in_work += 1
-        try:
-            body = await read_body(Headers(scope=scope), receive)
-            await self.app(scope, _replay(body, receive), send)
-        finally:
-            self.in_work -= 1
-
-    def _check_client(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
-        if self.token_sha256 is None:
-            client = (scope.get("client") or ("",))[0]
-            if not (is_loopback(client) and is_loopback(_host_name(headers.get("host", "")))):
-                raise ApiError(
-                    403, f"this server answers its own machine alone; set {TOKEN_VARIABLE} to open it", code="forbidden"
-                )
-        elif scope["path"].startswith("/v1"):
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(token_digest(token.strip()), self.token_sha256):
-                raise ApiError(401, "a valid token is needed: 'Authorization: Bearer TOKEN'", code="invalid_api_key")
-
-
-async def read_body(headers: Headers, receive: Receive) -> bytes:
-    """The whole body of a request that is declared as JSON and within MAX_BODY_BYTES.
-
-    Raises:
-        ApiError: it is something else, too large, too slow, or the client went away.
-    """
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise ApiError(415, "the body must be sent as Content-Type: application/json", code="unsupported_media_type")
-    declared = headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
-        raise _too_large()
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ApiError(400, "the client went away while sending", code="disconnected")
-                body += message.get("body", b"")
-                if len(body) > MAX_BODY_BYTES:
-                    raise _too_large()
-                more = message.get("more_body", False)
-    except TimeoutError as error:
-        raise ApiError(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s", code="timeout") from error
-    return bytes(body)
-
-
-def token_digest(token: str) -> str:
-    """SHA-256 (hex) of a token, so that the token itself is kept nowhere."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _host_name(host: str) -> str:
-    """The name in a Host header, without its port."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-
-
-def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """A `receive` that gives the body in one piece, then what else the client says."""
-    parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> Message:
-        return parts.pop() if parts else await receive()
-
-    return again
-
-
-def _too_large() -> ApiError:
-    return ApiError(413, f"the request is larger than {MAX_BODY_BYTES // 2**20} MiB", code="too_large")
-
-
-def _json(error: ApiError) -> JSONResponse:
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(_RETRY_AFTER_S)}}.get(error.status)
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)

@@ -1,46 +1,27 @@
-"""The chat API in plain types: what a client sends, how it is read, and what goes back; no Ray, no engine.
+"""The chat API in plain types: what a client sends, how it is read, and what is refused; no Ray, no engine.
 
-The shape is OpenAI's (chat completions, with vLLM's `video_url` part). What this server does not do is refused by
-name, never ignored: a client must not believe that `top_p` or a second clip had an effect.
+The shape is OpenAI's (chat completions), with vLLM's parts `video_url` and `audio_url` and its `mm_processor_kwargs`.
+What this server does not do is refused by name, never ignored: a client must not believe that it had an effect.
 """
 
-import base64
-import binascii
+import json
 import secrets
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
-from avere_ray.errors import AvereError
-from avere_ray.records import Rollout
+from actors.serving.errors import ApiError, bad
+from actors.serving.media import Media, Source
+from avere_ray.config import ServeConfig
+from avere_ray.engine import Wanted
+from avere_ray.stages import digest
 
-MAX_TEXT = 16_384
-"""Longest question, characters."""
-_DATA_PREFIX = "data:video/mp4;base64,"
-
-
-class ApiError(AvereError):
-    """A request that is not answered; becomes an HTTP status and an OpenAI-style error body."""
-
-    def __init__(self, status: int, message: str, *, code: str, param: str | None = None) -> None:
-        super().__init__(status, message)
-        self.status = status
-        self.message = message
-        self.code = code
-        self.param = param
-
-    def __str__(self) -> str:
-        return self.message
-
-    def body(self) -> dict[str, Any]:
-        """The JSON that is sent."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+_SCHEMA_BYTES = 16_384
+_SCHEMA_DEPTH = 16
+_SCHEMA_REPEATS = 256
+_REPEATS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 
 class _Part(BaseModel):
@@ -48,14 +29,14 @@ class _Part(BaseModel):
 
 
 class TextPart(_Part):
-    """Words of the question."""
+    """Words."""
 
     type: Literal["text"]
-    text: Annotated[str, Field(max_length=MAX_TEXT)]
+    text: str
 
 
-class VideoUrl(_Part):
-    """Where the clip is: inside the request."""
+class Url(_Part):
+    """A data: URL, or https:// on a host that the server allows."""
 
     url: str
 
@@ -64,14 +45,89 @@ class VideoPart(_Part):
     """The clip."""
 
     type: Literal["video_url"]
-    video_url: VideoUrl
+    video_url: Url
+
+
+class AudioUrlPart(_Part):
+    """A sound file that belongs to the clip, or stands alone."""
+
+    type: Literal["audio_url"]
+    audio_url: Url
+
+
+class InputAudio(_Part):
+    """A sound file inside the request."""
+
+    data: str
+    """base64."""
+    format: Literal["wav", "mp3", "flac", "ogg", "m4a", "aac"]
+
+
+class InputAudioPart(_Part):
+    """A sound file that belongs to the clip, or stands alone."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+Part = Annotated[TextPart | VideoPart | AudioUrlPart | InputAudioPart, Field(discriminator="type")]
+
+
+def _as_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 class Message(_Part):
-    """The one user message: its parts are a clip and a question."""
+    """One turn: words, and in a user's turn media."""
 
-    role: Literal["user"]
-    content: Annotated[list[Annotated[TextPart | VideoPart, Field(discriminator="type")]], Field(max_length=16)]
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[
+        Annotated[list[Part], Field(min_length=1, max_length=16)],
+        BeforeValidator(_as_parts, json_schema_input_type=str | Annotated[list[Part], Field(max_length=16)]),
+    ]
+
+
+class PlainText(_Part):
+    """Answers are words."""
+
+    type: Literal["text"]
+
+
+class JsonObject(_Part):
+    """Answers are some JSON object."""
+
+    type: Literal["json_object"]
+
+
+class Schema(_Part):
+    """A JSON schema with a name."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+    """Answers always follow the schema."""
+    description: Annotated[str, Field(max_length=1024)] | None = None
+
+
+class JsonSchema(_Part):
+    """Answers are JSON of this schema."""
+
+    type: Literal["json_schema"]
+    json_schema: Schema
+
+
+class StreamOptions(_Part):
+    """What a stream tells."""
+
+    include_usage: bool = False
+    """A last chunk counts the tokens."""
+
+
+class MediaOptions(_Part):
+    """vLLM's settings of how media are processed."""
+
+    use_audio_in_video: bool | None = None
+    """Whether the video's own sound is heard; unset: yes, unless another sound file comes with it."""
 
 
 class ChatRequest(_Part):
@@ -79,83 +135,186 @@ class ChatRequest(_Part):
 
     model: str
     """One of GET /v1/models."""
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1)]
-    """One user message."""
-    n: Annotated[int, Field(ge=1, le=8)] = 1
+    messages: Annotated[list[Message], Field(min_length=1, max_length=32)]
+    """The conversation; at most one clip, sound file or both, in one of the user's turns."""
+    n: Annotated[int, Field(ge=1, le=128)] = 1
     """Answers wanted."""
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] = 1.0
     """Sampling temperature; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 1.0
+    """Share of the likeliest tokens that are sampled from."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Longest answer, tokens; None takes the run's rollout.max_tokens."""
+    """Longest answer, tokens; None takes the run's rollout.max_tokens, or what there is room for."""
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The same, by its newer name."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     """The same request with the same seed gets the same answer; None draws one."""
-    stream: Literal[False] = False
-    """Streaming is not offered."""
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    """The answer ends before the first of these."""
+    logprobs: bool | None = None
+    """Tell the log-prob (nats) of every token."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Alternatives told with each token."""
+    response_format: Annotated[PlainText | JsonObject | JsonSchema, Field(discriminator="type")] | None = None
+    """Bind the answer to JSON."""
+    stream: bool | None = None
+    """Send the answer piece by piece, as server-sent events."""
+    stream_options: StreamOptions | None = None
+    mm_processor_kwargs: MediaOptions | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ServeSpec:
-    """What one replica serves; every path is absolute."""
+class Asked:
+    """A request as it was understood."""
 
-    model: ModelConfig
-    rollout: RolloutConfig
-    decode: DecodeConfig
-    lora_rank: int
-    models: Mapping[str, tuple[Path, int]]
-    """Model id to adapter folder and version; version 0 is the base."""
-    token_sha256: str | None
-    """SHA-256 (hex) of the bearer token; None answers this machine alone."""
+    model: str
+    conversation: list[dict[str, Any]]
+    """Turns as chat templates take them, media as parts without content."""
+    media: Media
+    wanted: Wanted
+    words: str
+    """All words of the conversation."""
 
 
-def question_and_video(request: ChatRequest) -> tuple[str, bytes]:
-    """The words and the bytes of the clip.
+def understood(request: ChatRequest, limits: ServeConfig, default_tokens: int) -> Asked:
+    """What a request asks for.
 
     Raises:
-        ApiError: there is not exactly one clip, no question, or the clip is not given as a data: URL; or several
-            different answers are wanted without sampling.
+        ApiError: it asks for something that is not offered or contradicts itself.
     """
+    media = _media(request)
+    words = "\n".join(p.text for m in request.messages for p in m.content if isinstance(p, TextPart))
+    if len(words) > limits.max_text:
+        raise bad(f"the words have {len(words)} characters, allowed are {limits.max_text}", "messages")
+    return Asked(
+        model=request.model,
+        conversation=_conversation(request, media),
+        media=media,
+        wanted=_wanted(request, limits, default_tokens),
+        words=words,
+    )
+
+
+def _conversation(request: ChatRequest, media: Media) -> list[dict[str, Any]]:
+    last = request.messages[-1]
+    if last.role != "user":
+        raise bad("the last message must be the user's", f"messages.{len(request.messages) - 1}.role")
+    turns: list[dict[str, Any]] = []
+    for index, message in enumerate(request.messages):
+        words = "\n".join(p.text for p in message.content if isinstance(p, TextPart)).strip()
+        if not words:
+            raise bad("there is no question; add a part of type 'text'", f"messages.{index}.content")
+        shown = media.parts() if index == media.message else []  # as in training: picture, sound, words
+        turns.append({"role": message.role, "content": [*shown, {"type": "text", "text": words}]})
+    return turns
+
+
+def _media(request: ChatRequest) -> Media:
+    """The one video and the one sound file of a request, where it has them."""
+    videos, sounds = list[tuple[int, Source]](), list[tuple[int, Source]]()
+    for index, part, at in _parts(request):
+        if isinstance(part, VideoPart):
+            videos.append((index, Source(url=part.video_url.url, param=f"{at}.video_url.url")))
+        elif isinstance(part, AudioUrlPart):
+            sounds.append((index, Source(url=part.audio_url.url, param=f"{at}.audio_url.url")))
+        elif isinstance(part, InputAudioPart):
+            sounds.append((index, Source(base64=part.input_audio.data, param=f"{at}.input_audio.data")))
+    for kind, found, code in (("video", videos, "several_videos"), ("sound", sounds, "several_sounds")):
+        if len(found) > 1:
+            raise bad(f"there are {len(found)} {kind} files; send one at most", found[1][1].param, code)
+    if videos and sounds and videos[0][0] != sounds[0][0]:
+        raise bad("video and sound must stand in one message", sounds[0][1].param)
+    for index, source in (*videos, *sounds):
+        if request.messages[index].role != "user":
+            raise bad("only the user's messages may show media", source.param)
+    own = _own_sound(request, bool(videos), bool(sounds))
+    message = next((index for index, _ in (*videos, *sounds)), None)
+    video, sound = (found[0][1] if found else None for found in (videos, sounds))
+    return Media(video=video, sound=sound, own_sound=own, message=message)
+
+
+def _own_sound(request: ChatRequest, video: bool, sound: bool) -> bool:
+    chosen = request.mm_processor_kwargs.use_audio_in_video if request.mm_processor_kwargs else None
+    param = "mm_processor_kwargs.use_audio_in_video"
+    if chosen and not video:
+        raise bad(f"{param} is set, but there is no video", param)
+    if chosen and sound:
+        raise bad(f"{param} is set, and there is a sound file besides; send one of them", param)
+    return video and (not sound if chosen is None else chosen)
+
+
+def _parts(request: ChatRequest) -> Iterator[tuple[int, Any, str]]:
+    for index, message in enumerate(request.messages):
+        for place, part in enumerate(message.content):
+            yield index, part, f"messages.{index}.content.{place}"
+
+
+def _wanted(request: ChatRequest, limits: ServeConfig, default_tokens: int) -> Wanted:
+    if request.n > limits.max_n:
+        raise bad(f"n is {request.n}, allowed are {limits.max_n}", "n")
     if request.n > 1 and request.temperature == 0.0:
-        raise _bad("n above 1 needs a temperature above 0: greedy answers are all the same", "n")
-    parts = request.messages[0].content
-    texts = [p.text for p in parts if isinstance(p, TextPart)]
-    videos = [(i, p.video_url.url) for i, p in enumerate(parts) if isinstance(p, VideoPart)]
-    question = "\n".join(texts).strip()
-    if not question:
-        raise _bad("there is no question; add a part of type 'text'", "messages.0.content")
-    if len(question) > MAX_TEXT:
-        raise _bad(f"the question has {len(question)} characters, allowed are {MAX_TEXT}", "messages.0.content")
-    if len(videos) != 1:
-        raise _bad(
-            f"there are {len(videos)} parts of type 'video_url'; send exactly one clip, with sound",
-            "messages.0.content",
-            "missing_video" if not videos else "several_videos",
-        )
-    at, url = videos[0]
-    return question, decode_data_url(url, f"messages.0.content.{at}.video_url.url")
+        raise bad("n above 1 needs a temperature above 0: greedy answers are all the same", "n")
+    tokens = {request.max_tokens, request.max_completion_tokens} - {None}
+    if len(tokens) > 1:
+        raise bad("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")
+    if request.stream_options is not None and not request.stream:
+        raise bad("stream_options needs stream", "stream_options")
+    form = request.response_format
+    return Wanted(
+        max_tokens=next(iter(tokens), None),
+        default_tokens=default_tokens,
+        n=request.n,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=secrets.randbits(31) if request.seed is None else int(digest("serve", request.seed)[:8], 16) >> 1,
+        stop=_stop(request.stop),
+        logprobs=_logprobs(request),
+        schema=_checked_schema(form.json_schema.schema_) if isinstance(form, JsonSchema) else None,
+        json_object=isinstance(form, JsonObject),
+        stream=bool(request.stream),
+    )
 
 
-def decode_data_url(url: str, param: str) -> bytes:
-    """The bytes inside a data: URL of an mp4 file.
+def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
+    words = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if any(not 1 <= len(word) <= 128 for word in words):
+        raise bad("stop words must have 1 to 128 characters each", "stop")
+    return words
+
+
+def _logprobs(request: ChatRequest) -> int | None:
+    if request.top_logprobs and not request.logprobs:
+        raise bad("top_logprobs needs logprobs", "top_logprobs")
+    return (request.top_logprobs or 0) if request.logprobs else None
+
+
+def _checked_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema that is small enough to be compiled at once.
 
     Raises:
-        ApiError: it is another kind of URL, or its base64 is broken.
+        ApiError: it is not.
     """
-    head = url[: len(_DATA_PREFIX)]
-    if head.lower() != _DATA_PREFIX:
-        scheme = url.partition(":")[0][:16] if ":" in url[:17] else "no scheme"
-        raise _bad(
-            f"the clip must be a URL that starts with '{_DATA_PREFIX}' (got {scheme!r}); this server fetches nothing "
-            "from elsewhere",
-            param,
-            "unsupported_url",
-        )
-    try:
-        media = base64.b64decode(url[len(_DATA_PREFIX) :], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _bad(f"the clip is not valid base64: {error}", param, "invalid_base64") from error
-    if not media:
-        raise _bad("the clip has 0 bytes", param, "empty_file")
-    return media
+    param = "response_format.json_schema.schema"
+    if len(json.dumps(schema)) > _SCHEMA_BYTES:
+        raise bad(f"the schema is longer than {_SCHEMA_BYTES} characters", param)
+    level: list[Any] = [schema]
+    for _ in range(_SCHEMA_DEPTH):
+        for node in level:
+            if isinstance(node, dict) and any(_above(node.get(name)) for name in _REPEATS):
+                raise bad(f"the schema counts further than {_SCHEMA_REPEATS} ({', '.join(_REPEATS)})", param)
+        level = [child for node in level for child in _children(node)]
+    if level:
+        raise bad(f"the schema is nested more than {_SCHEMA_DEPTH} deep", param)
+    return schema
+
+
+def _above(count: Any) -> bool:
+    return isinstance(count, int | float) and count > _SCHEMA_REPEATS
+
+
+def _children(node: Any) -> list[Any]:
+    found = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return [child for child in found if isinstance(child, dict | list)]
 
 
 def explain(errors: Sequence[Mapping[str, Any]]) -> ApiError:
@@ -166,55 +325,18 @@ def explain(errors: Sequence[Mapping[str, Any]]) -> ApiError:
         del path[4:5]  # which kind of part pydantic took it for
     param = ".".join(path) or None
     if first["type"] == "json_invalid":
-        return _bad(f"the body is not JSON: {first.get('ctx', {}).get('error', '')}", None, "invalid_json")
+        return bad(f"the body is not JSON: {first.get('ctx', {}).get('error', '')}", None, "invalid_json")
     if first["type"] == "extra_forbidden":
-        return _bad(f"{param} is not offered by this server; leave it out", param, "unsupported_parameter")
+        return bad(
+            f"{_short(param)} is not offered by this server; leave it out", _short(param), "unsupported_parameter"
+        )
     if first["type"] == "union_tag_invalid":
         tag = str(first["ctx"]["tag"])[:40]
         allowed = first["ctx"]["expected_tags"]
-        return _bad(
-            f"{param} is of type {tag!r}, which is not accepted; allowed are {allowed}", param, "unsupported_type"
-        )
-    if path == ["stream"]:
-        return _bad("streaming is not offered; leave stream out or set it to false", param, "unsupported_parameter")
-    if path == ["messages"] and first["type"] == "too_long":
-        return _bad("there are several messages; send exactly one, with the role 'user'", param, "unsupported_value")
-    return _bad(f"{param or 'the body'}: {first['msg']}", param, "invalid_value")
+        what = "pictures are not accepted, only video and sound" if tag == "image_url" else "it is not accepted"
+        return bad(f"{param} is of type {tag!r}: {what}; allowed are {allowed}", param, "unsupported_type")
+    return bad(f"{_short(param) or 'the body'}: {first['msg'][:300]}", _short(param), "invalid_value")
 
 
-def chat_reply(model: str, rollouts: Sequence[Rollout], prompt_tokens: int) -> dict[str, Any]:
-    """The body of a successful answer."""
-    completion = sum(len(r.token_ids) for r in rollouts)
-    return {
-        "id": f"chatcmpl-{secrets.token_hex(12)}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [_choice(r) for r in rollouts],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion,
-            "total_tokens": prompt_tokens + completion,
-        },
-    }
-
-
-def model_list(models: Sequence[str]) -> dict[str, Any]:
-    """The body of GET /v1/models."""
-    return {
-        "object": "list",
-        "data": [{"id": m, "object": "model", "created": 0, "owned_by": "avere_ray"} for m in models],
-    }
-
-
-def _choice(rollout: Rollout) -> dict[str, Any]:
-    return {
-        "index": rollout.index,
-        "message": {"role": "assistant", "content": rollout.text, "refusal": None},
-        "logprobs": None,
-        "finish_reason": rollout.finish_reason,
-    }
-
-
-def _bad(message: str, param: str | None, code: str = "invalid_value") -> ApiError:
-    return ApiError(400, message, code=code, param=param)
+def _short(param: str | None) -> str | None:
+    return param if param is None or len(param) <= 120 else param[:117] + "..."

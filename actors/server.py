@@ -1,16 +1,16 @@
-"""Answers questions about clips behind Ray Serve: one replica, one engine, base and adapter by model name.
+"""Answers questions about clips behind Ray Serve: replicas with one engine each; base and adapters by model name.
 
-    client -> Guard and routes (actors/api.py) -> ChatWorker: decode in a killable child -> engine
+    client -> Guard and routes (actors/api.py) -> ChatWorker: decode in killable children -> live engine, step by step
 
-Clips are decoded by our own decoder with its limits; nothing is fetched, and neither words nor media are logged.
+Neither words nor media are logged unless `serve.log_requests` says so (media never).
 """
 
 import asyncio
-import functools
-import secrets
-import tempfile
+import logging
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -18,139 +18,187 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
-from actors.api import MAX_REQUESTS, make_api
-from actors.chat import ApiError, ChatRequest, ServeSpec, chat_reply, question_and_video
-from avere_ray.config import RemoteConfig
-from avere_ray.data import decode_one
-from avere_ray.engine import Engine, engine_environment
-from avere_ray.errors import ClipDecodeError, StageError
-from avere_ray.records import Clip, DecodedClip, Query, Rollout
+from actors.api import make_api, unknown_model
+from actors.chat import Asked, ChatRequest, understood
+from actors.serving.adapters import CHAMPION, Champion, ServeSpec, champion_card
+from actors.serving.errors import ApiError, bad
+from actors.serving.media import Decoder
+from actors.serving.metrics import Metrics
+from actors.serving.replies import Answer
+from avere_ray.engine import LiveEngine, NoRoom, Progress, Refused, Wanted, engine_environment, sampling_params
+from avere_ray.errors import InputError, StageError
+from avere_ray.records import DecodedClip
 
 STUCK_GRACE_S = 30.0
-"""How long the engine may be busy beyond the deadline before the replica counts as lost."""
+"""How long one step of the engine may take beyond the deadline before the replica counts as lost."""
 _ROOM_FOR_OTHERS = 24
 """Requests that may reach the replica beside those in work, so that health is told and refusals are worded by us."""
-_QUEUED = 256
-"""Requests the proxy may hold while it looks for room in the replica; more get a plain 503 from Ray Serve."""
 _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+_log = logging.getLogger(__name__)
 
 
 class ChatWorker:
-    """One engine and one decoder, each with a thread of its own; calls to each wait in line."""
+    """One live engine and its decoders."""
 
-    def __init__(self, spec: ServeSpec) -> None:
+    def __init__(self, spec: ServeSpec, replica: str = "0") -> None:
         self.spec = spec
-        self._decoder = ThreadPoolExecutor(1, "decode")
-        self._engine_thread = ThreadPoolExecutor(1, "engine")
-        self._busy_since: float | None = None
-        self._failure: str | None = None
-        start = functools.partial(Engine, spec.model, spec.rollout, lora_rank=spec.lora_rank, decode=spec.decode)
-        self.engine = self._engine_thread.submit(start).result()
+        self.metrics = Metrics(replica)
+        self.decoder = Decoder(spec.decode, spec.serve)
+        self.engine = LiveEngine.on(
+            spec.model, spec.rollout, lora_rank=spec.lora_rank, decode=spec.decode, adapters=spec.serve.adapters
+        )
         self._markup = tuple(self.engine.processor.hf.tokenizer.get_added_vocab())
+        for name, folder in spec.adapters.items():
+            self.engine.load_adapter(name, folder)
+        self.champion = Champion(spec, self.engine)
+        self._warm_up()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch_champion, name="champion", daemon=True).start()
 
     @property
     def models(self) -> list[str]:
         """Ids of what is served, the base first."""
-        return list(self.spec.models)
+        return [self.spec.base, *self.spec.adapters, *([CHAMPION] if self.champion.name else [])]
+
+    @property
+    def in_engine(self) -> int:
+        """Requests in the engine's batch."""
+        return self.engine.in_work
 
     def problem(self) -> str | None:
         """Why this replica must be replaced, or None."""
-        limit = self.spec.rollout.deadline_s + STUCK_GRACE_S
-        if self._busy_since is not None and time.monotonic() - self._busy_since > limit:
-            return f"the engine has been busy with one request for more than {limit:g} s"
-        return self._failure
+        return self.engine.problem(self.spec.serve.deadline_s + STUCK_GRACE_S)
+
+    def close(self) -> None:
+        """Ends engine and decoders."""
+        self._ended.set()
+        self.engine.close()
+        self.decoder.close()
 
     async def answer(self, request: ChatRequest) -> dict[str, Any]:
-        """The reply to one request, within rollout.deadline_s.
+        """The reply to one request, within serve.deadline_s.
 
         Raises:
             ApiError: the request cannot be answered.
         """
-        question, media = question_and_video(request)
-        self._check(request, question)
+        asked = self._understood(request)
+        answer = Answer(asked.model, request.n, logprobs=asked.wanted.logprobs)
+        async with aclosing(self._steps(asked)) as steps:
+            async for progress in steps:
+                answer.add(progress)
+        self._note(asked, answer)
+        return answer.body()
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[str, None]:
+        """The reply as server-sent events.
+
+        Raises:
+            ApiError: the request cannot be answered, before the first event or later.
+        """
+        asked = self._understood(request)
+        usage = bool(request.stream_options and request.stream_options.include_usage)
+        answer = Answer(asked.model, request.n, logprobs=asked.wanted.logprobs, usage=usage)
+        async with aclosing(self._steps(asked)) as steps:
+            async for progress in steps:
+                if events := "".join(answer.events(progress)):
+                    yield events
+        self._note(asked, answer)
+
+    async def move_champion(self, folder: Path | None) -> dict[str, Any]:
+        """Lets the name `champion` stand for another adapter, in every replica.
+
+        Raises:
+            ApiError: the adapter cannot be served.
+        """
         try:
-            async with asyncio.timeout(self.spec.rollout.deadline_s):
-                loop = asyncio.get_running_loop()
-                clip = await loop.run_in_executor(self._decoder, self._decode, media)
-                return await loop.run_in_executor(self._engine_thread, self._generate, request, question, clip)
+            await asyncio.to_thread(self.champion.point_to, folder)
+        except InputError as error:
+            raise ApiError(422, str(error), code="adapter_refused", param="path") from error
+        return champion_card(self.champion)
+
+    def _understood(self, request: ChatRequest) -> Asked:
+        if request.model not in self.models:
+            raise unknown_model(self.models)
+        asked = understood(request, self.spec.serve, self.spec.rollout.max_tokens)
+        if found := next((m for m in self._markup if m in asked.words), None):
+            raise bad(f"the words contain {found!r}, which is markup of the model", "messages")
+        return asked
+
+    async def _steps(self, asked: Asked) -> AsyncGenerator[Progress, None]:
+        """What the engine says, step by step, within the deadline."""
+        began, end = time.perf_counter(), asyncio.get_running_loop().time() + self.spec.serve.deadline_s
+        try:
+            async with asyncio.timeout_at(end):
+                clip = await self.decoder.decode(asked.media)
+            if clip is not None:
+                self.metrics.decoded(time.perf_counter() - began)
+            steps = self.engine.stream(self._prompt(asked, clip), asked.wanted, adapter=self._adapter(asked.model))
+            first = True
+            async with aclosing(steps):
+                while True:
+                    async with asyncio.timeout_at(end):
+                        progress = await anext(steps, None)
+                    if progress is None:
+                        return
+                    if first:
+                        self.metrics.first_token(time.perf_counter() - began)
+                    first = False
+                    yield progress
         except TimeoutError as error:
-            raise ApiError(
-                503, f"no answer within {self.spec.rollout.deadline_s:g} s; try again later", code="deadline_exceeded"
-            ) from error
+            what = f"no answer within {self.spec.serve.deadline_s:g} s; try again later"
+            raise ApiError(503, what, code="deadline_exceeded") from error
+        except NoRoom as error:
+            raise bad(str(error), "messages", "context_length_exceeded") from error
+        except Refused as error:
+            raise bad(str(error), None) from error
+        except StageError as error:
+            raise ApiError(503, "the engine is being replaced; try again later", code="engine_failed") from error
 
-    def _check(self, request: ChatRequest, question: str) -> None:
-        if request.model not in self.spec.models:
-            raise ApiError(
-                404, f"unknown model; served are {', '.join(self.spec.models)}", code="model_not_found", param="model"
-            )
-        if found := next((m for m in self._markup if m in question), None):
-            raise ApiError(
-                400, f"the question contains {found!r}, which is markup of the model", code="invalid_value",
-                param="messages.0.content",
-            )  # fmt: skip
+    def _prompt(self, asked: Asked, clip: DecodedClip | None) -> dict[str, Any]:
+        """The request as the engine takes it; media are laid out as in training.
 
-    def _decode(self, media: bytes) -> DecodedClip:
-        with tempfile.NamedTemporaryFile(prefix="clip-", suffix=".mp4") as file:
-            file.write(media)
-            file.flush()
-            clip = Clip(clip_id="request", uri=file.name)
-            try:
-                return decode_one(clip, Path(file.name).parent, self.spec.decode, RemoteConfig())
-            except ClipDecodeError as error:
-                message = error.message.replace(file.name, "the clip")
-                raise ApiError(422, message, code=error.reason, param="messages.0.content") from error
-            except StageError as error:
-                raise ApiError(503, "the decoder cannot be started; try again later", code="overloaded") from error
-
-    def _generate(self, request: ChatRequest, question: str, clip: DecodedClip) -> dict[str, Any]:
-        """Runs in the engine's thread. An engine that failed once may hold half a request, so it is not used again."""
-        if self._failure:
-            raise ApiError(503, "the engine is being replaced; try again later", code="engine_failed")
-        prompt_tokens = self._prompt_tokens(request, question, clip)
-        self._busy_since = time.monotonic()
+        Raises:
+            ApiError: the model's template does not take the conversation.
+        """
         try:
-            rollouts = self._sample(request, question, clip)
-        except Exception as error:
-            self._failure = f"the engine failed: {type(error).__name__}"
-            raise
-        finally:
-            self._busy_since = None
-        return chat_reply(request.model, rollouts, prompt_tokens)
+            ids = self.engine.processor.chat_ids(asked.conversation)
+        except InputError as error:
+            raise bad(str(error), "messages", "unsupported_value") from error
+        media = asked.media
+        shown = {} if clip is None else self.engine.family.engine_inputs(clip, video=media.seen, audio=media.heard)
+        return {"prompt_token_ids": ids, **shown}
 
-    def _prompt_tokens(self, request: ChatRequest, question: str, clip: DecodedClip) -> int:
-        processor = self.engine.processor
-        media = (clip.clip_id, processor.features(clip))
-        tokens = len(processor.sample(question, (), video=media, audio=media).token_ids)
-        wanted, limit = self._max_tokens(request), self.spec.rollout.max_model_len
-        if tokens + wanted > limit:
-            raise ApiError(
-                400,
-                f"clip and question take {tokens} tokens and max_tokens is {wanted}; together allowed are {limit}",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        return tokens
+    def _adapter(self, model: str) -> str | None:
+        """Name in the engine of what a model id stands for now; None is the base."""
+        if model == CHAMPION:
+            return self.champion.name
+        return None if model == self.spec.base else model
 
-    def _sample(self, request: ChatRequest, question: str, clip: DecodedClip) -> list[Rollout]:
-        folder, version = self.spec.models[request.model]
-        if self.engine.version != version:
-            self.engine.load_adapter(folder, version)
-        query = Query(query_id="request", clip_id=clip.clip_id, modality="audio_video", task="request", prompt=question)
-        return self.engine.generate(
-            [query],
-            [clip],
-            n=request.n,
-            temperature=request.temperature,
-            max_tokens=self._max_tokens(request),
-            seed=secrets.randbits(62) if request.seed is None else request.seed,
-        )[0]
+    def _note(self, asked: Asked, answer: Answer) -> None:
+        self.metrics.tokens(answer.prompt_tokens, answer.completion_tokens)
+        if self.spec.serve.log_requests:
+            _log.warning("asked %s: %r; answered: %r", asked.model, asked.words, answer.texts)
 
-    def _max_tokens(self, request: ChatRequest) -> int:
-        return request.max_tokens or self.spec.rollout.max_tokens
+    def _warm_up(self) -> None:
+        """Lets what is compiled at its first use be compiled before the first request."""
+        prompt = {"prompt_token_ids": list(self.engine.processor.prompt_ids("What?", False, False))}
+        wanted = [Wanted(max_tokens=2, seed=1, logprobs=1, stream=False), Wanted(max_tokens=2, json_object=True)]
+        params = [sampling_params(w, 2, self.engine.processor) for w in wanted]
+        self.engine.ask([prompt] * len(params), params, None, self.spec.serve.deadline_s)
+
+    def _watch_champion(self) -> None:
+        while True:
+            if self.champion.wanted:
+                self.champion.look()
+            if self._ended.wait(self.spec.serve.champion_poll_s):
+                return
 
 
 class ChatServer(ChatWorker):
     """The worker as Ray Serve runs it."""
+
+    def __init__(self, spec: ServeSpec) -> None:
+        super().__init__(spec, serve.get_replica_context().replica_id.unique_id)
 
     def check_health(self) -> None:
         """Tells Ray Serve to replace this replica when its engine is lost.
@@ -162,23 +210,31 @@ class ChatServer(ChatWorker):
             raise StageError(problem)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return make_api(self, self.spec.token_sha256)
+        return make_api(self, self.spec.serve, self.spec.tokens, metrics=self.metrics)
 
 
 def chat_application(spec: ServeSpec, *, threads: int) -> serve.Application:
     """What Ray Serve runs; the engine starts in the replica."""
+    cfg = spec.serve
+    replicas: dict[str, Any] = {"num_replicas": cfg.num_replicas}
+    if cfg.max_replicas is not None:
+        scaling = {"min_replicas": cfg.num_replicas, "max_replicas": cfg.max_replicas}
+        replicas = {"autoscaling_config": {**scaling, "target_ongoing_requests": cfg.target_requests}}
     deployment = serve.deployment(
         serve.ingress()(ChatServer),
         name="chat",
-        num_replicas=1,
         ray_actor_options={
             "num_cpus": spec.rollout.num_cpus,
             "num_gpus": spec.rollout.num_gpus,
             "runtime_env": {"env_vars": {**engine_environment(spec.rollout, threads), **_QUIET}},
         },
-        max_ongoing_requests=MAX_REQUESTS + _ROOM_FOR_OTHERS,
-        max_queued_requests=_QUEUED,
+        max_ongoing_requests=cfg.max_requests + _ROOM_FOR_OTHERS,
+        max_queued_requests=cfg.queued_requests,
         max_constructor_retry_count=1,
+        health_check_period_s=5,
+        graceful_shutdown_timeout_s=cfg.drain_s,
+        graceful_shutdown_wait_loop_s=0.5,
         logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+        **replicas,
     )
     return deployment.bind(spec)

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from avere_ray.config import RemoteConfig
 from avere_ray.errors import ClipDecodeError, InputError
+from avere_ray.public_hosts import NotPublic, public_handlers
 from avere_ray.stages import digest, write_json
 
 if TYPE_CHECKING:
@@ -253,6 +254,8 @@ def _asked(uri: str, cfg: RemoteConfig, method: str) -> Iterator[Any]:
     try:
         with _opener(cfg).open(request, timeout=min(_ANSWER_S, cfg.timeout_s)) as answer:
             yield answer
+    except NotPublic as error:
+        raise _refused(uri, str(error)) from error
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in (404, 410):
@@ -276,7 +279,7 @@ def _opener(cfg: RemoteConfig) -> "urllib.request.OpenerDirector":
                 raise _refused(req.full_url, what)
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
-    return urllib.request.build_opener(Redirects)
+    return urllib.request.build_opener(Redirects, *(public_handlers() if cfg.public_only else ()))
 
 
 def _allowed(parts: urllib.parse.SplitResult, cfg: RemoteConfig) -> bool:

@@ -22,10 +22,8 @@ from pydantic import BaseModel
 
 from avere_ray.backbones import check_model_folder, model_digest
 from avere_ray.config import RunConfig, load_config
-from avere_ray.errors import ClusterError, ConfigError, InputError, ModelError
+from avere_ray.errors import ClusterError, ConfigError, InputError
 from avere_ray.progress import say
-from avere_ray.records import AdapterManifest
-from avere_ray.stages import file_digest
 from jobs.command import run_command
 from jobs.layout import newest_adapter, stage_path
 from jobs.session import ray_session
@@ -33,12 +31,14 @@ from jobs.session import ray_session
 if TYPE_CHECKING:
     from ray.serve import Application
 
-    from actors.chat import ServeSpec
+    from actors.serving.adapters import ServeSpec
 
 HOST, PORT = "127.0.0.1", 8000
 APP = "avere_ray"
 
 _POLL_S = 5.0
+_PROXY_WORDS = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+_PROXY_PATH = "actors.serving.proxy:middlewares"
 
 
 class ServeArgs(BaseModel):
@@ -69,7 +69,8 @@ def run(cfg: RunConfig, host: str = HOST, port: str | int = PORT) -> int:
         ClusterError: Ray Serve does not start, or runs already.
     """
     spec = serve_spec(cfg)
-    number = check_address(host, port, token=spec.token_sha256 is not None)
+    number = check_address(host, port, token=bool(spec.tokens))
+    os.environ.setdefault(_PROXY_WORDS, _PROXY_PATH)
     with ray_session(cfg.ray):
         from ray import serve
 
@@ -88,11 +89,12 @@ def run(cfg: RunConfig, host: str = HOST, port: str | int = PORT) -> int:
 
 
 def serve_spec(cfg: RunConfig) -> "ServeSpec":
-    """What a run has to serve: its base and, when it has one, its newest adapter.
+    """What a run has to serve: its base and the adapter of every round.
 
     Raises:
-        InputError: the folder is no run, or its adapter is damaged.
-        ModelError: the model folder cannot be used, or is not the one the adapter was trained on.
+        InputError: the folder is no run, or an adapter is damaged.
+        ModelError: the model folder cannot be used, or is not the one an adapter was trained on.
+        ConfigError: the tokens cannot be read.
     """
     if not (cfg.run_dir / "config.yaml").is_file():
         raise InputError(
@@ -100,53 +102,53 @@ def serve_spec(cfg: RunConfig) -> "ServeSpec":
             "`avere-ray serve runs/demo`, or make one with `avere-ray pipeline`."
         )
     check_model_folder(cfg.model.path)
-    from actors.api import TOKEN_VARIABLE, token_digest
-    from actors.chat import ServeSpec  # Ray is imported later: the session decides where it listens
-    from avere_ray.learner import MODEL_FOLDER
+    from actors.serving.adapters import ServeSpec  # Ray is imported later: the session decides where it listens
+    from actors.serving.tokens import known_tokens
+    from avere_ray.tracking import tracking_uri
 
     model = cfg.model.model_copy(update={"path": cfg.model.path.absolute()})
-    base = model.path.name
-    models: dict[str, tuple[Path, int]] = {base: (model.path, 0)}
-    folder = stage_path(cfg, "adapters", round_) if (round_ := newest_adapter(cfg)) >= 0 else None
-    if folder is not None and (folder / MODEL_FOLDER).is_dir():  # after full fine-tuning there is no adapter
-        model = model.model_copy(update={"path": folder / MODEL_FOLDER})
-        models = {f"{base}:tuned": (model.path, 0)}
-    elif folder is not None:
-        version = checked_adapter(folder, cfg).version
-        models[f"{base}:adapter-{version}"] = (folder, version)
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    base, adapters = model.path.name, _adapters(cfg)
+    if (tuned := _tuned_model(cfg)) is not None:  # after full fine-tuning there is no adapter
+        model, base, adapters = model.model_copy(update={"path": tuned}), f"{base}:tuned", {}
     return ServeSpec(
+        base=base,
         model=model,
         rollout=cfg.rollout,
         decode=cfg.data.decode,
         lora_rank=cfg.train.lora_rank,
-        models=models,
-        token_sha256=token_digest(token) if token else None,
+        base_digest=model_digest(model.path),
+        adapters=adapters,
+        serve=cfg.serve,
+        folder=cfg.run_dir.absolute() / "serve",
+        tracking_uri=tracking_uri(cfg.tracking, cfg.run_dir),
+        tokens=known_tokens(cfg.serve.tokens_file),
     )
 
 
-def checked_adapter(folder: Path, cfg: RunConfig) -> AdapterManifest:
-    """The manifest of an adapter that is whole and belongs to the config's base and sampling spec.
+def _tuned_model(cfg: RunConfig) -> Path | None:
+    """The whole model that the last round left, where it left one."""
+    from avere_ray.learner import MODEL_FOLDER
+
+    round_ = newest_adapter(cfg)
+    folder = stage_path(cfg, "adapters", round_).absolute() / MODEL_FOLDER
+    return folder if round_ >= 0 and folder.is_dir() else None
+
+
+def _adapters(cfg: RunConfig) -> dict[str, Path]:
+    """Model id to folder of each round's adapter, each held to the base and the sampling spec.
 
     Raises:
-        InputError: a file is missing or changed, or clips are sampled in another way than for its training.
-        ModelError: it was trained on another base.
+        InputError: see `checked_adapter`.
     """
-    from avere_ray.learner import ADAPTER_MANIFEST
-    from avere_ray.media import spec_digest
+    from actors.serving.adapters import checked_adapter
+    from avere_ray.learner import MODEL_FOLDER
 
-    try:
-        manifest = AdapterManifest(**json.loads((folder / ADAPTER_MANIFEST).read_text(encoding="utf-8")))
-        weights = file_digest(folder / "adapter_model.safetensors")
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"adapter {folder} cannot be read: {error}. Train the round again.") from error
-    if weights != manifest.weights_sha256:
-        raise InputError(f"the weights in {folder} are not those of its manifest. Train the round again.")
-    if model_digest(cfg.model.path) != manifest.base_digest:
-        raise ModelError(f"adapter {folder} was trained on another base than {cfg.model.path}. Correct model.path.")
-    if spec_digest(cfg.data.decode) != manifest.decode_spec:
-        raise InputError(f"adapter {folder} was trained with other settings of data.decode. Use those of its config.")
-    return manifest
+    folders = [stage_path(cfg, "adapters", round_).absolute() for round_ in range(newest_adapter(cfg) + 1)]
+    folders = [folder for folder in folders if not (folder / MODEL_FOLDER).is_dir()]
+    base = model_digest(cfg.model.path) if folders else ""
+    versions = [checked_adapter(folder, base, cfg.data.decode).version for folder in folders]
+    name = cfg.model.path.absolute().name
+    return {f"{name}:adapter-{version}": folder for version, folder in zip(versions, folders, strict=True)}
 
 
 def check_address(host: str, port: str | int, *, token: bool) -> int:
@@ -155,7 +157,8 @@ def check_address(host: str, port: str | int, *, token: bool) -> int:
     Raises:
         ConfigError: the port is no free port, or the host is open to others and there is no token.
     """
-    from actors.api import TOKEN_VARIABLE, is_loopback
+    from actors.serving.guard import is_loopback
+    from actors.serving.tokens import TOKEN_VARIABLE
 
     if not is_loopback(host) and not token:
         raise ConfigError(
@@ -221,14 +224,14 @@ def _last_line(text: str) -> str:
 
 def _greeting(spec: "ServeSpec", host: str, port: int) -> str:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    token = "" if spec.token_sha256 is None else '-H "Authorization: Bearer $AVERE_RAY_API_TOKEN" '
+    token = "" if not spec.tokens else '-H "Authorization: Bearer $AVERE_RAY_API_TOKEN" '
     content = [
         {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,%s"}},
         {"type": "text", "text": "What does the person feel, and why?"},
     ]
-    body = json.dumps({"model": list(spec.models)[-1], "messages": [{"role": "user", "content": content}]})
+    body = json.dumps({"model": [spec.base, *spec.adapters][-1], "messages": [{"role": "user", "content": content}]})
     return (
-        f"serve: ready on {url}, models: {', '.join(spec.models)}\nask about a clip:\n"
+        f"serve: ready on {url}, models: {', '.join([spec.base, *spec.adapters])}\nask about a clip:\n"
         f"  printf {shlex.quote(body)} \"$(base64 < CLIP.mp4 | tr -d '\\n')\" | \\\n"
         f"  curl -s {url}/v1/chat/completions {token}-H 'Content-Type: application/json' -d @-\n"
         "Ctrl-C ends the server."

@@ -10,6 +10,7 @@ from avere_ray.config.loading import help_text, load_config
 from avere_ray.config.loss import LossConfig
 from avere_ray.config.run import RunConfig
 from avere_ray.config.sampling import JudgeConfig, ModelConfig, ParityConfig, PreferenceConfig, RolloutConfig
+from avere_ray.config.serve import ServeConfig
 from avere_ray.config.study import StudyConfig
 from avere_ray.config.surroundings import EvaluationConfig, PlacementConfig, RayConfig, TrackingConfig
 from avere_ray.config.train import CacheConfig, TrainConfig
@@ -31,6 +32,7 @@ __all__ = [
     "RemoteConfig",
     "RolloutConfig",
     "RunConfig",
+    "ServeConfig",
     "SourceConfig",
     "StudyConfig",
     "TrackingConfig",

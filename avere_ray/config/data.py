@@ -90,6 +90,9 @@ class RemoteConfig(Section):
     """Seconds one file may take to arrive."""
     attempts: Positive = 3
     """How often a file is asked for while its server fails or cannot be reached."""
+    public_only: bool = False
+    """Refuse http(s) hosts whose name stands for an address of a private network, of this machine or of a cloud's
+    metadata service."""
 
 
 class SourceConfig(Section):

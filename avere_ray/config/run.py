@@ -12,6 +12,7 @@ from avere_ray.config.loss import LossConfig
 from avere_ray.config.rules import check_rules, set_by_placement
 from avere_ray.config.sampling import JudgeConfig, ModelConfig, ParityConfig, PreferenceConfig, RolloutConfig
 from avere_ray.config.section import Positive
+from avere_ray.config.serve import ServeConfig
 from avere_ray.config.study import StudyConfig
 from avere_ray.config.surroundings import EvaluationConfig, PlacementConfig, RayConfig, TrackingConfig
 from avere_ray.config.train import CacheConfig, TrainConfig
@@ -67,6 +68,8 @@ class RunConfig(BaseSettings):
     """MLflow."""
     study: StudyConfig = StudyConfig()
     """Comparison of methods."""
+    serve: ServeConfig = ServeConfig()
+    """Answering over HTTP."""
 
     @classmethod
     def settings_customise_sources(

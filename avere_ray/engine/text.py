@@ -5,11 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from avere_ray.config import JudgeConfig, RolloutConfig
+from avere_ray.engine.start import PLAIN_JSON
 from avere_ray.engine.surroundings import engine_environment
 from avere_ray.errors import ModelError
-
-_PLAIN_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
-"""Without it a weak model may fill its whole reply with the blanks that JSON allows between any two tokens."""
 
 
 class TextEngine:
@@ -31,7 +29,7 @@ class TextEngine:
         try:
             self._llm = LLM(model=str(judge.model_path), dtype=judge.dtype, max_model_len=judge.max_model_len, seed=0,
                             disable_log_stats=True, limit_mm_per_prompt={"image": 0, "video": 0, "audio": 0},
-                            structured_outputs_config=_PLAIN_JSON, **options)  # fmt: skip
+                            structured_outputs_config=PLAIN_JSON, **options)  # fmt: skip
         except (ValueError, OSError, RuntimeError) as error:
             raise ModelError(f"vLLM cannot start on {judge.model_path}: {error}") from error
 

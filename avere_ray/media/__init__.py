@@ -6,17 +6,20 @@
     reading    opens and demuxes a file once: packets, timestamps, the span of the clip
     video      the wanted frames
     audio      the waveform
+    sound      the waveform of a file without pictures
 
 Whatever is wrong with a file ends as a ClipDecodeError. Hostile files can also hang or crash FFmpeg itself;
 `avere_ray.data` therefore decodes in a child process.
 """
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
+import numpy as np
 from av.container import InputContainer
 
 from avere_ray.config import DecodeConfig
@@ -24,6 +27,7 @@ from avere_ray.errors import ClipDecodeError
 from avere_ray.media.audio import SAMPLE_RATE, waveform
 from avere_ray.media.limits import Guard, check_file, out_of_memory, out_of_time, refusal
 from avere_ray.media.reading import FORMATS, LEAD_S, Misplaced, Reading, Sound, open_media, words
+from avere_ray.media.sound import whole_waveform
 from avere_ray.media.video import sample_frames
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import digest, file_digest
@@ -33,6 +37,8 @@ __all__ = [
     "SAMPLE_RATE",
     "content_of",
     "decode_clip",
+    "decode_pictures",
+    "decode_sound",
     "decode_unless_known",
     "decode_with_digest",
     "spec_digest",
@@ -72,11 +78,58 @@ def decode_clip(clip: Clip, path: Path, spec: DecodeConfig, audio: Path | None =
     if audio is not None:
         check_file(audio, spec)
         heard = Guard(audio, spec)
-    try:
+    with _failures_named(path, spec):
         try:
             return _decode(clip, guard, heard, jump=clip.start_s > 2 * LEAD_S)
         except Misplaced:
             return _decode(clip, guard, heard, jump=False)
+
+
+def decode_pictures(clip_id: str, path: Path, spec: DecodeConfig) -> DecodedClip:
+    """Frames of a video as `decode_clip` takes them, whether or not it has sound; waveform float32 [0].
+
+    Raises:
+        ClipDecodeError: as `decode_clip`.
+    """
+    check_file(path, spec)
+    guard = Guard(path, spec)
+    with _failures_named(path, spec), open_media(guard) as container:
+        reading = Reading(Clip(clip_id=clip_id, uri=str(path)), guard, container, jump=False, silent=True)
+        times, frames = sample_frames(reading)
+        return DecodedClip(
+            clip_id=clip_id,
+            spec=spec_digest(spec),
+            frames=frames,
+            frame_times_s=times,
+            waveform=np.zeros(0, np.float32),
+            duration_s=reading.span.duration,
+        )
+
+
+def decode_sound(clip_id: str, path: Path, spec: DecodeConfig) -> DecodedClip:
+    """Waveform of a sound file (or of a video's sound), float32 [S], 16 kHz, mean of the channels; frames [0, H, W, 3].
+
+    Raises:
+        ClipDecodeError: as `decode_clip`.
+    """
+    check_file(path, spec)
+    with _failures_named(path, spec):
+        samples = whole_waveform(Guard(path, spec))
+    return DecodedClip(
+        clip_id=clip_id,
+        spec=spec_digest(spec),
+        frames=np.zeros((0, spec.height, spec.width, 3), np.uint8),
+        frame_times_s=np.zeros(0, np.float32),
+        waveform=samples,
+        duration_s=len(samples) / SAMPLE_RATE,
+    )
+
+
+@contextlib.contextmanager
+def _failures_named(path: Path, spec: DecodeConfig) -> Iterator[None]:
+    """Turns whatever FFmpeg and PyAV raise into a ClipDecodeError."""
+    try:
+        yield
     except ClipDecodeError:
         raise
     except (av.error.TimeoutError, av.error.ExitError) as error:

@@ -31,7 +31,7 @@ def waveform(reading: Reading) -> np.ndarray:
     span, guard = reading.span, reading.sound_guard
     samples = np.zeros(round(span.duration * SAMPLE_RATE), dtype=np.float32)
     decoded, heard = 0, 0
-    for at, run in _resampled_runs(_decoded(reading), span.start):
+    for at, run in resampled_runs(_decoded(reading), span.start):
         first = round((at - span.start) * SAMPLE_RATE)
         low, high = max(first, 0), min(first + len(run), len(samples))
         decoded += len(run)
@@ -63,10 +63,10 @@ def _decoded(reading: Reading) -> Iterator[tuple[float | None, AudioFrame]]:
                 yield (None if at is None else at + shift), frame
 
 
-def _resampled_runs(
+def resampled_runs(
     decoded: Iterator[tuple[float | None, AudioFrame]], start: float
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Unbroken runs of audio: the time of the first sample and the mono 16 kHz samples, float32 [n]."""
+    """Unbroken runs of decoded audio: the time of the first sample and the mono 16 kHz samples, float32 [n]."""
     run: list[AudioFrame] = []
     began = end = start
     for time, frame in decoded:

@@ -8,6 +8,7 @@ belongs to the video's first frame.
 import collections
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import av.error
@@ -50,10 +51,18 @@ class Reading:
     """One clip of an opened file, demuxed: `video` and `audio` streams, `packets`, `heard` (audio packets), `span`."""
 
     def __init__(
-        self, clip: Clip, guard: Guard, container: InputContainer, *, jump: bool, sound: "Sound | None" = None
+        self,
+        clip: Clip,
+        guard: Guard,
+        container: InputContainer,
+        *,
+        jump: bool,
+        sound: "Sound | None" = None,
+        silent: bool = False,
     ) -> None:
         """`jump`: go to a keyframe before the clip instead of reading the file from its start. `sound`: the separate
-        audio file, opened; None: the sound is in the file itself.
+        audio file, opened; None: the sound is in the file itself. `silent`: the pictures alone are read, and there
+        need be no sound.
 
         Raises:
             ClipDecodeError: a limit is passed, a stream is missing, or the file is cut off.
@@ -63,10 +72,12 @@ class Reading:
         self.guard = guard
         self.container = container
         self.sound = sound
+        self.silent = silent
         self.sound_guard = guard if sound is None else sound.guard
         self.whole = clip.start_s == 0.0 and clip.end_s is None
         self.video, self.audio = self._streams()
-        self.video_tick, self.audio_tick = Tick.of(self.video), Tick.of(self.audio)
+        self.video_tick = Tick.of(self.video)
+        self.audio_tick: Any = None if silent else Tick.of(self.audio)
         self.jumped = jump and self._jump(container)
         self.packets, self.heard = self._demux()
         self.span = self._span()
@@ -91,20 +102,22 @@ class Reading:
                     count += 1
                     yield packet
 
-    def _streams(self) -> tuple[Stream, Stream]:
-        """First video stream that is no cover picture and first audio stream, within the limits."""
+    def _streams(self) -> tuple[Stream, Any]:
+        """First video stream that is no cover picture and first audio stream (None if silent), within the limits."""
         guard, streams = self.guard, self.container.streams
         heard = streams if self.sound is None else self.sound.container.streams
         guard.streams(len(streams))
         self.sound_guard.streams(len(heard))
         video = next((s for s in streams.video if not s.disposition & Disposition.attached_pic), None)
-        audio = next(iter(heard.audio), None)
+        audio = None if self.silent else next(iter(heard.audio), None)
         if video is None:
             raise guard.refuse("no_video_stream", "the file has no video", "Remove the clip or add the video track")
-        if audio is None:
+        if audio is None and not self.silent:
             remedy = "Remove the clip, add the audio track, or name a separate audio file (audio_uri)"
             raise self.sound_guard.refuse("no_audio_stream", "the file has no audio", remedy)
         for kind, stream in (("video", video), ("audio", audio)):
+            if stream is None:
+                continue
             if stream.codec_context is None:
                 what = f"no decoder for its {kind}"
                 raise guard.refuse("unsupported_codec", what, "Re-encode it, e.g. H.264 and AAC")
@@ -145,9 +158,12 @@ class Reading:
     def _demux(self) -> tuple[VideoPackets, list[Packet]]:
         """The packets of both streams. A read error ends the file there; what is missing shows in its length."""
         packets, heard = VideoPackets(), list[Packet]()
-        self._listed = {kind: len(s.index_entries) for kind, s in (("video", self.video), ("audio", self.audio))}
+        streams = {"video": self.video} if self.silent else {"video": self.video, "audio": self.audio}
+        self._listed = {kind: len(stream.index_entries) for kind, stream in streams.items()}
         self._read: collections.Counter[str] = collections.Counter()
-        if self.sound is None:
+        if self.silent:
+            self._demux_file(self.container, self.guard, {self.video.index: "video"}, packets, heard)
+        elif self.sound is None:
             both = {self.video.index: "video", self.audio.index: "audio"}
             self._demux_file(self.container, self.guard, both, packets, heard)
         else:
@@ -248,12 +264,14 @@ class Reading:
     def _check_complete(self, duration: float) -> None:
         """Whether the files hold what they declare."""
         self.guard.complete(declared_length(self.video), duration, "video")
-        self.sound_guard.complete(declared_length(self.audio), extent(spans_of(self.heard, self.audio_tick)), "audio")
+        if not self.silent:
+            heard = extent(spans_of(self.heard, self.audio_tick))
+            self.sound_guard.complete(declared_length(self.audio), heard, "audio")
         if self.video.duration is None and self._alone():  # Matroska declares one length for both
             declared = None if self.container.duration is None else self.container.duration / av.time_base
             read = extent([(0.0, 0.0), *self.packets.spans(), *self._heard_beside()])
             self.guard.complete(declared, read, "media")
-        files = {"video": (self.container, self.guard), "audio": (self.container, self.guard)}
+        files = dict.fromkeys(self._listed, (self.container, self.guard))
         if self.sound is not None:
             files["audio"] = (self.sound.container, self.sound_guard)
         for kind, (container, guard) in files.items():
@@ -262,11 +280,11 @@ class Reading:
 
     def _alone(self) -> bool:
         """Whether the video's file holds nothing but what is read of it."""
-        return len(self.container.streams) == (2 if self.sound is None else 1)
+        return len(self.container.streams) == (2 if self.sound is None and not self.silent else 1)
 
     def _heard_beside(self) -> list[tuple[float, float]]:
         """Begin and end of the audio packets in the video's file."""
-        return spans_of(self.heard, self.audio_tick) if self.sound is None else []
+        return spans_of(self.heard, self.audio_tick) if self.sound is None and not self.silent else []
 
 
 @dataclass(frozen=True, slots=True)

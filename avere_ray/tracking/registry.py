@@ -3,7 +3,9 @@
 `candidate` is the newest adapter put forward, `champion` the one that passed the gate of `avere-ray promote`.
 """
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from avere_ray.errors import InputError
@@ -69,6 +71,29 @@ def set_alias(uri: str, name: str, alias: str, version: str) -> None:
     """
     with mlflow_client(uri) as client:
         client.set_registered_model_alias(name, alias, version)
+
+
+def fetch_adapter(uri: str, run_id: str, folder: Path) -> Path:
+    """A run's adapter, in a folder of its own below `folder`; one that is there already is not fetched again.
+
+    Raises:
+        InputError: the run has no adapter among its artifacts.
+        StageError: MLflow does not answer.
+    """
+    place = folder / run_id
+    if place.is_dir():
+        return place
+    folder.mkdir(parents=True, exist_ok=True)
+    with mlflow_client(uri) as client, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        if not client.list_artifacts(run_id, ADAPTER):
+            raise InputError(f"MLflow run {run_id} has no artifact {ADAPTER!r}")
+        fetched = Path(client.download_artifacts(run_id, ADAPTER, scratch))
+        try:
+            fetched.rename(place)
+        except OSError:  # another replica was first
+            if not place.is_dir():
+                raise
+    return place
 
 
 def _make_model(client: Any, name: str) -> None:

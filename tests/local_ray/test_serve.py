@@ -1,62 +1,53 @@
-"""The server as a user starts it: real HTTP on loopback, a real engine, base and adapter."""
+"""The server as a user starts it: real HTTP on loopback, a real engine, base and adapters, tokens."""
 
+import asyncio
 import base64
-import dataclasses
+import io
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
+import threading
 import time
+import wave
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import openai
 import psutil
 import pytest
+import schemathesis
 from clipmaker import Recipe, write_clip
+from corpus import KINDS
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from served import (  # fmt: skip
+    ADAPTERS,
+    ADMIN_TOKEN,
+    BASE,
+    END_S,
+    QUESTION,
+    TOKEN,
+    Server,
+    asking,
+    serving,
+    write_random_adapter,
+    write_run,
+)
 
-import avere_ray
-from avere_ray.backbones import load_policy, model_digest
-from avere_ray.config import ModelConfig, RunConfig
-from avere_ray.media import spec_digest
-from avere_ray.records import AdapterManifest, Rollout
-from avere_ray.stages import StageFolder, file_digest, read_records, write_json, write_text
+from avere_ray.config import RunConfig
+from avere_ray.records import Rollout
+from avere_ray.stages import read_records
 from jobs import evaluate
 
-TINY_BASE = Path(avere_ray.__file__).parent / "synthetic" / "tiny_base"
-BASE, ADAPTER = TINY_BASE.name, f"{TINY_BASE.name}:adapter-1"
-START_S, END_S = 200, 60
-
-
-@dataclass
-class Server:
-    """The running command and what it prints."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def ask(self, clip: Path, question: str = "Which emotion does the person show?", **fields: Any) -> httpx.Response:
-        data = base64.b64encode(clip.read_bytes()).decode()
-        content = [
-            {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}},
-            {"type": "text", "text": question},
-        ]
-        body = {"model": BASE, "messages": [{"role": "user", "content": content}], **fields}
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=60)
-
-    def answers(self, clip: Path, **fields: Any) -> list[str]:
-        reply = self.ask(clip, **fields)
-        assert reply.status_code == 200, reply.text
-        return [choice["message"]["content"] for choice in reply.json()["choices"]]
+_CHAT = "/v1/chat/completions"
+GENERATED = [
+    (_CHAT, GenerationMode.NEGATIVE, 190),
+    (_CHAT, GenerationMode.POSITIVE, 40),
+    ("/v1/admin/champion", GenerationMode.NEGATIVE, 30),
+]
+"""Path, whether bodies keep to the schema, and how many."""
 
 
 @pytest.fixture(scope="module")
@@ -65,104 +56,92 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder as the pipeline leaves it, with one adapter that changes every answer."""
-    cfg = RunConfig.model_validate(
-        {
-            "run_dir": tmp_path_factory.mktemp("serve") / "run",
-            "rounds": 1,
-            "model": {"path": TINY_BASE},
-            "rollout": {"num_cpus": 0, "max_tokens": 8, "kv_cache_mb": 512},
-            "ray": {"address": "local", "num_cpus": 2, "object_store_mb": 128},
-        }
+def cfg(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return write_run(
+        tmp_path_factory.mktemp("serve") / "run",
+        serve={"requests_per_minute": 0, "requests_per_token": 64, "media_hosts": ["localhost"], "champion_poll_s": 1},
     )
-    write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
-    folder = StageFolder(cfg.run_dir / "adapters" / "round=0", stage="adapters", key="test")
-    folder.begin()
-    write_random_adapter(cfg, folder.path)
-    folder.finish(inputs=1, used=1)
-    return cfg.run_dir
-
-
-def write_random_adapter(cfg: RunConfig, folder: Path) -> None:
-    import torch
-
-    from avere_ray.backbones.qwen2_5_omni import add_lora, save_adapter
-
-    policy = add_lora(load_policy(ModelConfig(path=TINY_BASE)), rank=8, alpha=32.0, seed=0)
-    for name, weight in policy.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.5)
-    save_adapter(policy, folder)
-    manifest = AdapterManifest(
-        version=1,
-        path=".",
-        base_digest=model_digest(TINY_BASE),
-        backbone="qwen2_5_omni",
-        round=0,
-        step=1,
-        rank=8,
-        alpha=32.0,
-        data_digest="",
-        decode_spec=spec_digest(cfg.data.decode),
-        weights_sha256=file_digest(folder / "adapter_model.safetensors"),
-    )
-    write_json(folder / "adapter_manifest.json", dataclasses.asdict(manifest))
 
 
 @pytest.fixture(scope="module")
-def server(run_dir: Path) -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = run_dir.parent / "serve.log"
-    hidden = ("RAY_", "AVERE_RAY_")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
-    environment["RAY_AUTH_MODE"] = "disabled"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.main", "serve", str(run_dir), "--port", str(port)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
-    started = Server(process, port, log)
-    try:
-        wait_until_ready(started)
+def server(cfg: RunConfig) -> Iterator[Server]:
+    with serving(cfg.run_dir, AVERE_RAY_API_TOKEN=TOKEN, AVERE_RAY_ADMIN_TOKEN=ADMIN_TOKEN) as started:
         yield started
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(timeout=END_S)
 
 
-def wait_until_ready(server: Server) -> None:
-    end = time.monotonic() + START_S
-    while "serve: ready on" not in server.log.read_text(errors="replace"):
-        assert server.process.poll() is None and time.monotonic() < end, server.log.read_text(errors="replace")[-3000:]
-        time.sleep(0.5)
+@pytest.fixture
+def client(server: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=TOKEN, max_retries=0, timeout=60)
 
 
-def test_base_and_adapter_are_offered_on_loopback_only(server: Server) -> None:
-    assert httpx.get(f"{server.url}/healthz").json() == {"status": "ok"}
-    assert [m["id"] for m in httpx.get(f"{server.url}/v1/models").json()["data"]] == [BASE, ADAPTER]
+def messages(clip: Path | None, question: str = QUESTION) -> Any:
+    return asking(clip, question)["messages"]
+
+
+def test_base_and_adapters_are_offered_on_loopback_to_who_has_a_token(server: Server) -> None:
+    assert server.get("/healthz", headers={}).json() == {"status": "ok"}
+    assert server.get("/readyz", headers={}).json() == {"status": "ready"}
+    assert server.get("/v1/models", headers={}).status_code == 401
+    assert [m["id"] for m in server.get("/v1/models").json()["data"]] == [BASE, *ADAPTERS]
     listening = [
         c.laddr.ip for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == server.port
     ]
     assert listening == ["127.0.0.1"]
     assert f"curl -s {server.url}/v1/chat/completions" in server.log.read_text()
+    assert TOKEN not in server.log.read_text()
 
 
-def test_base_and_adapter_answer_differently_and_each_the_same_again(server: Server, clip: Path) -> None:
-    base = server.answers(clip, temperature=0.0)
-    adapter = server.answers(clip, temperature=0.0, model=ADAPTER)
-    assert base != adapter
-    assert server.answers(clip, temperature=0.0) == base
-    assert server.answers(clip, temperature=0.0, model=ADAPTER) == adapter
+def test_the_official_client_whole_and_streamed(client: openai.OpenAI, clip: Path) -> None:
+    assert [m.id for m in client.models.list()] == [BASE, *ADAPTERS]
+    asked: Any = {"model": BASE, "messages": messages(clip), "temperature": 0, "max_tokens": 12}
+    sound = {"mm_processor_kwargs": {"use_audio_in_video": True}}
+    whole = client.chat.completions.create(**asked, extra_body=sound, logprobs=True, top_logprobs=2)
+    stream = client.chat.completions.create(
+        **asked, extra_body=sound, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    said = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert said == whole.choices[0].message.content != ""
+    assert len(chunks) > 4
+    assert chunks[-1].usage == whole.usage
+    logps = whole.choices[0].logprobs.content  # type: ignore[union-attr]
+    assert "".join(token.token for token in logps).startswith(said[:5])
+    assert all(len(token.top_logprobs) == 2 and token.top_logprobs[0].logprob >= token.logprob for token in logps)
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="other", messages=messages(clip))
+
+
+def test_answers_are_bound_to_json(client: openai.OpenAI, clip: Path) -> None:
+    schema = {"type": "object", "properties": {"emotion": {"enum": ["happiness", "sadness"]}},
+              "required": ["emotion"], "additionalProperties": False}  # fmt: skip
+    form: Any = {"type": "json_schema", "json_schema": {"name": "emotion", "schema": schema, "strict": True}}
+    reply = client.chat.completions.create(
+        model=BASE, messages=messages(clip), response_format=form, max_tokens=40, temperature=0
+    )
+    assert json.loads(reply.choices[0].message.content or "")["emotion"] in ("happiness", "sadness")
+    broken: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "frob"}}}
+    with pytest.raises(openai.BadRequestError, match="frob"):
+        client.chat.completions.create(model=BASE, messages=messages(clip), response_format=broken)
+
+
+def test_base_and_adapters_answer_in_one_batch_as_they_do_alone(server: Server, clip: Path) -> None:
+    models = [BASE, *ADAPTERS]
+    alone = [server.answers(clip, temperature=0.0, model=m) for m in models]
+    assert len({tuple(answer) for answer in alone}) == 3
+
+    async def together() -> list[httpx.Response]:
+        async with httpx.AsyncClient(headers=server.headers, timeout=60) as http:
+            url = f"{server.url}/v1/chat/completions"
+            bodies = [asking(clip, temperature=0.0, model=m) for m in models * 4]
+            return await asyncio.gather(*[http.post(url, json=body) for body in bodies])
+
+    replies = asyncio.run(together())
+    assert [r.status_code for r in replies] == [200] * 12
+    assert [[c["message"]["content"] for c in r.json()["choices"]] for r in replies] == alone * 4
 
 
 def test_a_seed_repeats_the_samples_and_usage_adds_up(server: Server, clip: Path) -> None:
-    wanted: dict[str, Any] = {"n": 3, "seed": 7, "max_tokens": 5, "temperature": 2.0, "model": ADAPTER}
+    wanted: dict[str, Any] = {"n": 3, "seed": 7, "max_tokens": 5, "temperature": 2.0, "model": ADAPTERS[0]}
     first = server.answers(clip, **wanted)
     assert len(set(first)) > 1
     assert server.answers(clip, **wanted) == first
@@ -172,42 +151,165 @@ def test_a_seed_repeats_the_samples_and_usage_adds_up(server: Server, clip: Path
     assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
 
 
+def wav(seconds: float = 1.0) -> dict[str, Any]:
+    """A tone as OpenAI's clients send sound."""
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(16_000 * seconds)) / 16_000)
+    with wave.open(held := io.BytesIO(), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((tone * 32767).astype("<i2").tobytes())
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(held.getvalue()).decode(), "format": "wav"}}
+
+
+def test_media_in_every_combination(server: Server, clip: Path, tmp_path: Path) -> None:
+    silent = write_clip(tmp_path / "silent.mp4", Recipe(with_audio=False))
+    off = {"mm_processor_kwargs": {"use_audio_in_video": False}}
+    bodies = {
+        "words": asking(None),
+        "video": asking(silent, **off),
+        "video of a clip": asking(clip, **off),
+        "both": asking(clip),
+        "video and sound": asking(silent, QUESTION, wav()),
+        "sound": asking(None, QUESTION, wav(2.0)),
+    }
+    tokens = {}
+    for name, body in bodies.items():
+        reply = server.post({**body, "temperature": 0.0, "max_tokens": 4})
+        assert reply.status_code == 200, (name, reply.text)
+        tokens[name] = reply.json()["usage"]["prompt_tokens"]
+    assert tokens["words"] < tokens["video"] == tokens["video of a clip"] < tokens["both"]
+    assert tokens["words"] < tokens["sound"]
+    assert tokens["video"] < tokens["video and sound"]
+
+
 def test_requests_that_cannot_be_answered(server: Server, clip: Path, tmp_path: Path) -> None:
     silent = write_clip(tmp_path / "silent.mp4", Recipe(with_audio=False))
     (broken := tmp_path / "broken.mp4").write_bytes(clip.read_bytes()[:3000])
+    private = {"type": "video_url", "video_url": {"url": "https://localhost/clip.mp4"}}
+    other = {"type": "video_url", "video_url": {"url": "https://169.254.169.254/latest/meta-data"}}
+    local = {"type": "video_url", "video_url": {"url": "file:///etc/passwd"}}
     cases = [
         (server.ask(silent), 422, "no_audio_stream"),
         (server.ask(broken), 422, "corrupt"),
         (server.ask(clip, model="other"), 404, "model_not_found"),
         (server.ask(clip, max_tokens=5000), 400, "context_length_exceeded"),
-        (server.ask(clip, stream=True), 400, "unsupported_parameter"),
+        (server.ask(clip, question="What is this? <|VIDEO|>"), 400, "invalid_value"),
+        (server.post(asking(None, QUESTION, private)), 422, "remote_refused"),
+        (server.post(asking(None, QUESTION, other)), 400, "host_not_allowed"),
+        (server.post(asking(None, QUESTION, local)), 400, "unsupported_url"),
+        (server.ask(clip, stream=True, max_tokens=5000), 400, "context_length_exceeded"),
+        (server.post(asking(clip), headers={"Authorization": "Bearer x"}), 401, "invalid_api_key"),
+        (server.post({"path": "/x"}, "/v1/admin/champion"), 403, "forbidden"),
     ]
     for reply, status, code in cases:
         assert (reply.status_code, reply.json()["error"]["code"]) == (status, code), reply.text
         assert "Traceback" not in reply.text
         assert "clip-" not in reply.text  # the name of the temporary file
+    headers = {**server.headers, "Content-Type": "application/json"}
+    url = f"{server.url}/v1/chat/completions"
+    reply = httpx.post(url, content=b" " * (65 * 2**20), headers=headers, timeout=60)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_large")
     assert server.answers(clip)
 
 
-def test_markup_of_the_model_is_refused(server: Server, clip: Path) -> None:
-    data = base64.b64encode(clip.read_bytes()).decode()
-    content = [
-        {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}},
-        {"type": "text", "text": "What is this? <|VIDEO|>"},
-    ]
-    body = {"model": BASE, "messages": [{"role": "user", "content": content}]}
-    reply = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
-    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "messages.0.content")
+def test_broken_media_of_every_kind_are_refused_with_a_reason(server: Server, tmp_path: Path) -> None:
+    replies = {}
+    for name, kind in KINDS.items():
+        if kind.reasons:
+            kind.make(path := tmp_path / f"{len(replies)}.{kind.suffix}")
+            if path.is_file():
+                replies[name] = server.ask(path, max_tokens=1)
+    wrong = {n: r.text for n, r in replies.items() if r.status_code not in (200, 400, 422) or "Traceback" in r.text}
+    assert not wrong
+    assert len(replies) >= 30
+    assert server.get("/healthz").status_code == 200
 
 
-def test_a_body_beyond_the_limit_is_refused(server: Server) -> None:
-    headers = {"Content-Type": "application/json"}
-    reply = httpx.post(f"{server.url}/v1/chat/completions", content=b" " * (65 * 2**20), headers=headers, timeout=60)
-    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_large")
-    assert httpx.get(f"{server.url}/healthz").status_code == 200
+def test_whatever_is_sent_gets_an_answer_in_order(server: Server) -> None:
+    """Generated from the served document: each body as it is, and again with a model that exists, which gets deeper."""
+    document = schemathesis.openapi.from_dict(server.get("/openapi.json").json())
+    heard: list[httpx.Response] = []
+    with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as http:
+
+        def send(path: str, body: Any) -> None:
+            content = body if isinstance(body, bytes) else json.dumps(body, default=repr).encode()
+            heard.append(http.post(path, content=content, headers={"Content-Type": "application/json"}))
+
+        for path, mode, count in GENERATED:
+            operation = document[path]["POST"]
+
+            @settings(max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
+                      suppress_health_check=list(HealthCheck))  # fmt: skip
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def generated(case: Any, path: str = path) -> None:
+                send(path, case.body)
+                if isinstance(case.body, dict) and path.endswith("completions"):
+                    send(path, {**case.body, "model": BASE, "max_tokens": 1})
+                else:
+                    send(path, [case.body] if not isinstance(case.body, bytes) else {})
+
+            generated()
+    assert len(heard) >= 500
+    assert sum(r.status_code != 200 for r in heard) >= 450
+    assert {r.status_code for r in heard} <= {200, 400, 401, 403, 404, 413, 415, 422, 429, 503}
+    assert all(set(r.json()["error"]) == {"message", "type", "param", "code"} for r in heard if r.status_code != 200)
+    assert not any("Traceback" in r.text for r in heard)
+    assert server.get("/readyz").status_code == 200
 
 
-def test_it_can_be_evaluated_as_a_remote_model(server: Server, clip: Path, tmp_path: Path) -> None:
+def test_who_goes_away_is_not_worked_for(server: Server, clip: Path) -> None:
+    body = asking(clip, stream=True, max_tokens=900, temperature=2.0, n=4)
+    url = f"{server.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=server.headers, timeout=60) as reply:
+        next(reply.iter_lines())
+        assert _in_engine(server) >= 1
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(url, json={**body, "stream": False}, headers=server.headers, timeout=1.0)
+    end = time.monotonic() + 30
+    while _in_engine(server) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert _in_engine(server) == 0
+
+
+def _in_engine(server: Server) -> int:
+    lines = server.get("/metrics").text.splitlines()
+    return int(float(next(line for line in lines if line.startswith("avere_ray_engine_requests{")).split()[-1]))
+
+
+def test_the_champion_moves_under_load_and_drops_nothing(server: Server, clip: Path, cfg: RunConfig) -> None:
+    admin = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    folders = [cfg.run_dir.parent / f"champion-{i}" for i in (3, 4)]
+    for version, folder in enumerate(folders, start=3):
+        write_random_adapter(cfg, folder, version=version)
+    moved = server.post({"path": str(folders[0])}, "/v1/admin/champion", headers=admin)
+    assert (moved.status_code, moved.json()["problem"]) == (200, None), moved.text
+    first = server.answers(clip, model="champion", temperature=0.0)
+    heard: list[httpx.Response] = []
+    ended = threading.Event()
+
+    def load() -> None:
+        while not ended.is_set():
+            heard.append(server.ask(clip, model="champion", temperature=0.0))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert server.post({"path": str(folders[1])}, "/v1/admin/champion", headers=admin).status_code == 200
+    second = server.answers(clip, model="champion", temperature=0.0)
+    ended.set()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert first != second
+    assert {r.status_code for r in heard} == {200}
+    said = [[c["message"]["content"] for c in r.json()["choices"]] for r in heard]
+    assert all(words in (first, second) for words in said)
+    refused = server.post({"path": str(cfg.run_dir)}, "/v1/admin/champion", headers=admin)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "adapter_refused")
+    assert server.answers(clip, model="champion", temperature=0.0) == second
+
+
+def test_it_can_be_evaluated_as_a_remote_model(server: Server, clip: Path, tmp_path: Path, monkeypatch: Any) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
     (folder / "clip.mp4").write_bytes(clip.read_bytes())
@@ -215,21 +317,29 @@ def test_it_can_be_evaluated_as_a_remote_model(server: Server, clip: Path, tmp_p
     question = {"id": "q", "video": "clip.mp4", "task": "modality_agreement", "question": "Do face and voice agree?",
                 "choices": ["(A) Yes", "(B) No"], "answer": "A"}  # fmt: skip
     (folder / "emorealm.json").write_text(json.dumps([question]))
+    monkeypatch.setenv("OPENAI_API_KEY", TOKEN)
     endpoint = {"url": f"{server.url}/v1", "model": BASE}
-    cfg = RunConfig.model_validate(
+    run = RunConfig.model_validate(
         {"run_dir": tmp_path / "run", "data": {"clips": folder},
          "evaluation": {"endpoint": endpoint, "media": "file", "max_tokens": 8}}
     )  # fmt: skip
-    manifest = evaluate.run_remote(cfg)
+    manifest = evaluate.run_remote(run)
     assert (manifest.used, manifest.summary["remote_answers"]) == (1, 1)
     [answer] = read_records(tmp_path / "run" / "evals" / "before" / "predictions.parquet", Rollout)
     words = "Do face and voice agree? (A) Yes (B) No"
-    assert [answer.text] == server.answers(clip, question=words, temperature=0, max_tokens=8)
+    assert [answer.text] == [a.strip() for a in server.answers(clip, question=words, temperature=0, max_tokens=8)]
     assert manifest.summary["remote_prompt_tokens"] > 80  # words alone are about 40
 
 
-def test_sigterm_ends_it_cleanly(server: Server) -> None:
-    server.process.send_signal(signal.SIGTERM)
+def test_sigterm_lets_what_is_in_work_end(server: Server, clip: Path) -> None:
+    body = asking(clip, stream=True, max_tokens=200, temperature=2.0, seed=1)
+    url = f"{server.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=server.headers, timeout=60) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGTERM)
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
     assert server.process.wait(timeout=END_S) == 0
     assert "serve: ended" in server.log.read_text()
     with pytest.raises(httpx.ConnectError):

@@ -3,20 +3,32 @@
 import asyncio
 import base64
 import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import ValidationError
 
-from actors import api
-from actors.api import is_loopback, make_api, token_digest
-from actors.chat import ApiError, ChatRequest, chat_reply, explain, question_and_video
-from avere_ray.records import Rollout
+from actors.api import CHAT, make_api
+from actors.chat import Asked, ChatRequest, explain, understood
+from actors.serving.errors import ApiError
+from actors.serving.guard import is_loopback
+from actors.serving.replies import Answer
+from actors.serving.tokens import Token, token_digest
+from avere_ray.config import ServeConfig
+from avere_ray.engine import Piece, Progress, TokenLogp
 
 TEXT = {"type": "text", "text": "What does the person feel?"}
-VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + base64.b64encode(b"clip").decode()}}
-TOKEN = "a-long-random-text"
+DATA = base64.b64encode(b"clip").decode()
+VIDEO = {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{DATA}"}}
+SOUND = {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}
+SOUND_URL = {"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{DATA}"}}
+WORD = "a-long-random-text"
+TOKEN = Token(name="one", sha256=token_digest(WORD))
+ADMIN = Token(name="boss", sha256=token_digest(WORD + "!"), admin=True)
+LIMITS = ServeConfig()
 
 
 def chat(*content: Any, **fields: Any) -> dict[str, Any]:
@@ -27,59 +39,134 @@ def video(url: str) -> dict[str, Any]:
     return {"type": "video_url", "video_url": {"url": url}}
 
 
+def own(used: Any) -> dict[str, Any]:
+    return {"mm_processor_kwargs": {"use_audio_in_video": used}}
+
+
+def schema(value: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": value}}}
+
+
+def deep(levels: int) -> dict[str, Any]:
+    return {"items": deep(levels - 1)} if levels else {}
+
+
+def read(body: Any) -> Asked:
+    return understood(ChatRequest.model_validate(body), LIMITS, 48)
+
+
 def refusal(body: Any) -> ApiError:
     """How a body is refused."""
     with pytest.raises(ApiError) as caught:
         try:
-            question_and_video(ChatRequest.model_validate(body))
+            read(body)
         except ValidationError as error:
             raise explain(error.errors()) from error
     return caught.value
 
 
-def test_question_and_clip_are_read() -> None:
-    second = {"type": "text", "text": "And why?"}
-    request = ChatRequest.model_validate(chat(TEXT, VIDEO, second, n=2, temperature=1, max_tokens=7, seed=-3))
-    assert question_and_video(request) == ("What does the person feel?\nAnd why?", b"clip")
-    assert (request.n, request.temperature, request.max_tokens, request.seed) == (2, 1.0, 7, -3)
+def test_a_conversation_is_read_in_the_order_of_training() -> None:
+    asked = read(
+        {
+            "model": "base",
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": [TEXT, VIDEO, {"type": "text", "text": "And why?"}]},
+                {"role": "assistant", "content": "Sad."},
+                {"role": "user", "content": "Sure?"},
+            ],
+        }
+    )
+    words = {"type": "text", "text": "What does the person feel?\nAnd why?"}
+    assert asked.conversation == [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": [{"type": "video"}, {"type": "audio"}, words]},
+        {"role": "assistant", "content": [{"type": "text", "text": "Sad."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Sure?"}]},
+    ]
+    assert asked.media.video is not None
+    assert asked.media.video.param == "messages.1.content.1.video_url.url"
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "seen", "heard", "own_sound"),
+    [
+        ((VIDEO,), {}, True, True, True),
+        ((VIDEO,), own(True), True, True, True),
+        ((VIDEO,), own(False), True, False, False),
+        ((VIDEO, SOUND), {}, True, True, False),
+        ((VIDEO, SOUND_URL), own(False), True, True, False),
+        ((SOUND,), {}, False, True, False),
+        ((SOUND_URL,), {}, False, True, False),
+        ((), {}, False, False, False),
+    ],
+)
+def test_media_in_every_combination(content: Any, fields: Any, seen: bool, heard: bool, own_sound: bool) -> None:
+    media = read(chat(TEXT, *content, **fields)).media
+    assert (media.seen, media.heard, media.own_sound) == (seen, heard, own_sound)
+
+
+def test_how_it_is_answered() -> None:
+    wanted = read(
+        chat(TEXT, n=2, temperature=1, top_p=0.5, max_completion_tokens=7, seed=-1, stop="x", logprobs=True,
+             top_logprobs=3, stream=True, stream_options={"include_usage": True})
+    ).wanted  # fmt: skip
+    assert (wanted.n, wanted.temperature, wanted.top_p, wanted.max_tokens) == (2, 1.0, 0.5, 7)
+    assert (wanted.stop, wanted.logprobs, wanted.stream) == (("x",), 3, True)
+    assert wanted.seed == read(chat(TEXT, seed=-1)).wanted.seed != read(chat(TEXT, seed=1)).wanted.seed
+    assert wanted.seed is not None and 0 <= wanted.seed < 2**31
+    assert read(chat(TEXT)).wanted.seed != read(chat(TEXT)).wanted.seed
+    assert read(chat(TEXT, logprobs=True)).wanted.logprobs == 0
+    assert read(chat(TEXT)).wanted.logprobs is None
+    assert read(chat(TEXT, **schema({"type": "object"}))).wanted.schema == {"type": "object"}
+    assert read(chat(TEXT, response_format={"type": "json_object"})).wanted.json_object
 
 
 @pytest.mark.parametrize(
     ("body", "code", "param", "words"),
     [
-        (chat(TEXT), "missing_video", "messages.0.content", "exactly one clip"),
-        (chat(TEXT, VIDEO, VIDEO), "several_videos", "messages.0.content", "2 parts"),
+        (chat(TEXT, VIDEO, VIDEO), "several_videos", "messages.0.content.2.video_url.url", "2 video files"),
+        (chat(TEXT, SOUND, SOUND_URL), "several_sounds", "messages.0.content.2.audio_url.url", "2 sound files"),
+        (chat(TEXT, SOUND, **own(True)), "invalid_value", "mm_processor_kwargs.use_audio_in_video", "no video"),
+        (chat(TEXT, VIDEO, SOUND, **own(True)), "invalid_value", None, "besides"),
+        (chat(TEXT, VIDEO, mm_processor_kwargs={"fps": 2}), "unsupported_parameter", "mm_processor_kwargs.fps", ""),
         (chat(VIDEO), "invalid_value", "messages.0.content", "no question"),
         (chat(VIDEO, {"type": "text", "text": " \n"}), "invalid_value", "messages.0.content", "no question"),
-        (chat(VIDEO, TEXT, {"type": "image_url"}), "unsupported_type", "messages.0.content.2", "'image_url'"),
-        (chat(TEXT, video("http://a/b.mp4")), "unsupported_url", "messages.0.content.1.video_url.url", "'http'"),
-        (chat(TEXT, video("https://a/b.mp4")), "unsupported_url", "messages.0.content.1.video_url.url", "'https'"),
-        (chat(TEXT, video("file:///etc/passwd")), "unsupported_url", "messages.0.content.1.video_url.url", "'file'"),
-        (chat(TEXT, video("/etc/passwd")), "unsupported_url", "messages.0.content.1.video_url.url", "no scheme"),
-        (chat(TEXT, video("data:image/png;base64,AA==")), "unsupported_url", None, "data:video/mp4"),
-        (chat(TEXT, video("data:video/mp4;base64,!!!!")), "invalid_base64", None, "not valid base64"),
-        (chat(TEXT, video("data:video/mp4;base64,äää")), "invalid_base64", None, "not valid base64"),
-        (chat(TEXT, video("data:video/mp4;base64,")), "empty_file", None, "0 bytes"),
+        (chat(VIDEO, TEXT, {"type": "image_url"}), "unsupported_type", "messages.0.content.2", "pictures are not"),
+        (chat(TEXT, {"type": "x"}), "unsupported_type", "messages.0.content.1", "'x'"),
         (chat(TEXT, {"type": "video_url", "video_url": {}}), "invalid_value", "messages.0.content.1.video_url.url", ""),
         (chat({"type": "text", "text": 3}, VIDEO), "invalid_value", "messages.0.content.0.text", "string"),
-        (chat({"type": "text", "text": "x" * 20_000}, VIDEO), "invalid_value", "messages.0.content.0.text", "16384"),
-        (chat(*[{"type": "text", "text": "x" * 16_000}] * 2, VIDEO), "invalid_value", None, "32001 characters"),
-        (chat(TEXT, VIDEO, stream=True), "unsupported_parameter", "stream", "streaming"),
-        (chat(TEXT, VIDEO, top_p=0.5), "unsupported_parameter", "top_p", "not offered"),
+        (chat({"type": "text", "text": "x" * 20_000}, VIDEO), "invalid_value", "messages", "16384"),
+        (chat(TEXT, {**SOUND, "input_audio": {"data": DATA, "format": "exe"}}), "invalid_value", None, "wav"),
+        (chat(TEXT, stream_options={"include_usage": True}), "invalid_value", "stream_options", "needs stream"),
+        (chat(TEXT, VIDEO, tools=[]), "unsupported_parameter", "tools", "not offered"),
         (chat(TEXT, VIDEO, n=0), "invalid_value", "n", "greater than or equal to 1"),
-        (chat(TEXT, VIDEO, n=9), "invalid_value", "n", "less than or equal to 8"),
+        (chat(TEXT, VIDEO, n=9), "invalid_value", "n", "allowed are 8"),
         (chat(TEXT, VIDEO, n="2"), "invalid_value", "n", "integer"),
         (chat(TEXT, VIDEO, n=2, temperature=0.0), "invalid_value", "n", "greedy"),
         (chat(TEXT, VIDEO, temperature=float("nan")), "invalid_value", "temperature", ""),
+        (chat(TEXT, VIDEO, top_p=0.0), "invalid_value", "top_p", ""),
         (chat(TEXT, VIDEO, max_tokens=0), "invalid_value", "max_tokens", ""),
+        (chat(TEXT, max_tokens=1, max_completion_tokens=2), "invalid_value", "max_tokens", "differ"),
         (chat(TEXT, VIDEO, seed=2**70), "invalid_value", "seed", ""),
+        (chat(TEXT, stop=["a", "b", "c", "d", "e"]), "invalid_value", None, ""),
+        (chat(TEXT, stop=[""]), "invalid_value", "stop", "1 to 128"),
+        (chat(TEXT, top_logprobs=2), "invalid_value", "top_logprobs", "needs logprobs"),
+        (chat(TEXT, logprobs=True, top_logprobs=21), "invalid_value", "top_logprobs", ""),
+        (chat(TEXT, response_format={"type": "grammar"}), "unsupported_type", "response_format", "'grammar'"),
+        (chat(TEXT, **schema(deep(17))), "invalid_value", "response_format.json_schema.schema", "nested"),
+        (chat(TEXT, **schema({"maxItems": 10_000})), "invalid_value", None, "further than"),
+        (chat(TEXT, **schema({"enum": ["x" * 17_000]})), "invalid_value", None, "longer than"),
         ({**chat(TEXT, VIDEO), "messages": []}, "invalid_value", "messages", ""),
-        ({**chat(), "messages": chat(TEXT)["messages"] * 2}, "unsupported_value", "messages", "exactly one"),
-        ({"model": "base", "messages": [{"role": "system", "content": [TEXT]}]}, "invalid_value", None, "user"),
-        ({"model": "base", "messages": [{"role": "user", "content": "text"}]}, "invalid_value", None, "list"),
+        ({"model": "base", "messages": [{"role": "assistant", "content": "x"}]}, "invalid_value", None, "user's"),
+        ({"model": "base", "messages": [{"role": "tool", "content": [TEXT]}]}, "invalid_value", None, "user"),
+        ({"model": "b", "messages": [{"role": "system", "content": [VIDEO, TEXT]}, *chat(TEXT)["messages"]]},
+         "invalid_value", "messages.0.content.0.video_url.url", "only the user's"),
+        ({"model": "b", "messages": [*chat(TEXT, VIDEO)["messages"], *chat(TEXT, SOUND)["messages"]]},
+         "invalid_value", None, "one message"),
         ([], "invalid_value", None, "the body"),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_offered_is_refused_by_name(body: Any, code: str, param: str | None, words: str) -> None:
     error = refusal(body)
     assert (error.status, error.code) == (400, code)
@@ -90,22 +177,51 @@ def test_what_is_not_offered_is_refused_by_name(body: Any, code: str, param: str
 
 def test_an_error_never_repeats_what_was_sent() -> None:
     assert "SECRET" not in json.dumps(refusal(chat(TEXT, {**VIDEO, "video_url": {"url": ["SECRET"]}})).body())
-    assert len(refusal(chat(TEXT, video("x" * 100_000))).message) < 300
-    assert len(refusal(chat(TEXT, {"type": "x" * 100_000})).message) < 300
+    assert len(json.dumps(refusal(chat(TEXT, {"type": "x" * 100_000})).body())) < 600
+    assert len(json.dumps(refusal(chat(TEXT, **{"x" * 100_000: 1})).body())) < 600
+
+
+def steps() -> list[Progress]:
+    sad = TokenLogp(text="Sad", logp=-0.5, others=(("Sad", -0.5), ("Sa", float("-inf"))))
+    return [
+        Progress(prompt_tokens=10, pieces=(Piece(index=0, text="Sad", tokens=1, logps=(sad,)),), finished=False),
+        Progress(prompt_tokens=10, pieces=(Piece(index=1, text="Happy", tokens=2, finish_reason="length"),),
+                 finished=False),
+        Progress(prompt_tokens=10, pieces=(Piece(index=0, text=".", tokens=1, finish_reason="stop"),), finished=True),
+    ]  # fmt: skip
 
 
 def test_the_reply_counts_its_tokens() -> None:
-    shared: dict[str, Any] = {"query_id": "q", "clip_id": "c", "adapter_version": 1, "seed": 0}
-    rollouts = [
-        Rollout(rollout_id="q#0", index=0, text="Sad.", token_ids=(1, 2), finish_reason="stop", **shared),
-        Rollout(rollout_id="q#1", index=1, text="Happy", token_ids=(3, 4, 5), finish_reason="length", **shared),
-    ]
-    reply = chat_reply("base:adapter-1", rollouts, 10)
-    assert reply["usage"] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    answer = Answer("base:adapter-1", 2, logprobs=1)
+    for step in steps():
+        answer.add(step)
+    reply = answer.body()
+    assert reply["usage"] == {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
     assert [(c["index"], c["message"]["content"], c["finish_reason"]) for c in reply["choices"]] == [
         (0, "Sad.", "stop"),
         (1, "Happy", "length"),
     ]
+    [first] = reply["choices"][0]["logprobs"]["content"]
+    assert first == {"token": "Sad", "logprob": -0.5, "bytes": [83, 97, 100],
+                     "top_logprobs": [{"token": "Sad", "logprob": -0.5, "bytes": [83, 97, 100]}]}  # fmt: skip
+
+
+def test_a_stream_adds_up_to_the_reply() -> None:
+    answer = Answer("base", 2, logprobs=2, usage=True)
+    sent = [event for step in steps() for event in answer.events(step)]
+    assert sent[-1] == "data: [DONE]\n\n"
+    chunks = [json.loads(event.removeprefix("data: ")) for event in sent[:-1]]
+    assert {c["object"] for c in chunks} == {"chat.completion.chunk"}
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] == 14
+    texts, reasons = ["", ""], {}
+    for chunk in chunks[:-1]:
+        [choice] = chunk["choices"]
+        texts[choice["index"]] += choice["delta"].get("content", "")
+        reasons |= {choice["index"]: choice["finish_reason"]} if choice["finish_reason"] else {}
+    assert (texts, reasons) == (["Sad.", "Happy"], {0: "stop", 1: "length"})
+    others = next(c for c in chunks if c["choices"][0]["logprobs"])["choices"][0]["logprobs"]["content"][0]
+    assert others["top_logprobs"][1]["logprob"] == -9999.0  # JSON has no minus infinity
 
 
 class Worker:
@@ -113,10 +229,12 @@ class Worker:
 
     def __init__(self) -> None:
         self.models = ["base", "base:adapter-1"]
+        self.in_engine = 0
         self.error: Exception | None = None
         self.trouble: str | None = None
         self.go = asyncio.Event()
         self.go.set()
+        self.left = False
 
     def problem(self) -> str | None:
         return self.trouble
@@ -127,29 +245,84 @@ class Worker:
             raise self.error
         return {"model": request.model}
 
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[str, None]:
+        if isinstance(self.error, ApiError) and self.error.status == 400:
+            raise self.error
+        try:
+            yield "data: 1\n\n"
+            if self.error is not None:
+                raise self.error
+            yield "data: [DONE]\n\n"
+        finally:
+            self.left = True
 
-def client(worker: Worker, token: str | None = None, address: str = "127.0.0.1") -> httpx.AsyncClient:
-    app = make_api(worker, token_digest(token) if token else None)
+    async def move_champion(self, folder: Path | None) -> dict[str, Any]:
+        return {"folder": str(folder)}
+
+
+def client(
+    worker: Worker, tokens: tuple[Token, ...] = (), address: str = "127.0.0.1", **limits: Any
+) -> httpx.AsyncClient:
+    app = make_api(worker, ServeConfig(**limits), tokens)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(address, 1))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
 
 
-def call(worker: Worker, method: str, path: str, token: str | None = None, **request: Any) -> httpx.Response:
+def call(worker: Worker, method: str, path: str, token: bool = False, **request: Any) -> httpx.Response:
     async def once() -> httpx.Response:
-        async with client(worker, token, request.pop("address", "127.0.0.1")) as http:
+        tokens = (TOKEN, ADMIN) if token else ()
+        limits = request.pop("limits", {})
+        async with client(worker, tokens, request.pop("address", "127.0.0.1"), **limits) as http:
             return await http.request(method, path, **request)
 
     return asyncio.run(once())
 
 
-CHAT = "/v1/chat/completions"
+def bearer(word: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {word}"}
 
 
 def test_routes() -> None:
     assert call(Worker(), "GET", "/healthz").json() == {"status": "ok"}
     models = call(Worker(), "GET", "/v1/models").json()
     assert [m["id"] for m in models["data"]] == ["base", "base:adapter-1"]
+    assert call(Worker(), "GET", "/v1/models/base:adapter-1").json()["id"] == "base:adapter-1"
+    assert call(Worker(), "GET", "/v1/models/other").status_code == 404
     assert call(Worker(), "POST", CHAT, json=chat(TEXT, VIDEO)).json() == {"model": "base"}
+    assert call(Worker(), "GET", "/readyz").json() == {"status": "ready"}
+
+
+def test_figures_for_prometheus() -> None:
+    async def some() -> str:
+        async with client(Worker()) as http:
+            await http.post(CHAT, json=chat(TEXT))
+            await http.post(CHAT, content=b"{}")
+            await http.get("/x" * 50)
+            return (await http.get("/metrics")).text
+
+    text = asyncio.run(some())
+    assert f'avere_ray_requests_total{{replica="0",route="{CHAT}",status="200"}} 1.0' in text
+    assert f'avere_ray_requests_total{{replica="0",route="{CHAT}",status="415"}} 1.0' in text
+    assert 'route="other",status="404"' in text  # a path of a client's own making is no label
+    assert 'avere_ray_healthy{replica="0"} 1.0' in text
+
+
+def test_a_stream_is_sent_as_it_comes() -> None:
+    worker = Worker()
+    reply = call(worker, "POST", CHAT, json=chat(TEXT, stream=True))
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert reply.text == "data: 1\n\ndata: [DONE]\n\n"
+    assert worker.left
+
+
+def test_a_stream_that_fails_says_so_and_is_not_done() -> None:
+    worker = Worker()
+    worker.error = ApiError(503, "lost", code="engine_failed")
+    reply = call(worker, "POST", CHAT, json=chat(TEXT, stream=True))
+    assert (reply.status_code, reply.text.count("data: ")) == (200, 2)
+    assert json.loads(reply.text.split("data: ")[2])["error"]["code"] == "engine_failed"
+    worker.error = ApiError(400, "no", code="invalid_value")
+    assert call(worker, "POST", CHAT, json=chat(TEXT, stream=True)).status_code == 400
 
 
 def test_a_lost_engine_is_unhealthy() -> None:
@@ -167,7 +340,9 @@ def test_a_lost_engine_is_unhealthy() -> None:
         ({"content": b"[" * 50_000, "headers": {"Content-Type": "application/json"}}, 400, None),
         ({"content": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "unsupported_media_type"),
         ({"content": b"{}"}, 415, "unsupported_media_type"),
-        ({"json": chat(TEXT, VIDEO, n=9)}, 400, "invalid_value"),
+        ({"content": b'{"\\ud8e1": 1}', "headers": {"Content-Type": "application/json"}}, 400, None),
+        ({"content": b'{"model": "\\ud8e1"}', "headers": {"Content-Type": "application/json"}}, 400, None),
+        ({"json": chat(TEXT, VIDEO, n=0)}, 400, "invalid_value"),
     ],
 )
 def test_bodies_that_cannot_be_read(request_: dict[str, Any], status: int, code: str | None) -> None:
@@ -192,28 +367,68 @@ def test_a_bug_shows_no_trace() -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_large_body_is_refused(declared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "MAX_BODY_BYTES", 1000)
-    body = json.dumps(chat({"type": "text", "text": "x" * 2000}, VIDEO)).encode()
+def test_a_large_body_is_refused(declared: bool) -> None:
+    body = json.dumps(chat({"type": "text", "text": "x" * 2**20}, VIDEO)).encode()
 
     async def pieces() -> Any:
-        for start in range(0, len(body), 100):
-            yield body[start : start + 100]
+        for start in range(0, len(body), 2**16):
+            yield body[start : start + 2**16]
 
     sent = body if declared else pieces()
-    reply = call(Worker(), "POST", CHAT, content=sent, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    reply = call(Worker(), "POST", CHAT, content=sent, headers=headers, limits={"max_body_mb": 1})
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_large")
 
 
 def test_a_token_is_needed_where_one_is_set() -> None:
-    worker, good = Worker(), {"Authorization": f"Bearer {TOKEN}"}
-    for wrong in ({}, {"Authorization": "Bearer x"}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": TOKEN}):
-        for method, path in (("GET", "/v1/models"), ("POST", CHAT), ("GET", "/v1/nothing")):
-            reply = call(worker, method, path, TOKEN, headers=wrong, address="10.0.0.9")
-            assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
-            assert TOKEN not in reply.text
-    assert call(worker, "GET", "/v1/models", TOKEN, headers=good, address="10.0.0.9").status_code == 200
-    assert call(worker, "GET", "/healthz", TOKEN, address="10.0.0.9").status_code == 200
+    async def ask() -> None:
+        async with client(Worker(), (TOKEN, ADMIN), "10.0.0.9") as http:
+            for wrong in ({}, bearer("x"), {"Authorization": f"Basic {WORD}"}, {"Authorization": WORD}, bearer("ä")):
+                sent = {name: value.encode() for name, value in wrong.items()}
+                for method, path in (
+                    ("GET", "/v1/models"),
+                    ("POST", CHAT),
+                    ("GET", "/v1/nothing"),
+                    ("GET", "/metrics"),
+                ):
+                    reply = await http.request(method, path, headers=sent)
+                    assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
+                    assert reply.json()["error"]["type"] == "authentication_error"
+                    assert WORD not in reply.text
+            for good in (WORD, WORD + "!"):
+                assert (await http.get("/v1/models", headers=bearer(good))).status_code == 200
+            assert (await http.get("/healthz")).status_code == 200
+
+    asyncio.run(ask())
+
+
+def test_only_an_administrator_moves_the_champion() -> None:
+    path = "/v1/admin/champion"
+    assert call(Worker(), "POST", path, json={"path": "/x"}).status_code == 403
+    assert call(Worker(), "POST", path, True, json={"path": "/x"}, headers=bearer(WORD)).status_code == 403
+    moved = call(Worker(), "POST", path, True, json={"path": "/x"}, headers=bearer(WORD + "!"))
+    assert moved.json() == {"folder": "/x"}
+    assert call(Worker(), "POST", path, True, json={}, headers=bearer(WORD + "!")).json() == {"folder": "None"}
+
+
+def test_pages_of_other_hosts_may_not_ask() -> None:
+    evil, own_page = {"Origin": "https://evil.example"}, {"Origin": "http://127.0.0.1:8000"}
+    for origin in (evil, {"Origin": "null"}):
+        assert call(Worker(), "POST", CHAT, json=chat(TEXT), headers=origin).status_code == 403
+        assert call(Worker(), "OPTIONS", CHAT, headers=origin).status_code == 403
+    reply = call(Worker(), "POST", CHAT, json=chat(TEXT), headers=own_page)
+    assert reply.status_code == 200
+    assert "access-control-allow-origin" not in reply.headers
+    assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+def test_pages_that_are_allowed_may_ask() -> None:
+    page, limits = {"Origin": "https://good.example"}, {"cors_origins": ("https://good.example",)}
+    before = call(Worker(), "OPTIONS", CHAT, True, headers=page, limits=limits)
+    assert (before.status_code, before.headers["access-control-allow-origin"]) == (204, "https://good.example")
+    for headers, status in ((page, 401), ({**page, **bearer(WORD)}, 200)):
+        reply = call(Worker(), "POST", CHAT, True, json=chat(TEXT), headers=headers, limits=limits)
+        assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (status, "https://good.example")
 
 
 def test_without_a_token_only_this_machine_is_answered() -> None:
@@ -223,25 +438,40 @@ def test_without_a_token_only_this_machine_is_answered() -> None:
         assert call(Worker(), "GET", "/v1/models", headers={"Host": host}).status_code == 200
 
 
-def test_too_much_at_once_is_refused_and_the_rest_answered() -> None:
+@pytest.mark.parametrize(
+    ("limits", "status", "code"),
+    [
+        ({"max_requests": 3, "requests_per_token": 9}, 503, "overloaded"),
+        ({"max_requests": 9, "requests_per_token": 3}, 429, "concurrency_limit_exceeded"),
+        ({"requests_per_minute": 3}, 429, "rate_limit_exceeded"),
+    ],
+)
+def test_too_much_is_refused_and_the_rest_answered(limits: dict[str, int], status: int, code: str) -> None:
     async def crowd() -> tuple[list[int], httpx.Response, int]:
         worker = Worker()
         worker.go.clear()
-        async with client(worker) as http:
-            waiting = [asyncio.create_task(http.post(CHAT, json=chat(TEXT, VIDEO))) for _ in range(api.MAX_REQUESTS)]
-            await asyncio.sleep(0.1)
+        async with client(worker, **limits) as http:
+            waiting = [asyncio.create_task(http.post(CHAT, json=chat(TEXT, VIDEO))) for _ in range(3)]
+            await asyncio.sleep(0.05)
             refused = await http.post(CHAT, json=chat(TEXT, VIDEO))
             health = (await http.get("/healthz")).status_code
             worker.go.set()
-            codes = [(await task).status_code for task in waiting]
-            codes.append((await http.post(CHAT, json=chat(TEXT, VIDEO))).status_code)
-            return codes, refused, health
+            return [(await task).status_code for task in waiting], refused, health
 
     codes, refused, health = asyncio.run(crowd())
-    assert codes == [200] * (api.MAX_REQUESTS + 1)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
-    assert refused.headers["Retry-After"]
+    assert codes == [200] * 3
+    assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+    assert int(refused.headers["Retry-After"]) >= 1
     assert health == 200
+
+
+def test_one_token_does_not_use_up_what_another_may() -> None:
+    async def two() -> list[int]:
+        async with client(Worker(), (TOKEN, ADMIN), requests_per_minute=1) as http:
+            words = (WORD, WORD, WORD + "!")
+            return [(await http.post(CHAT, json=chat(TEXT), headers=bearer(word))).status_code for word in words]
+
+    assert asyncio.run(two()) == [200, 429, 200]
 
 
 @pytest.mark.parametrize(

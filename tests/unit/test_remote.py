@@ -227,6 +227,13 @@ def test_redirects_lead_to_allowed_hosts_alone(server: Files, video: Path) -> No
     assert server.asked.count("GET /v.mp4") == 1
 
 
+def test_a_host_that_is_not_public_is_refused_where_only_those_may_be_asked(server: Files, video: Path) -> None:
+    server.files["/clip.mp4"] = video.read_bytes()
+    cfg = allowing(server.host).model_copy(update={"public_only": True})
+    error = refused(f"http://{server.host}/clip.mp4", cfg)
+    assert (error.reason, server.asked) == ("remote_refused", [])
+
+
 @pytest.mark.parametrize("with_length", [True, False])
 def test_a_file_that_is_too_large_is_not_fetched_whole(server: Files, with_length: bool) -> None:
     server.files["/v.mp4"], server.with_length = bytes(3_000_000), with_length

@@ -62,23 +62,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_base_and_newest_adapter_are_served(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_and_every_adapter_are_served(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AVERE_RAY_API_TOKEN", raising=False)
     spec = serve_spec(cfg)
-    newest = cfg.run_dir / "adapters" / "round=1"
-    assert spec.models == {"some_base": (cfg.model.path, 0), "some_base:adapter-2": (newest, 2)}
-    assert spec.token_sha256 is None
+    folder = cfg.run_dir / "adapters"
+    assert spec.base == "some_base"
+    assert spec.adapters == {f"some_base:adapter-{i + 1}": folder / f"round={i}" for i in range(2)}
+    assert spec.tokens == ()
 
 
 def test_a_run_without_adapter_serves_its_base(cfg: RunConfig) -> None:
     shutil.rmtree(cfg.run_dir / "adapters")
-    assert list(serve_spec(cfg).models) == ["some_base"]
+    assert (serve_spec(cfg).base, serve_spec(cfg).adapters) == ("some_base", {})
 
 
 def test_the_token_itself_is_not_passed_on(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVERE_RAY_API_TOKEN", "a-long-random-text")
+    monkeypatch.setenv("AVERE_RAY_API_TOKEN", "a-long-random-text, another-long-text")
     spec = serve_spec(cfg)
-    assert spec.token_sha256 is not None
+    assert len(spec.tokens) == 2
     assert "a-long-random-text" not in repr(spec)
 
 

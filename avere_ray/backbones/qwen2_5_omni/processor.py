@@ -30,7 +30,7 @@ from avere_ray.backbones.types import (
     VideoFeatures,
     clip_fps,
 )
-from avere_ray.errors import ModelError
+from avere_ray.errors import InputError, ModelError
 from avere_ray.records import DecodedClip
 from avere_ray.tree import Branch
 
@@ -80,6 +80,20 @@ class Processor:
         last = _content(prompt, video=media, audio=media and not self.audio_in_video)
         messages.append({"role": "user", "content": last})
         return self.text_ids(self.hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+    def chat_ids(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """Tokens of a whole conversation that the model is to go on with; parts of type video and audio are media.
+
+        Raises:
+            InputError: the model's template does not take it, for instance because of a role.
+        """
+        from jinja2.exceptions import TemplateError
+
+        try:
+            text = self.hf.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        except (TemplateError, ValueError, TypeError) as error:
+            raise InputError(f"the model's chat template does not take this conversation: {error}") from error
+        return self.text_ids(text)
 
     def _prompt_ids(self, prompt: str, video: bool, audio: bool) -> tuple[int, ...]:
         text = self.render(prompt, video=video, audio=audio)
@@ -265,19 +279,22 @@ def _chunk_ends(times: np.ndarray, chunk: int) -> list[int]:
     return [*ends, len(times)]
 
 
-def engine_inputs(*clips: DecodedClip, audio_in_video: bool = False) -> dict[str, Any]:
+def engine_inputs(
+    *clips: DecodedClip, audio_in_video: bool = False, video: bool = True, audio: bool = True
+) -> dict[str, Any]:
     """Media of one vLLM request, with the settings that keep it equal to `Processor.features`.
 
-    The published processor knows one frame rate per request: that of the last clip, the one that is asked about.
+    `video`, `audio`: which media of the clips are shown. The published processor knows one frame rate per request: that
+    of the last clip, the one that is asked about.
     """
-    interleaved = {"use_audio_in_video": True} if audio_in_video else {}
-    return {
-        "multi_modal_data": {
-            "video": [clip.frames.copy() for clip in clips],
-            "audio": [(clip.waveform.copy(), SAMPLE_RATE) for clip in clips],
-        },
-        "mm_processor_kwargs": {"size": _NO_RESIZE, "fps": clip_fps(clips[-1]), **interleaved},
-    }
+    options: dict[str, Any] = {"use_audio_in_video": True} if audio_in_video else {}
+    media: dict[str, Any] = {}
+    if video:
+        media["video"] = [clip.frames.copy() for clip in clips]
+        options = {"size": _NO_RESIZE, "fps": clip_fps(clips[-1]), **options}
+    if audio:
+        media["audio"] = [(clip.waveform.copy(), SAMPLE_RATE) for clip in clips]
+    return {"multi_modal_data": media, "mm_processor_kwargs": options}
 
 
 def _media_key(medium_id: str, medium: str) -> int:
