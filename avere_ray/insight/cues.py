@@ -7,7 +7,7 @@ of them tells is left out: it can be marked as neither.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from avere_ray.asked import asked_modality
@@ -29,6 +29,7 @@ _PERCEIVING = re.compile(
 )
 _ARTICLE = re.compile(r"\b(a|an)\s+(?:very\s+|rather\s+|quite\s+)?$", re.IGNORECASE)
 _SENTENCE_END = ".!?\n"
+_NOUN_BEHIND = re.compile(r" (?:tone|voice|face|expression|eyes|mouth|hands|body)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +98,8 @@ def _emotion(claims: Sequence[Claim]) -> str:
 
 
 def _cue(citation: Citation, question: str, answer: str) -> AnswerCue | None:
+    if citation.cue is None and (noun := _NOUN_BEHIND.match(answer, citation.end)) is not None:
+        citation = replace(citation, end=noun.end())  # the grammar takes such nouns for no evidence by themselves
     modality = citation.cue.modality if citation.cue is not None else _medium(citation, question, answer)
     text = answer[citation.start : citation.end]
     if modality is None or not text.strip():

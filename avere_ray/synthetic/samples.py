@@ -1,4 +1,4 @@
-"""A few drawn clips to try a model on, and the default references for `avere_ray.insight`: two of them, decoded.
+"""A few drawn clips to try a model on, and the default references for `avere_ray.insight`: three of them, decoded.
 
 They are drawn when they are needed (some 30 ms each), so that nothing binary is shipped. Persons are of no split.
 """
@@ -66,7 +66,7 @@ _PLANS: tuple[tuple[str, str, tuple[str, ...], Scene], ...] = (
               shirt="yellow_shirt", background="plant", sound="drums", seed=4),
     ),
 )  # fmt: skip
-_REFERENCES = ("delight", "grief")
+_REFERENCES = ("delight", "grief", "no-fists")
 
 
 def sample_clips(names: Sequence[str] = ()) -> list[SampleClip]:
@@ -88,7 +88,9 @@ def sample_clips(names: Sequence[str] = ()) -> list[SampleClip]:
 
 
 def default_references(spec: DecodeConfig) -> list[Reference]:
-    """Two clips, one of joy and one of grief, decoded as `spec` says; none where it cannot sample clips of two seconds.
+    """Clips of joy, grief and anger, decoded as `spec` says; none where it cannot sample clips of two seconds.
+
+    Two remain for an answer that names one of these emotions, since it is held against the others.
 
     Raises:
         StorageError: the temporary folder cannot be written.
