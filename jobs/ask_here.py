@@ -125,7 +125,7 @@ def answer_all(
         ModelError: the model, an adapter or the request is refused by the engine.
     """
     from avere_ray.engine import Engine
-    from avere_ray.engine.face import EngineFace
+    from avere_ray.engine.insight_face import InsightFace
     from avere_ray.insight import analyse
 
     engine = Engine(model, cfg.rollout, lora_rank=cfg.train.lora_rank, decode=cfg.data.decode)
@@ -133,6 +133,6 @@ def answer_all(
     for name, (folder, version) in versions.items():
         engine.load_adapter(folder or Path(), version)
         found[name] = analyse(
-            EngineFace(engine), clip, question, references, grounding=grounding, max_tokens=cfg.rollout.max_tokens
+            InsightFace(engine), clip, question, references, grounding=grounding, max_tokens=cfg.rollout.max_tokens
         )
     return found

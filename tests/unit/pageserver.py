@@ -18,7 +18,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from actors.emotion import EmotionRequest, emotion_route
 from actors.page import page_routes
 from avere_ray.config import DecodeConfig
 from avere_ray.fakes import FakeFace
@@ -60,12 +62,10 @@ class Stand:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models"""
-        return self.gate(request) or JSONResponse({"data": [{"id": BASE}, {"id": TUNED}]})
+        return JSONResponse({"data": [{"id": BASE}, {"id": TUNED}]})
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions, streamed."""
-        if (no := self.gate(request)) is not None:
-            return no
         body = await request.json()
         video, text = body["messages"][0]["content"]
         media = base64.b64decode(video["video_url"]["url"].removeprefix("data:video/mp4;base64,"))
@@ -90,23 +90,27 @@ class Stand:
             if not done:
                 self.ended.append(model)
 
-    async def emotion(self, request: Request) -> Response:
-        """POST /v1/emotion"""
-        if (no := self.gate(request)) is not None:
-            return no
-        form = await request.form()
-        media = await form["clip"].read()  # type: ignore[union-attr]
-        fields = {name: value for name, value in form.items() if name != "clip"}
-        self.asked.append({**fields, "media": media})
-        (path := self.folder / "asked.mp4").write_bytes(media)
+    async def explain(self, wanted: EmotionRequest) -> dict[str, Any]:
+        """What `emotion_route` asks for."""
+        assert wanted.clip is not None and wanted.answer is not None and wanted.grounding
+        self.asked.append({"model": wanted.model, "question": wanted.question, "media": wanted.clip})
+        (path := self.folder / "asked.mp4").write_bytes(wanted.clip)
         clip = decode_clip(Clip(clip_id="asked", uri=str(path)), path, _SPEC)
-        listens = 4.0 if fields["model"] == TUNED else 0.0
+        listens = 4.0 if wanted.model == TUNED else 0.0
         face = FakeFace(lambda question: "", lambda probe, option: _logp(probe, option, listens))
-        return JSONResponse(
-            to_json(
-                analyse(face, clip, str(fields["question"]), default_references(_SPEC), answer=str(fields["answer"]))
-            )
-        )
+        return to_json(analyse(face, clip, wanted.question, _references(), answer=wanted.answer))
+
+
+class Gate:
+    """Asks for the token and refuses what the stand wants refused, before the route is reached."""
+
+    def __init__(self, app: ASGIApp, stand: Stand) -> None:
+        self.app, self.stand = app, stand
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        no = self.stand.gate(Request(scope)) if scope["path"].startswith("/v1") else None
+        await (no or self.app)(scope, receive, send)
 
 
 @functools.cache
@@ -136,9 +140,10 @@ def serving(stand: Stand) -> Iterator[str]:
     app = Starlette(routes=[
         Route("/v1/models", stand.models),
         Route("/v1/chat/completions", stand.chat, methods=["POST"]),
-        Route("/v1/emotion", stand.emotion, methods=["POST"]),
+        emotion_route(stand.explain),
         *page_routes(),
     ])  # fmt: skip
+    app.add_middleware(Gate, stand=stand)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

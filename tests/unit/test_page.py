@@ -44,11 +44,10 @@ def stand(place: tuple[Stand, str], browser: Browser) -> Iterator[Stand]:
     found, url = place
     found.__init__(found.folder)  # type: ignore[misc]
     browser.look(width=1280, height=900)
-    browser.open(f"{url}/page/page.css")  # a page of the same origin, to forget the token
-    browser.run("sessionStorage.clear()")
     browser.open(f"{url}/")
     browser.wait(f"{MODELS_SHOWN} && document.querySelectorAll('#samples button').length === 4")
     yield found
+    browser.run("sessionStorage.clear()")  # the token
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,40 @@
 """The batch engine as `avere_ray.insight` sees it: greedy answers, and scores of many responses in one call."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
-from avere_ray.engine.omni import Engine, Shown
+from avere_ray.engine.omni import Shown
 from avere_ray.insight import Answered, Probe, Scored
-from avere_ray.records import DecodedClip, Query
+from avere_ray.records import DecodedClip, Query, Rollout
 
 
-class EngineFace:
+class BatchEngine(Protocol):
+    """What of `Engine` is needed."""
+
+    processor: Any
+
+    def generate(
+        self,
+        queries: Sequence[Query],
+        clips: Sequence[DecodedClip | Shown],
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+    ) -> list[list[Rollout]]:
+        """Rollouts by query."""
+
+    def option_logps(
+        self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown], options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Log-probs (nats) of each option's words, by query."""
+
+
+class InsightFace:
     """Implements `insight.Face` over one engine, with whichever adapter it has loaded."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: BatchEngine) -> None:
         self._engine = engine
         self._media_tokens: dict[str, int] = {}
 
