@@ -206,7 +206,7 @@ def test_a_token_is_asked_for_kept_in_the_tab_and_sent(stand: Stand, browser: Br
     assert "The server asks for a token." in browser.text("#token-form")
     browser.type("wrong")
     browser.press("Enter")
-    browser.wait("document.querySelector('#token-note').textContent.includes('does not accept this token')")
+    browser.wait("document.querySelector('#token-words').textContent.includes('does not accept this token')")
     browser.run("document.querySelector('#token').select()")
     browser.type("right")
     browser.press("Enter")

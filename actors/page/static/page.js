@@ -111,7 +111,7 @@ function keepToken(token) {
 }
 
 function askForToken(words) {
-  $("token-note").textContent = `${words} It is kept in this tab alone, until the tab is closed.`;
+  $("token-words").textContent = words;
   $("token-form").hidden = false;
   $("token").focus();
 }
