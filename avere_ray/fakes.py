@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from avere_ray.records import Query, Rollout
+from avere_ray.insight import Answered, Probe, Scored
+from avere_ray.records import DecodedClip, Query, Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +73,32 @@ def make_rollout(
         adapter_version=adapter_version,
         seed=seed,
     )
+
+
+@dataclass
+class FakeFace:
+    """An `insight.Face` whose answers are `respond(question)`; each word is a token, and a prompt has ten.
+
+    `logp(probe, option)` is what it says of an option; remembers the probes of each call.
+    """
+
+    respond: Callable[[str], str]
+    logp: Callable[[Probe, str], float]
+    batches: list[list[Probe]] = field(default_factory=list)
+
+    def answer(self, question: str, clip: DecodedClip, *, max_tokens: int) -> Answered:
+        """The words of `respond`, cut at the limit."""
+        words = self.respond(question).split()[:max_tokens]
+        return Answered(text=" ".join(words), prompt_tokens=10, tokens=len(words))
+
+    def score(self, probes: Sequence[Probe]) -> list[Scored]:
+        """One score per option."""
+        self.batches.append(list(probes))
+        return [
+            Scored(
+                logps=tuple(self.logp(probe, option) for option in probe.options),
+                tokens=tuple(len(option.split()) for option in probe.options),
+                prompt_tokens=10,
+            )
+            for probe in probes
+        ]

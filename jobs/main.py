@@ -15,6 +15,7 @@ VERBS: dict[str, str] = {
     "train": "preference pairs to an adapter",
     "evaluate": "base or adapter to scores on the held-out questions",
     "serve": "answers questions about clips over HTTP with an adapter",
+    "ask": "one question about one clip: the answer, its cues, and what it rests on",
     "synth": "writes synthetic clips with known cues, and their questions",
     "tiny-base": "trains the tiny base model from nothing",
     "submit": "sends a run to a Ray cluster, follows it, and returns its exit code",
