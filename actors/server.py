@@ -20,14 +20,28 @@ from starlette.types import ASGIApp
 
 from actors.api import make_api, unknown_model
 from actors.chat import Asked, ChatRequest, understood
+from actors.emotion import BODIES, EmotionRequest, emotion_route
+from actors.page import page_routes
 from actors.serving.adapters import CHAMPION, Champion, ServeSpec, champion_card
 from actors.serving.errors import ApiError, bad
-from actors.serving.media import Decoder
+from actors.serving.media import Decoder, Media, Source
 from actors.serving.metrics import Metrics
 from actors.serving.replies import Answer
-from avere_ray.engine import LiveEngine, NoRoom, Progress, Refused, Wanted, engine_environment, sampling_params
-from avere_ray.errors import InputError, StageError
+from avere_ray.engine import (
+    LiveEngine,
+    LiveFace,
+    NoRoom,
+    Progress,
+    Refused,
+    Wanted,
+    engine_environment,
+    sampling_params,
+)
+from avere_ray.engine.insight_face import InsightFace
+from avere_ray.errors import InputError, ModelError, StageError
+from avere_ray.insight import analyse, to_json
 from avere_ray.records import DecodedClip
+from avere_ray.synthetic.samples import default_references
 
 STUCK_GRACE_S = 30.0
 """How long one step of the engine may take beyond the deadline before the replica counts as lost."""
@@ -51,6 +65,7 @@ class ChatWorker:
         for name, folder in spec.adapters.items():
             self.engine.load_adapter(name, folder)
         self.champion = Champion(spec, self.engine)
+        self._references = default_references(spec.decode)
         self._warm_up()
         self._ended = threading.Event()
         threading.Thread(target=self._watch_champion, name="champion", daemon=True).start()
@@ -104,6 +119,35 @@ class ChatWorker:
                     yield events
         self._note(asked, answer)
 
+    async def explain(self, request: EmotionRequest) -> dict[str, Any]:
+        """What an answer about a clip rests on, within serve.deadline_s; see `avere_ray.insight` for its cost.
+
+        Raises:
+            ApiError: the request cannot be answered.
+        """
+        model = request.model or self.models[-1]
+        if model not in self.models:
+            raise unknown_model(self.models)
+        self._refuse_markup(f"{request.question} {request.answer or ''}", "question")
+        source = Source(url=request.url or "", data=request.clip or b"", param="clip" if request.clip else "url")
+        limit = self.spec.serve.deadline_s
+        try:
+            async with asyncio.timeout(limit):
+                clip = await self.decoder.decode(Media(video=source, own_sound=True))
+                assert clip is not None
+                face = InsightFace(LiveFace(self.engine, self._adapter(model), timeout_s=limit))
+                insight = await asyncio.to_thread(
+                    analyse, face, clip, request.question, self._references, answer=request.answer,
+                    grounding=request.grounding, max_tokens=self.spec.rollout.max_tokens,
+                )  # fmt: skip
+        except TimeoutError as error:
+            raise self._late() from error
+        except (ModelError, InputError) as error:
+            raise bad(str(error), None) from error
+        except StageError as error:
+            raise _replaced() from error
+        return {"model": model, **to_json(insight)}
+
     async def move_champion(self, folder: Path | None) -> dict[str, Any]:
         """Lets the name `champion` stand for another adapter, in every replica.
 
@@ -120,9 +164,16 @@ class ChatWorker:
         if request.model not in self.models:
             raise unknown_model(self.models)
         asked = understood(request, self.spec.serve, self.spec.rollout.max_tokens)
-        if found := next((m for m in self._markup if m in asked.words), None):
-            raise bad(f"the words contain {found!r}, which is markup of the model", "messages")
+        self._refuse_markup(asked.words, "messages")
         return asked
+
+    def _refuse_markup(self, words: str, param: str) -> None:
+        if found := next((m for m in self._markup if m in words), None):
+            raise bad(f"the words contain {found!r}, which is markup of the model", param)
+
+    def _late(self) -> ApiError:
+        what = f"no answer within {self.spec.serve.deadline_s:g} s; try again later"
+        return ApiError(503, what, code="deadline_exceeded")
 
     async def _steps(self, asked: Asked) -> AsyncGenerator[Progress, None]:
         """What the engine says, step by step, within the deadline."""
@@ -145,14 +196,13 @@ class ChatWorker:
                     first = False
                     yield progress
         except TimeoutError as error:
-            what = f"no answer within {self.spec.serve.deadline_s:g} s; try again later"
-            raise ApiError(503, what, code="deadline_exceeded") from error
+            raise self._late() from error
         except NoRoom as error:
             raise bad(str(error), "messages", "context_length_exceeded") from error
         except Refused as error:
             raise bad(str(error), None) from error
         except StageError as error:
-            raise ApiError(503, "the engine is being replaced; try again later", code="engine_failed") from error
+            raise _replaced() from error
 
     def _prompt(self, asked: Asked, clip: DecodedClip | None) -> dict[str, Any]:
         """The request as the engine takes it; media are laid out as in training.
@@ -194,6 +244,10 @@ class ChatWorker:
                 return
 
 
+def _replaced() -> ApiError:
+    return ApiError(503, "the engine is being replaced; try again later", code="engine_failed")
+
+
 class ChatServer(ChatWorker):
     """The worker as Ray Serve runs it."""
 
@@ -210,7 +264,8 @@ class ChatServer(ChatWorker):
             raise StageError(problem)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return make_api(self, self.spec.serve, self.spec.tokens, metrics=self.metrics)
+        routes = [*page_routes(), emotion_route(self.explain)]
+        return make_api(self, self.spec.serve, self.spec.tokens, metrics=self.metrics, routes=routes, bodies=BODIES)
 
 
 def chat_application(spec: ServeSpec, *, threads: int) -> serve.Application:

@@ -58,14 +58,15 @@ def engines(cfg: RunConfig, *, base_too: bool) -> list[tuple[ModelConfig, Versio
     round_ = newest_adapter(cfg)
     if round_ < 0:
         return [(model, base)]
+    from actors.serving.adapters import checked_adapter
+    from avere_ray.backbones import model_digest
     from avere_ray.learner import MODEL_FOLDER
-    from jobs.serve import checked_adapter
 
     folder = stage_path(cfg, "adapters", round_)
     if (folder / MODEL_FOLDER).is_dir():  # after full fine-tuning there is no adapter
         tuned = model.model_copy(update={"path": folder / MODEL_FOLDER})
         return [*([(model, base)] if base_too else []), (tuned, {f"{model.path.name}:tuned": (None, 0)})]
-    version = checked_adapter(folder, cfg).version
+    version = checked_adapter(folder, model_digest(model.path), cfg.data.decode).version
     return [(model, {**(base if base_too else {}), f"{model.path.name}:adapter-{version}": (folder, version)})]
 
 

@@ -33,10 +33,12 @@ _UNREACHABLE = ("remote_unreachable", "timeout")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where one file of a request is: at a URL (data: or https:), or inside it as base64."""
+    """Where one file of a request is: at a URL (data: or https:), or inside it."""
 
     url: str = ""
     base64: str = ""
+    data: bytes = b""
+    """The file itself, where it was uploaded as it is."""
     param: str
     """Its place in the request, for error messages."""
 
@@ -231,6 +233,8 @@ def _content(source: Source) -> bytes | None:
     Raises:
         ApiError: they are not base64, or none.
     """
+    if source.data:
+        return source.data
     text = source.base64
     if source.url[:5].lower() == "data:":
         head, comma, text = source.url.partition(",")

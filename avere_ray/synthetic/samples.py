@@ -42,28 +42,28 @@ _PLANS: tuple[tuple[str, str, tuple[str, ...], Scene], ...] = (
         (_OPEN, "Is the blue shirt a sign that the person is happy? (A) Yes (B) No", _AGREE),
         Scene(scene_id="delight", split="test", identity=901, face="happiness", voice="happiness",
               body=("clapping_hands",), events=("laughter",), shirt="blue_shirt", background="lamp", sound="rain",
-              seed=1),
+              intensity=1.0, seed=1),
     ),
     (
         "grief",
         "In tears, with flute music",
         (_OPEN, "Are the tears a sign that the person is sad? (A) Yes (B) No", _AGREE),
         Scene(scene_id="grief", split="test", identity=902, face="sadness", voice="sadness", body=("tears",),
-              events=("sobbing",), shirt="green_shirt", background="clock", sound="flute", seed=2),
+              events=("sobbing",), shirt="green_shirt", background="clock", sound="flute", intensity=1.0, seed=2),
     ),
     (
         "two-minds",
         "A smile with an angry voice",
         (_OPEN, _AGREE, "How does the person sound, and what shows it?"),
         Scene(scene_id="two-minds", split="test", identity=903, face="happiness", voice="anger", body=(),
-              events=("growling",), shirt="purple_shirt", background="window", sound="birds", seed=3),
+              events=("growling",), shirt="purple_shirt", background="window", sound="birds", intensity=1.0, seed=3),
     ),
     (
         "no-fists",
         "Angry, with empty hands",
         (_OPEN, "Are the clenched fists a sign that the person is angry? (A) Yes (B) No", _AGREE),
         Scene(scene_id="no-fists", split="test", identity=904, face="anger", voice="anger", body=(), events=(),
-              shirt="yellow_shirt", background="plant", sound="drums", seed=4),
+              shirt="yellow_shirt", background="plant", sound="drums", intensity=1.0, seed=4),
     ),
 )  # fmt: skip
 _REFERENCES = ("delight", "grief", "no-fists")
