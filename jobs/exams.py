@@ -38,8 +38,9 @@ from avere_ray.evaluation.ratings import (
 from avere_ray.evaluation.scorer import ReadOptions, Scores
 from avere_ray.evaluation.showing import Example, Showings
 from avere_ray.judges.choose import LocalModel, text_model
+from avere_ray.judges.llm import CachedModel
 from avere_ray.ledger import Ledger
-from avere_ray.progress import stage_progress
+from avere_ray.progress import say, stage_progress
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, Drop, EvalResult, Query, Rollout
 from avere_ray.stages import CONFIG, StageFolder, StageManifest, digest, file_digest, write_json, write_text
@@ -123,7 +124,7 @@ def examine(
         DropBudgetExceeded: more questions than evaluation.drop_budget allows have no clip or were refused.
         StageError: the model or the judge cannot go on; what they answered is kept.
     """
-    rate = _rater(cfg, candidate) if _described(cfg) else None
+    rate, model = _rater(cfg, candidate) if _described(cfg) else (None, None)
     folder.begin()
     unfinished = stage_path(cfg, "evals") / "unfinished" / folder.key
     ledger = Ledger("evals")
@@ -136,9 +137,9 @@ def examine(
     for one in asked:
         metrics |= one.result.metrics
     _write_tables(folder, candidate, asked)
-    manifest = folder.finish(
-        inputs=loaded, used=loaded - len(ledger.drops), drops=ledger.drops, summary={"metrics": metrics, **extra()}
-    )
+    summary = {"metrics": metrics, **extra(), **_rating_cost(model)}
+    used = loaded - len(ledger.drops)
+    manifest = folder.finish(inputs=loaded, used=used, drops=ledger.drops, summary=summary)
     shutil.rmtree(unfinished, ignore_errors=True)
     with contextlib.suppress(OSError):
         unfinished.parent.rmdir()
@@ -237,13 +238,23 @@ def _described(cfg: RunConfig) -> bool:
     return any(BENCHMARKS[name].described for name in cfg.evaluation.benchmarks)
 
 
-def _rater(cfg: RunConfig, candidate: Candidate) -> RateFn:
-    """Who rates descriptions; replies of a model are kept over runs."""
+def _rater(cfg: RunConfig, candidate: Candidate) -> tuple[RateFn, CachedModel | None]:
+    """Who rates descriptions, and the text model that does, if one; its replies are kept over runs."""
     judge = cfg.evaluation.judge
     if judge.backend == "rules":
-        return RulesRater(corpus_lexicon(candidate.clips))
+        return RulesRater(corpus_lexicon(candidate.clips)), None
     model = text_model(judge, cache=verdict_path(cfg), local=candidate.rating_model)
-    return TextRater(model, rater_name(judge))
+    return TextRater(model, rater_name(judge)), model
+
+
+def _rating_cost(model: CachedModel | None) -> dict[str, float]:
+    """What a remote judge was asked and has cost this time, told and for the summary."""
+    used = model.usage if model is not None else None
+    if used is None:
+        return {}
+    say(f"judge: {used.requests} requests, {used.prompt_tokens} prompt and {used.completion_tokens} answer tokens, "
+        f"cost {used.cost:.4f} by the stated prices")  # fmt: skip
+    return {f"judge_{name}": value for name, value in used.to_json().items()}
 
 
 def _rated(

@@ -7,7 +7,7 @@ from avere_ray.config import JudgeConfig
 from avere_ray.errors import InputError
 from avere_ray.judges import omni
 from avere_ray.judges.llm import VERSION as LLM
-from avere_ray.judges.llm import CachedModel, LlmJudge, remote_model
+from avere_ray.judges.llm import CachedModel, LlmJudge, RemoteText
 from avere_ray.judges.replies import ReplyCache
 from avere_ray.protocols import AskFn, JudgeFn
 from avere_ray.records import Clip, Cue, Query, Rollout, Verdict
@@ -68,7 +68,7 @@ def text_model(cfg: JudgeConfig, *, cache: Path | None = None, local: LocalModel
     settings = {"version": LLM, "max_tokens": cfg.max_tokens, "dtype": cfg.dtype if cfg.model_path else ""}
     kept = ReplyCache(cache, model_name(cfg), settings)
     if cfg.endpoint.url:
-        return CachedModel(remote_model(cfg.endpoint, cfg.max_tokens), kept)
+        return CachedModel(RemoteText(cfg.endpoint, cfg.max_tokens), kept)
     if local is None:
         raise InputError("judge.model_path needs an engine, which this verb does not start; set judge.endpoint.url")
     return CachedModel(local(cfg), kept)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from avere_ray.config import EndpointConfig
-from avere_ray.endpoint import Endpoint, Reply, Request, json_schema, text_part, user
+from avere_ray.endpoint import Endpoint, Reply, Request, Usage, json_schema, text_part, user
 from avere_ray.errors import InputError, RequestRefused, StageError, VerdictParseError
 from avere_ray.judges.findings import SCHEMA, Findings, read_findings, to_verdict, unread
 from avere_ray.judges.replies import ReplyCache
@@ -22,6 +22,11 @@ class CachedModel:
 
     def __init__(self, ask: AskFn, cache: ReplyCache) -> None:
         self._ask, self.cache = ask, cache
+
+    @property
+    def usage(self) -> Usage | None:
+        """What a remote model was asked and has cost so far; None for one of our own."""
+        return self._ask.usage if isinstance(self._ask, RemoteText) else None
 
     def __call__(
         self, prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]
@@ -105,24 +110,36 @@ def check_described(clip: Clip) -> None:
         )
 
 
-def remote_model(cfg: EndpointConfig, max_tokens: int) -> AskFn:
-    """A text model behind an OpenAI-compatible endpoint.
+class RemoteText:
+    """A text model behind an OpenAI-compatible endpoint; implements AskFn."""
 
-    Raises:
-        ConfigError: see `Endpoint`.
-    """
-    endpoint = Endpoint(cfg)
+    def __init__(self, cfg: EndpointConfig, max_tokens: int) -> None:
+        """
+        Raises:
+            ConfigError: see `Endpoint`.
+        """
+        self._endpoint, self._max_tokens = Endpoint(cfg), max_tokens
 
-    def ask(prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]) -> None:
+    @property
+    def usage(self) -> Usage:
+        """What was asked and has cost so far."""
+        return self._endpoint.usage
+
+    def __call__(
+        self, prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]
+    ) -> None:
+        """Asks each prompt once; one that the server refuses is None.
+
+        Raises:
+            EndpointError: the server refuses the client, does not answer, or the budget is used up.
+        """
         requests = [
-            Request(messages=[user(text_part(prompt))], max_tokens=max_tokens, seed=0,
-                    response_format=json_schema("findings", schema))
+            Request(messages=[user(text_part(prompt))], max_tokens=self._max_tokens, seed=0,
+                    response_format=json_schema("reply", schema))
             for prompt in prompts
         ]  # fmt: skip
 
         def settle(index: int, outcome: Reply | RequestRefused) -> None:
             done(index, outcome.text if isinstance(outcome, Reply) else None)
 
-        endpoint.ask_all(requests, settle)
-
-    return ask
+        self._endpoint.ask_all(requests, settle)

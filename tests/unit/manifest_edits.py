@@ -20,9 +20,13 @@ Edit = tuple[str, Any]
 """A path such as "spec.workerGroupSpecs[0].replicas", or "labels['a/b']" for keys with dots, and its new value."""
 
 
-@functools.cache
 def shipped(overlay: str = "h100") -> tuple[Document, ...]:
-    """The documents of an overlay in cluster/."""
+    """The documents of an overlay in cluster/; the same objects each time."""
+    return _rendered(overlay)
+
+
+@functools.cache
+def _rendered(overlay: str) -> tuple[Document, ...]:
     return tuple(render(ROOT / "cluster" / "overlays" / overlay))
 
 

@@ -66,7 +66,7 @@ def test_descriptions_are_asked_for_rated_by_a_model_and_scored_as_from_files(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with chat_server(describes_and_rates) as server:
-        cfg = config(clips, tmp_path / "run", server.url, by_model(server.url))
+        cfg = config(clips, tmp_path / "run", server.url, by_model(server.url, price_out=5.0))
         manifest = run_remote(cfg)
         assert run_remote(cfg).output_digest == manifest.output_digest
         described, rated = server.seen[:COUNT], server.seen[COUNT:]
@@ -79,6 +79,8 @@ def test_descriptions_are_asked_for_rated_by_a_model_and_scored_as_from_files(
     metrics = manifest.summary["metrics"]
     assert [metrics[f"emer_{name}"] for name in CRITERIA] == [7.0, 8.0, 9.0, 10.0]
     assert (metrics["emer_missing"], metrics["emer_unparsable"]) == (0.0, 0.0)
+    assert manifest.summary["judge_requests"] == COUNT
+    assert manifest.summary["judge_cost"] == pytest.approx(COUNT * 10 * 5.0 / 1e6)
     place = tmp_path / "run" / "evals" / "before"
     assert json.loads((place / "emer_scores.json").read_text())["notes"] == ["rated by rater"]
     print_evaluation(place)

@@ -90,9 +90,9 @@ def test_each_kind_is_right_or_refused_with_a_reason(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "avi", "webm", "mov"])
-@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("part", range(4))
 def test_flipped_bits_decode_or_have_a_reason(tmp_path: Path, container: str, part: int) -> None:
-    """10 files a time, 300 in all; in each 1 to 60 bits are flipped, anywhere."""
+    """10 files a time, 240 in all; in each 1 to 60 bits are flipped, anywhere."""
     source = plain(container, "faststart" if container in ("mp4", "mov") else "")
     for seed in range(part * 10, part * 10 + 10):
         rng = np.random.default_rng(seed)

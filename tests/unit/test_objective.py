@@ -112,14 +112,15 @@ def test_a_few_steps_lower_the_loss(make, name):
     trained = [p for p in objective.policy.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=3e-3)
     losses = []
-    for _ in range(4):
+    for _ in range(2):
         scored = _score(objective)
         losses.append(scored.loss_P.mean().item())
         scored.loss_P.mean().backward()
         objective.adapt([objective.gains(PAIRS, scored, torch.ones(len(PAIRS)))])
         optimizer.step()
         optimizer.zero_grad()
-    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        assert _score(objective).loss_P.mean().item() < losses[0]
 
 
 def test_the_adaptive_strength_moves_once_training_has_begun(make):
