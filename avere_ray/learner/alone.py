@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 from avere_ray.errors import ConfigError, TrainingError
 from avere_ray.learner.job import TrainJob
-from avere_ray.learner.stream import local_rows
 from avere_ray.learner.trainer import check_start
-from avere_ray.learner.worker import Learner, set_threads
 from avere_ray.records import AdapterManifest
 
 if TYPE_CHECKING:
@@ -30,6 +28,8 @@ def train_alone(cfg: "RunConfig", job: TrainJob) -> AdapterManifest:
         TrainingError: see `learner.guard`.
         ModelError: the adapter to go on from belongs to another base.
     """
+    from avere_ray.learner.worker import Learner, set_threads
+
     if cfg.train.workers != 1:
         raise ConfigError(f"train.workers is {cfg.train.workers}; a training in one process has 1")
     check_start(job)
@@ -42,6 +42,8 @@ def train_alone(cfg: "RunConfig", job: TrainJob) -> AdapterManifest:
 
 
 def _owed_rows(cfg: "RunConfig", job: TrainJob, owed: "Sequence[StepShare]") -> "Iterator[Dealt]":
+    from avere_ray.learner.stream import local_rows
+
     return local_rows(cfg, job, rank=0, world=1, first=owed[0].step) if owed else iter(())
 
 
