@@ -114,6 +114,8 @@ class ChatWorker:
             await asyncio.to_thread(self.champion.point_to, folder)
         except InputError as error:
             raise ApiError(422, str(error), code="adapter_refused", param="path") from error
+        except StageError as error:
+            raise ApiError(503, str(error), code="engine_failed") from error
         return champion_card(self.champion)
 
     def _understood(self, request: ChatRequest) -> Asked:
