@@ -1,7 +1,7 @@
 """vLLM's LoRA operators on CPU, replaced by plain products, one for each adapter that a batch uses.
 
 vLLM 0.32 copies the adapter's matrices once per token there, which takes three quarters of an engine's time. The same
-sums are two plain products per adapter. It also takes tokens without an adapter (index -1) for those of the last slot, so
+sums are two plain products per adapter. It also takes tokens without an adapter (index -1) for the last slot's, so
 that in a batch of base and adapters the base answers with an adapter once every slot is used; here they get nothing.
 The parity gate checks the result after every load.
 """
@@ -41,7 +41,7 @@ def expand(inputs: Any, weights: Any, output: Any, indices: Any, add_inputs: boo
 def expand_slice(
     inputs: Any, weights: Any, output: Any, indices: Any, start: int, size: int, add_inputs: bool = True
 ) -> None:
-    """output [T, start : start + size] (+)= inputs [T, R] @ weights[index] [O, R]^T; 0 for tokens without an adapter."""
+    """output [T, start : start + size] (+)= inputs [T, R] @ weights[index] [O, R]^T; none: 0."""
     target = output[:, start : start + size]
     if (shared := _shared(indices)) is not None:
         change = _product(inputs, weights, shared, output.dtype)[:, :size]
