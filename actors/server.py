@@ -25,7 +25,16 @@ from actors.serving.errors import ApiError, bad
 from actors.serving.media import Decoder
 from actors.serving.metrics import Metrics
 from actors.serving.replies import Answer
-from avere_ray.engine import LiveEngine, NoRoom, Progress, Refused, Wanted, engine_environment, sampling_params
+from avere_ray.engine import (
+    LiveEngine,
+    LiveFace,
+    NoRoom,
+    Progress,
+    Refused,
+    Wanted,
+    engine_environment,
+    sampling_params,
+)
 from avere_ray.errors import InputError, StageError
 from avere_ray.records import DecodedClip
 
@@ -103,6 +112,16 @@ class ChatWorker:
                 if events := "".join(answer.events(progress)):
                     yield events
         self._note(asked, answer)
+
+    def face(self, model: str) -> LiveFace:
+        """The live engine for a thread that asks in batches, with what a model id stands for now.
+
+        Raises:
+            ApiError: no such model is served.
+        """
+        if model not in self.models:
+            raise unknown_model(self.models)
+        return LiveFace(self.engine, self._adapter(model), timeout_s=self.spec.serve.deadline_s)
 
     async def move_champion(self, folder: Path | None) -> dict[str, Any]:
         """Lets the name `champion` stand for another adapter, in every replica.

@@ -226,30 +226,29 @@ def test_broken_media_of_every_kind_are_refused_with_a_reason(server: Server, tm
     assert server.get("/healthz").status_code == 200
 
 
+def generated(operation: Any, mode: GenerationMode, count: int) -> list[Any]:
+    """Bodies made from a schema; each as it is, and again with a model that exists, or in a list."""
+    bodies: list[Any] = []
+
+    @settings(max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def collect(case: Any) -> None:
+        there = isinstance(case.body, dict) and "messages" in case.body
+        bodies.extend([case.body, {**case.body, "model": BASE, "max_tokens": 1} if there else [repr(case.body)]])
+
+    collect()
+    return bodies
+
+
 def test_whatever_is_sent_gets_an_answer_in_order(server: Server) -> None:
-    """Generated from the served document: each body as it is, and again with a model that exists, which gets deeper."""
     document = schemathesis.openapi.from_dict(server.get("/openapi.json").json())
     heard: list[httpx.Response] = []
     with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as http:
-
-        def send(path: str, body: Any) -> None:
-            content = body if isinstance(body, bytes) else json.dumps(body, default=repr).encode()
-            heard.append(http.post(path, content=content, headers={"Content-Type": "application/json"}))
-
         for path, mode, count in GENERATED:
-            operation = document[path]["POST"]
-
-            @settings(max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
-                      suppress_health_check=list(HealthCheck))  # fmt: skip
-            @given(case=operation.as_strategy(generation_mode=mode))
-            def generated(case: Any, path: str = path) -> None:
-                send(path, case.body)
-                if isinstance(case.body, dict) and path.endswith("completions"):
-                    send(path, {**case.body, "model": BASE, "max_tokens": 1})
-                else:
-                    send(path, [case.body] if not isinstance(case.body, bytes) else {})
-
-            generated()
+            for body in generated(document[path]["POST"], mode, count):
+                content = body if isinstance(body, bytes) else json.dumps(body, default=repr).encode()
+                heard.append(http.post(path, content=content, headers={"Content-Type": "application/json"}))
     assert len(heard) >= 500
     assert sum(r.status_code != 200 for r in heard) >= 450
     assert {r.status_code for r in heard} <= {200, 400, 401, 403, 404, 413, 415, 422, 429, 503}
