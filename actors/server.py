@@ -126,8 +126,7 @@ class ChatWorker:
             ApiError: the request cannot be answered.
         """
         model = request.model or self.models[-1]
-        if model not in self.models:
-            raise unknown_model(self.models)
+        face = InsightFace(self.face(model))
         self._refuse_markup(f"{request.question} {request.answer or ''}", "question")
         source = Source(url=request.url or "", data=request.clip or b"", param="clip" if request.clip else "url")
         limit = self.spec.serve.deadline_s
@@ -135,7 +134,6 @@ class ChatWorker:
             async with asyncio.timeout(limit):
                 clip = await self.decoder.decode(Media(video=source, own_sound=True))
                 assert clip is not None
-                face = InsightFace(LiveFace(self.engine, self._adapter(model), timeout_s=limit))
                 insight = await asyncio.to_thread(
                     analyse, face, clip, request.question, self._references, answer=request.answer,
                     grounding=request.grounding, max_tokens=self.spec.rollout.max_tokens,
@@ -148,6 +146,16 @@ class ChatWorker:
             raise _replaced() from error
         return {"model": model, **to_json(insight)}
 
+    def face(self, model: str) -> LiveFace:
+        """The live engine for a thread that asks in batches, with what a model id stands for now.
+
+        Raises:
+            ApiError: no such model is served.
+        """
+        if model not in self.models:
+            raise unknown_model(self.models)
+        return LiveFace(self.engine, self._adapter(model), timeout_s=self.spec.serve.deadline_s)
+
     async def move_champion(self, folder: Path | None) -> dict[str, Any]:
         """Lets the name `champion` stand for another adapter, in every replica.
 
@@ -158,6 +166,8 @@ class ChatWorker:
             await asyncio.to_thread(self.champion.point_to, folder)
         except InputError as error:
             raise ApiError(422, str(error), code="adapter_refused", param="path") from error
+        except StageError as error:
+            raise ApiError(503, str(error), code="engine_failed") from error
         return champion_card(self.champion)
 
     def _understood(self, request: ChatRequest) -> Asked:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from avere_ray.config import ModelConfig, RolloutConfig
-from avere_ray.engine.cpu_lora import plain_matmul_for_one_adapter
+from avere_ray.engine.cpu_lora import plain_matmul_for_adapters
 from avere_ray.engine.surroundings import engine_environment
 from avere_ray.errors import ModelError
 
@@ -33,7 +33,7 @@ def start_vllm(
             "(make setup ACCEL=cpu or ACCEL=gpu)"
         )
     if not rollout.num_gpus:
-        plain_matmul_for_one_adapter()
+        plain_matmul_for_adapters()
     # On CPU no chunked prefill: vLLM 0.32 would rewind the generator of a seeded request, which CPU ones cannot.
     options: dict[str, Any] = (
         {

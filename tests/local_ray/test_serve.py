@@ -217,7 +217,7 @@ def test_broken_media_of_every_kind_are_refused_with_a_reason(server: Server, tm
     replies = {}
     for name, kind in KINDS.items():
         if kind.reasons:
-            kind.make(path := tmp_path / f"{len(replies)}.{kind.suffix}")
+            kind.make(path := tmp_path / f"{name}.{kind.suffix}")
             if path.is_file():
                 replies[name] = server.ask(path, max_tokens=1)
     wrong = {n: r.text for n, r in replies.items() if r.status_code not in (200, 400, 422) or "Traceback" in r.text}
@@ -226,30 +226,29 @@ def test_broken_media_of_every_kind_are_refused_with_a_reason(server: Server, tm
     assert server.get("/healthz").status_code == 200
 
 
+def generated(operation: Any, mode: GenerationMode, count: int) -> list[Any]:
+    """Bodies made from a schema; each as it is, and again with a model that exists, or in a list."""
+    bodies: list[Any] = []
+
+    @settings(max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def collect(case: Any) -> None:
+        there = isinstance(case.body, dict) and "messages" in case.body
+        bodies.extend([case.body, {**case.body, "model": BASE, "max_tokens": 1} if there else [repr(case.body)]])
+
+    collect()
+    return bodies
+
+
 def test_whatever_is_sent_gets_an_answer_in_order(server: Server) -> None:
-    """Generated from the served document: each body as it is, and again with a model that exists, which gets deeper."""
     document = schemathesis.openapi.from_dict(server.get("/openapi.json").json())
     heard: list[httpx.Response] = []
     with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as http:
-
-        def send(path: str, body: Any) -> None:
-            content = body if isinstance(body, bytes) else json.dumps(body, default=repr).encode()
-            heard.append(http.post(path, content=content, headers={"Content-Type": "application/json"}))
-
         for path, mode, count in GENERATED:
-            operation = document[path]["POST"]
-
-            @settings(max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
-                      suppress_health_check=list(HealthCheck))  # fmt: skip
-            @given(case=operation.as_strategy(generation_mode=mode))
-            def generated(case: Any, path: str = path) -> None:
-                send(path, case.body)
-                if isinstance(case.body, dict) and path.endswith("completions"):
-                    send(path, {**case.body, "model": BASE, "max_tokens": 1})
-                else:
-                    send(path, [case.body] if not isinstance(case.body, bytes) else {})
-
-            generated()
+            for body in generated(document[path]["POST"], mode, count):
+                content = body if isinstance(body, bytes) else json.dumps(body, default=repr).encode()
+                heard.append(http.post(path, content=content, headers={"Content-Type": "application/json"}))
     assert len(heard) >= 500
     assert sum(r.status_code != 200 for r in heard) >= 450
     assert {r.status_code for r in heard} <= {200, 400, 401, 403, 404, 413, 415, 422, 429, 503}
@@ -258,8 +257,15 @@ def test_whatever_is_sent_gets_an_answer_in_order(server: Server) -> None:
     assert server.get("/readyz").status_code == 200
 
 
+def long_answer(clip: Path, **fields: Any) -> dict[str, Any]:
+    """A question that takes hundreds of tokens to answer."""
+    schema = {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 200}
+    form = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
+    return asking(clip, max_tokens=900, response_format=form, **fields)
+
+
 def test_who_goes_away_is_not_worked_for(server: Server, clip: Path) -> None:
-    body = asking(clip, stream=True, max_tokens=900, temperature=2.0, n=4)
+    body = long_answer(clip, stream=True, n=4)
     url = f"{server.url}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, headers=server.headers, timeout=60) as reply:
         next(reply.iter_lines())
@@ -332,7 +338,7 @@ def test_it_can_be_evaluated_as_a_remote_model(server: Server, clip: Path, tmp_p
 
 
 def test_sigterm_lets_what_is_in_work_end(server: Server, clip: Path) -> None:
-    body = asking(clip, stream=True, max_tokens=200, temperature=2.0, seed=1)
+    body = long_answer(clip, stream=True)
     url = f"{server.url}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, headers=server.headers, timeout=60) as reply:
         lines = reply.iter_lines()
