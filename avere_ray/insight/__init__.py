@@ -6,9 +6,10 @@
     report      the engine's figures as an Insight, and as JSON
     analysis    answer, probes, report: the whole of it over one engine
 
-Cost: one pass that generates, then one batch of passes that only score: two for each cue, fourteen for face and voice
-(seven emotions each), and, if grounding is wanted, four and two more for each reference clip. A usual answer with four
-cues and two reference clips takes 1 + 8 + 14 + 8 = 31 passes in two calls to the engine; without grounding 23.
+Cost: one pass that generates, then one batch of passes that only score: two for each cue (24 at most), fourteen for
+face and voice (seven emotions each), and, if grounding is wanted, four and two more for each reference clip. A usual
+answer with four cues and two reference clips takes 1 + 8 + 14 + 8 = 31 passes in two calls to the engine; without
+grounding 23.
 """
 
 from avere_ray.insight.analysis import Answered, Face, analyse, conclude

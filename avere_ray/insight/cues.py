@@ -29,6 +29,8 @@ _PERCEIVING = re.compile(
 )
 _ARTICLE = re.compile(r"\b(a|an)\s+(?:very\s+|rather\s+|quite\s+)?$", re.IGNORECASE)
 _SENTENCE_END = ".!?\n"
+MOST_CUES = 24
+"""Different cues of one answer that are looked at; a longer list is cut, since each costs two passes of an engine."""
 _NOUN_BEHIND = re.compile(r" (?:tone|voice|face|expression|eyes|mouth|hands|body)\b", re.IGNORECASE)
 
 
@@ -59,7 +61,7 @@ class AnswerReading:
     emotion: str
     """The emotion it ascribes to the person (else to face or voice), a noun; empty when it names none."""
     cues: tuple[AnswerCue, ...]
-    """In the order of their words."""
+    """In the order of their words; those that are named again are there again."""
 
 
 def read_answer(question: str, answer: str) -> AnswerReading:
@@ -78,7 +80,7 @@ def read_answer(question: str, answer: str) -> AnswerReading:
         question=question,
         answer=answer,
         emotion=_emotion(reading.claims) or next(iter(emotions_in(" ".join(chosen), ())), ""),
-        cues=tuple(_apart(cues)),
+        cues=tuple(_at_most(MOST_CUES, _apart(cues))),
     )
 
 
@@ -160,3 +162,9 @@ def _apart(cues: Sequence[AnswerCue]) -> list[AnswerCue]:
         if not kept or cue.span[0] >= kept[-1].span[1]:
             kept.append(cue)
     return kept
+
+
+def _at_most(count: int, cues: Sequence[AnswerCue]) -> list[AnswerCue]:
+    """The cues among the first `count` different ones."""
+    kept = set(list(dict.fromkeys(cue.question for cue in cues))[:count])
+    return [cue for cue in cues if cue.question in kept]

@@ -1,6 +1,6 @@
 """What the engine is asked about an answer, as probes that can all be scored in one call.
 
-- Each cue: is it in the clip, Yes or No, the clip shown as it is.
+- Each cue, once: is it in the clip, Yes or No, the clip shown as it is.
 - Face and voice, each alone (the other medium silenced or blanked): which of seven emotions.
 - Grounding: the answer itself, with the clip as it is; with the sound silenced or the frames blanked ("removed"); with
   the sound or the frames of each reference clip ("swapped"); and without any clip ("text_only").
@@ -38,7 +38,8 @@ class Probe:
     """One prompt, and the responses to it whose log-probabilities are wanted."""
 
     about: tuple[str | int, ...]
-    """("cue", i), ("face",), ("voice",), ("plain",), ("removed", medium), ("swapped", medium, i) or ("text_only",)."""
+    """("cue", its question), ("face",), ("voice",), ("plain",), ("removed", medium), ("swapped", medium, i) or
+    ("text_only",)."""
     prompt: str
     """The words of the question."""
     clip: DecodedClip | None
@@ -68,8 +69,8 @@ def make_probes(
         InputError: a reference has frames of another size than the clip.
     """
     probes = [
-        Probe(about=("cue", i), prompt=cue.question, clip=clip, options=("Yes", "No"))
-        for i, cue in enumerate(reading.cues)
+        Probe(about=("cue", question), prompt=question, clip=clip, options=("Yes", "No"))
+        for question in dict.fromkeys(cue.question for cue in reading.cues)
     ]
     faces = tuple(f"The face looks {adjective}." for adjective in EMOTION_ADJECTIVES.values())
     voices = tuple(f"The voice sounds {adjective}." for adjective in EMOTION_ADJECTIVES.values())

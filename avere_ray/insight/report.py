@@ -121,11 +121,11 @@ def found_cues(reading: AnswerReading, scores: Mapping[tuple[str | int, ...], Sc
         FoundCue(
             text=cue.text,
             modality=cue.modality,
-            confidence=float(_shares(scores["cue", i].logps)[0]),
+            confidence=float(_shares(scores["cue", cue.question].logps)[0]),
             span=cue.span,
             use=cue.use,
         )
-        for i, cue in enumerate(reading.cues)
+        for cue in reading.cues
     )
 
 

@@ -42,4 +42,4 @@ def test_base_and_adapter_are_asked_and_the_answer_rests_on_the_clip(clip: Path,
     grounding = base["grounding"]
     assert grounding["references"] == 2 and grounding["text_only"] > 5
     assert all(grounding[m][how] > 1 for m in ("audio", "video") for how in ("removed", "swapped"))
-    assert base["cost"]["passes"] == 1 + 2 * len(base["cues"]) + 14 + 4 + 2 * 2
+    assert base["cost"]["passes"] == 1 + 2 * len({c["text"] for c in base["cues"]}) + 14 + 4 + 2 * 2

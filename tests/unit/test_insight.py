@@ -10,6 +10,8 @@ import pytest
 from avere_ray.errors import InputError, StageError
 from avere_ray.fakes import FakeFace
 from avere_ray.insight import Probe, Reference, analyse, conclude, make_probes, read_answer, to_json
+from avere_ray.insight.cues import MOST_CUES
+from avere_ray.insight.lexicon import common_cues
 from avere_ray.insight.probes import EMOTIONS
 from avere_ray.records import DecodedClip
 
@@ -104,7 +106,9 @@ def test_each_view_changes_one_medium_alone() -> None:
     assert views["removed", "audio"] == (100, 0) and views["removed", "video"] == (0, 100)
     assert [views["swapped", "audio", i] for i in (0, 1)] == [(100, 20), (100, 30)]
     assert [views["swapped", "video", i] for i in (0, 1)] == [(20, 100), (30, 100)]
-    assert all(views["cue", i] == (100, 100) for i in range(3))
+    assert [about[1] for about in views if about[0] == "cue"] == [
+        "Is there a wide smile?", "Is there a yellow shirt?", "Do you hear sobbing?"]  # fmt: skip
+    assert all(view == (100, 100) for about, view in views.items() if about[0] == "cue")
 
 
 def test_without_references_nothing_is_swapped() -> None:
@@ -162,6 +166,17 @@ def test_an_answer_is_read(question: str, answer: str, emotion: str, cues: list[
     reading = read_answer(question, answer)
     assert reading.emotion == emotion
     assert [(c.text, c.modality, c.use, c.question) for c in reading.cues] == cues
+
+
+def test_a_cue_is_asked_about_once_and_a_long_list_is_cut() -> None:
+    again = read_answer(OPEN, "I see tears. I hear rain. Yes, I see tears.")
+    assert [c.text for c in again.cues] == ["tears", "rain", "tears"]
+    probes = [p for p in make_probes(again, clip()) if p.about[0] == "cue"]
+    assert [p.prompt for p in probes] == ["Are there tears?", "Do you hear rain?"]
+    found = analyse(FakeFace(str, listening), clip(), OPEN, answer=again.answer)
+    assert len({c.confidence for c in found.cues}) == 1 and len(found.cues) == 3
+    flood = read_answer(OPEN, " ".join(f"I see {cue.text}." for cue in common_cues()))
+    assert len({c.question for c in flood.cues}) == MOST_CUES
 
 
 def test_spans_never_overlap() -> None:

@@ -236,7 +236,8 @@ async function ask(event) {
   $("answers").scrollIntoView({ block: "nearest" });
   try {
     const video = await dataUrl(state.clip);
-    await Promise.all(cards.map((card) => answerInto(card, question, video, run.signal)));
+    const inTurn = queue(); // what answers rest on is asked one after the other: an engine is slow with two at once
+    await Promise.all(cards.map((card) => answerInto(card, question, video, run.signal, inTurn)));
     drawGrounding(cards);
   } catch (error) {
     show($("ask-error"), error.message);
@@ -251,7 +252,7 @@ function running(run) {
   ready();
 }
 
-async function answerInto(card, question, video, signal) {
+async function answerInto(card, question, video, signal, inTurn) {
   const content = [{ type: "video_url", video_url: { url: video } }, { type: "text", text: question }];
   const body = { model: card.model, messages: [{ role: "user", content }], stream: true, temperature: 0,
     mm_processor_kwargs: { use_audio_in_video: true } };
@@ -264,7 +265,7 @@ async function answerInto(card, question, video, signal) {
     }
     card.said.setAttribute("aria-busy", "false");
     if (!card.said.textContent.trim()) card.status.textContent = "It answered with nothing.";
-    else if ($("explain").checked) await explain(card, question, signal);
+    else if ($("explain").checked) await inTurn(() => explain(card, question, signal));
     else card.status.textContent = "";
   } catch (error) {
     card.status.textContent = error.name === "AbortError" ? "Stopped." : "";
@@ -378,6 +379,15 @@ function addButton(list, text, act) {
   const button = element("button", { type: "button", textContent: text });
   button.addEventListener("click", act);
   list.append(element("li", {}, button));
+}
+
+function queue() {
+  let last = Promise.resolve();
+  return (act) => {
+    const mine = last.then(act);
+    last = mine.catch(() => {});
+    return mine;
+  };
 }
 
 function percent(share) {
