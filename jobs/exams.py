@@ -73,7 +73,8 @@ def annotation_path(cfg: RunConfig, name: str) -> Path:
     Raises:
         InputError: they do not exist.
     """
-    path = cfg.evaluation.annotations.get(name, benchmark_path(cfg))
+    named = {str(benchmark): path for benchmark, path in cfg.evaluation.annotations.items()}
+    path = named.get(name, benchmark_path(cfg))
     if not path.exists():
         raise InputError(
             f"there are no held-out questions of {name} at {path}. Set data.benchmark to an EmoReAlM-format JSON file "

@@ -7,6 +7,7 @@ from typing import Any
 
 from avere_ray.comparison.beside import GroundingLoss
 from avere_ray.comparison.differences import (
+    AVERAGE,
     Pair,
     RatingDifference,
     SeedGroup,
@@ -57,7 +58,7 @@ class Report:
 
     columns: tuple[Column, ...]
     tasks: tuple[str, ...]
-    """Tasks any column has, then "average"."""
+    """Tasks any column has, then "average" where there is one."""
     other: tuple[str, ...]
     """Names of the figures besides those accuracies."""
     params: Mapping[str, Sequence[str]]
@@ -113,7 +114,7 @@ def make_report(runs: Sequence[tuple[RunResult, str | None]]) -> Report:
     )
     return Report(
         columns=columns,
-        tasks=(*tasks, "average") if tasks or not any(c.evaluation.beside.ratings for c in columns) else (),
+        tasks=tuple(tasks + ["average"] * any(AVERAGE in accuracies(c.evaluation.metrics) for c in columns)),
         other=_other_figures(columns),
         params=differing_params(own),
         runs=tuple(own),

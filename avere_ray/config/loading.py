@@ -1,8 +1,9 @@
 """YAML file and command line to a config, and what is wrong with them in words."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -26,13 +27,36 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str =
             raise ConfigError(f"unexpected argument {argument!r}; overrides look like --train.learning_rate=1.0e-5")
     try:
         source: Any = CliSettingsSource(
-            RunConfig, cli_parse_args=list(overrides), cli_exit_on_error=False, cli_prog_name=prog
+            RunConfig, cli_parse_args=_tables_as_json(overrides), cli_exit_on_error=False, cli_prog_name=prog
         )
         return RunConfig(_cli_settings_source=source, **values)  # type: ignore[call-arg]
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from error
     except SettingsError as error:
         raise ConfigError(f"{_last_line(error)}. See `{prog} --help` for every setting.") from error
+
+
+def _tables_as_json(overrides: Sequence[str]) -> list[str]:
+    """The overrides with entries of tables, such as `--evaluation.annotations.dfew=FILE`, put together as JSON."""
+    rest: list[str] = []
+    entries: dict[str, dict[str, str]] = {}
+    for argument in overrides:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        table = next((name for name in _tables(RunConfig) if key.startswith(f"{name}.")), None)
+        if table is None or not equals:
+            rest.append(argument)
+        else:
+            entries.setdefault(table, {})[key.removeprefix(f"{table}.")] = value
+    return rest + [f"--{table}={json.dumps(found)}" for table, found in entries.items()]
+
+
+def _tables(model: Any, prefix: str = "") -> Iterator[str]:
+    """Settings whose entries have names of the user's, with dots."""
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is dict:
+            yield f"{prefix}{name}"
+        elif hasattr(field.annotation, "model_fields"):
+            yield from _tables(field.annotation, f"{prefix}{name}.")
 
 
 def help_text(prog: str) -> str:

@@ -51,7 +51,7 @@ class EvaluationConfig(Section):
 
     benchmarks: tuple[BenchmarkName, ...] = ("emorealm",)
     """Benchmarks scored before the first and after the last round; the clips of all of them are in data.clips."""
-    annotations: dict[str, Path] = Field(default_factory=dict)
+    annotations: dict[BenchmarkName, Path] = Field(default_factory=dict)
     """Annotation file (or folder) of each benchmark, as `avere-ray score` takes it; one that is not named here takes
     data.benchmark."""
     fold: Annotated[int, Field(ge=1, le=5)] = 1

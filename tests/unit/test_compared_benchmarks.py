@@ -128,7 +128,7 @@ def test_emotions_have_their_intervals_and_their_test(clips: Path, tmp_path: Pat
         with chat_server(lambda seen, words=words: says(words)) as server:
             folders.append(evaluated(clips, tmp_path / name, server, "dfew"))
     report = report_of(*folders)
-    assert report.tasks == ("dfew", "average")
+    assert report.tasks == ("dfew",)
     value, low, high, n = report.columns[0].accuracy("dfew")
     assert (value, n) == (50.0, COUNT)
     assert low < 50 < high

@@ -44,6 +44,17 @@ def test_a_choice_between_numbers_can_be_given_on_the_command_line() -> None:
         load_config(None, ["--train.lora_rank=7"])
 
 
+def test_entries_of_a_table_can_be_given_with_dots(tmp_path: Path) -> None:
+    file = write(tmp_path, "evaluation: {annotations: {dfew: set_1.csv}}\n")
+    given = ["--evaluation.annotations.emer=a,b=c.csv", "--evaluation.annotations.cmm=c.json"]
+    assert load_config(file, given).evaluation.annotations == {
+        "dfew": Path("set_1.csv"), "emer": Path("a,b=c.csv"), "cmm": Path("c.json")}  # fmt: skip
+    given = ["--data.clips=x", "--data.source.kind=manifest", "--data.source.columns.uri=path"]
+    assert load_config(None, given).data.source.columns == {"uri": "path"}
+    with pytest.raises(ConfigError, match=r"evaluation.annotations.dfw.*'dfew'"):
+        load_config(None, ["--evaluation.annotations.dfw=x.csv"])
+
+
 def test_the_shell_s_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"NAME": "other", "SEED": "7", "DATA": "no json", "TRAIN__EPOCHS": "9"}.items():
         monkeypatch.setenv(name, value)
