@@ -125,8 +125,7 @@ class ChatWorker:
         Raises:
             ApiError: the request cannot be answered.
         """
-        model = request.model or self.models[-1]
-        face = InsightFace(self.face(model))
+        face = InsightFace(self.face(request.model or self.models[-1]))
         self._refuse_markup(f"{request.question} {request.answer or ''}", "question")
         source = Source(url=request.url or "", data=request.clip or b"", param="clip" if request.clip else "url")
         limit = self.spec.serve.deadline_s
@@ -144,7 +143,7 @@ class ChatWorker:
             raise bad(str(error), None) from error
         except StageError as error:
             raise _replaced() from error
-        return {"model": model, **to_json(insight)}
+        return to_json(insight)
 
     def face(self, model: str) -> LiveFace:
         """The live engine for a thread that asks in batches, with what a model id stands for now.

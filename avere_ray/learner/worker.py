@@ -164,7 +164,7 @@ class Learner:
             rows = self.objective.rows(pairs)
         with self.clock("forward"):
             if first and self.rank == 0:
-                text = explain_pair(self.policy.processor, pairs[0], rows[0].flat())
+                text = explain_pair(self.policy.processor, pairs[0], rows[0])
                 write_text(self.job.checkpoints / FIRST_PAIR, text)
                 print(text, flush=True)
             return self.objective.score(engine, pairs, rows)

@@ -18,6 +18,7 @@ import openai
 import psutil
 import pytest
 import schemathesis
+from browser import open_browser
 from clipmaker import Recipe, write_clip
 from corpus import KINDS
 from hypothesis import HealthCheck, Phase, given, settings
@@ -335,6 +336,47 @@ def test_it_can_be_evaluated_as_a_remote_model(server: Server, clip: Path, tmp_p
     words = "Do face and voice agree? (A) Yes (B) No"
     assert [answer.text] == [a.strip() for a in server.answers(clip, question=words, temperature=0, max_tokens=8)]
     assert manifest.summary["remote_prompt_tokens"] > 80  # words alone are about 40
+
+
+def test_what_an_answer_rests_on(server: Server, clip: Path) -> None:
+    def explained(**fields: str) -> httpx.Response:
+        files = {"clip": ("clip.mp4", clip.read_bytes(), "video/mp4")}
+        return httpx.post(f"{server.url}/v1/emotion", files=files, data=fields, headers=server.headers, timeout=120)
+
+    reply = explained(model=BASE, question=QUESTION)
+    assert reply.status_code == 200, reply.text
+    found = reply.json()
+    assert found["answer"] == server.answers(clip, temperature=0.0)[0]
+    assert found["grounding"]["references"] >= 2 and found["cost"]["passes"] >= 1 + 14 + 4 + 2 * 2
+    given = explained(model=ADAPTERS[0], question=QUESTION, answer="I see tears.", grounding="false").json()
+    assert (given["answer"], given["grounding"]) == ("I see tears.", None)
+    assert [(c["text"], c["modality"]) for c in given["cues"]] == [("tears", "video")]
+    data = base64.b64encode(clip.read_bytes()).decode()
+    body = {"model": BASE, "url": f"data:video/mp4;base64,{data}", "answer": found["answer"], "question": QUESTION}
+    assert server.post(body, "/v1/emotion").json()["grounding"] == found["grounding"]
+    cases = [(explained(model="other"), 404), (explained(question="<|VIDEO|>"), 400), (explained(unknown="x"), 400),
+             (server.post({"url": "https://localhost/a.mp4"}, "/v1/emotion"), 422),
+             (server.post({"url": "file:///etc/passwd"}, "/v1/emotion"), 400)]  # fmt: skip
+    for reply, status in cases:
+        assert reply.status_code == status and set(reply.json()) == {"error"}, reply.text
+
+
+def test_the_page_asks_base_and_adapter_side_by_side(server: Server, tmp_path: Path) -> None:
+    with open_browser(tmp_path / "profile") as browser:
+        browser.look(width=1280, height=900)
+        browser.open(f"{server.url}/")
+        browser.wait("!document.querySelector('#token-form').hidden")
+        browser.type(TOKEN)
+        browser.press("Enter")
+        browser.wait("document.querySelectorAll('#models input').length > 1")
+        browser.wait("document.querySelectorAll('#samples button').length > 1")
+        browser.complaints.clear()  # the refusal before the token
+        browser.click("#samples li:nth-child(3) button")
+        browser.wait("!document.querySelector('#send').disabled")
+        browser.click("#send")
+        browser.wait("document.querySelectorAll('.grounding tr').length === 10")
+        said = browser.run("[...document.querySelectorAll('.said')].map(e => e.textContent)")
+        assert len(said) == 2 and said[0] != said[1] and browser.complaints == []
 
 
 def test_sigterm_lets_what_is_in_work_end(server: Server, clip: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
 from avere_ray.branches import Wanted
 from avere_ray.config import LossConfig
+from avere_ray.learner.explain import explain_pair
 from avere_ray.learner.objective import PairObjective, reference_branches
 from avere_ray.media_cache import MediaCache
 from avere_ray.reference import AdapterOff
@@ -59,6 +60,18 @@ def test_at_step_0_the_loss_is_what_a_policy_equal_to_its_reference_has(make, na
     scored = _score(make(**KINDS[name]))
     torch.testing.assert_close(scored.start_loss_P, scored.expected_start_P, atol=1e-5, rtol=0)
     assert scored.loss_P.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "branches"), [("dpo", 1 + 2), ("avem_dpo", 1 + 2 + 1), ("vista_dpo", 1 + 2 + 1 + 1), ("mod_dpo", 1 + 2)]
+)
+def test_the_first_pair_is_told_branch_by_branch_whatever_the_loss_looks_at(make, name, branches):
+    objective, pair = make(**KINDS[name]), make_pair()
+    told = explain_pair(objective.policy.processor, pair, objective.rows([pair])[0])
+    names = [line.strip() for line in told.splitlines() if line.startswith("  ") and ": ..." in line]
+    assert len(names) == branches
+    assert names[0].startswith("chosen: ")
+    assert [n for n in names if "audio of another clip" in n] == names[3:4]
 
 
 @pytest.mark.parametrize("name", KINDS)
