@@ -268,8 +268,9 @@ def test_who_goes_away_is_not_worked_for(server: Server, clip: Path) -> None:
     body = long_answer(clip, stream=True, n=4)
     url = f"{server.url}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, headers=server.headers, timeout=60) as reply:
-        next(reply.iter_lines())
+        next(lines := reply.iter_lines())
         assert _in_engine(server) >= 1
+        del lines
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(url, json={**body, "stream": False}, headers=server.headers, timeout=1.0)
     end = time.monotonic() + 30
