@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ HOST, PORT = "127.0.0.1", 8000
 APP = "avere_ray"
 
 _POLL_S = 5.0
+_LOOK_S = 0.2
 _PROXY_WORDS = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 _PROXY_PATH = "actors.serving.proxy:middlewares"
 
@@ -82,6 +84,7 @@ def run(cfg: RunConfig, host: str = HOST, port: str | int = PORT) -> int:
             say(_greeting(spec, host, number))
             _wait_until_asked_to_end()
             say("serve: ending; requests in work are answered first")
+            _drain(cfg.serve.drain_s)
         finally:
             serve.shutdown()
     say("serve: ended")
@@ -259,6 +262,19 @@ def _wait_until_asked_to_end() -> None:
             if now != state:
                 say(f"serve: the application is {now}" + (" again" if now == "RUNNING" else ""))
             state = now
+
+
+def _drain(seconds: float) -> None:
+    """Takes the application away and waits for its requests; the proxy, through which their answers go, stays."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    end = time.monotonic() + seconds
+    with suppress(RayError, RayServeException, OSError):
+        serve.delete(APP, _blocking=False)
+        while APP in serve.status().applications and time.monotonic() < end:
+            time.sleep(_LOOK_S)
 
 
 @contextmanager

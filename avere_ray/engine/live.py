@@ -30,6 +30,8 @@ from avere_ray.errors import AvereError, InputError, ModelError, StageError
 
 ADAPTERS = 4
 """Adapters that may be used in one step."""
+PACE_S = 0.03
+"""How often a stream tells at most what was added, seconds."""
 _IDLE_S = 1.0
 _START_S = 1800.0
 _SWITCH_S = 0.001
@@ -119,13 +121,15 @@ class LiveEngine:
         return self._failure
 
     async def stream(
-        self, prompt: Mapping[str, Any], wanted: Wanted, *, adapter: str | None = None
+        self, prompt: Mapping[str, Any], wanted: Wanted, *, adapter: str | None = None, pace_s: float = PACE_S
     ) -> AsyncGenerator[Progress, None]:
         """What each step adds to the answers of a request; leaving the iterator early takes it out of the batch.
 
         Args:
             prompt: `prompt_token_ids` and media, as `EngineFace` and the family's `engine_inputs` make them.
             adapter: name of a loaded adapter; None: the base.
+            pace_s: steps that follow each other faster are told together, since every message costs more than a step
+                of a small model.
 
         Raises:
             Refused: the engine does not take the request.
@@ -140,15 +144,20 @@ class LiveEngine:
                 loop.call_soon_threadsafe(heard.put_nowait, output)
 
         self._put(partial(self._add, name, prompt, wanted, adapter, hear))
-        finished = False
+        finished, said_at = False, 0.0
         try:
             while not finished:
-                output = await heard.get()
-                if isinstance(output, Exception):
+                outputs = [await heard.get()]
+                if said_at:  # the first token goes out at once
+                    await asyncio.sleep(max(0.0, said_at + pace_s - loop.time()))
+                while not heard.empty():
+                    outputs.append(heard.get_nowait())
+                said_at = loop.time()
+                if isinstance(outputs[-1], Exception):
                     finished = True
-                    raise output
-                finished = output.finished
-                yield progress_of(output)
+                    raise outputs[-1]
+                finished = outputs[-1].finished
+                yield progress_of(outputs)
         finally:
             if not finished:
                 self._put(partial(self._abort, name))

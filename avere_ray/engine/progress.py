@@ -1,6 +1,6 @@
 """What one request of a live engine wants, and what each step adds to its answers, without vLLM's own types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +85,11 @@ def sampling_params(wanted: Wanted, tokens: int, processor: Any) -> Any:
     )
 
 
-def progress_of(output: Any) -> Progress:
-    """Of a RequestOutput of vLLM."""
+def progress_of(outputs: Sequence[Any]) -> Progress:
+    """Of RequestOutputs of vLLM, in the order of their steps."""
+    pieces = [_piece(out) for output in outputs for out in sorted(output.outputs, key=lambda out: out.index)]
     return Progress(
-        prompt_tokens=len(output.prompt_token_ids or ()),
-        pieces=tuple(_piece(out) for out in sorted(output.outputs, key=lambda out: out.index)),
-        finished=output.finished,
+        prompt_tokens=len(outputs[-1].prompt_token_ids or ()), pieces=tuple(pieces), finished=outputs[-1].finished
     )
 
 

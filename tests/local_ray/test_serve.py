@@ -258,19 +258,20 @@ def test_whatever_is_sent_gets_an_answer_in_order(server: Server) -> None:
     assert server.get("/readyz").status_code == 200
 
 
-def long_answer(clip: Path, **fields: Any) -> dict[str, Any]:
-    """A question that takes hundreds of tokens to answer."""
-    schema = {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 200}
+def long_answer(clip: Path, items: int, **fields: Any) -> dict[str, Any]:
+    """A question whose answer is a list of so many items at least."""
+    schema = {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": items}
     form = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
     return asking(clip, max_tokens=900, response_format=form, **fields)
 
 
 def test_who_goes_away_is_not_worked_for(server: Server, clip: Path) -> None:
-    body = long_answer(clip, stream=True, n=4)
+    body = long_answer(clip, 200, stream=True, n=4)
     url = f"{server.url}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, headers=server.headers, timeout=60) as reply:
-        next(reply.iter_lines())
+        next(lines := reply.iter_lines())
         assert _in_engine(server) >= 1
+        del lines
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(url, json={**body, "stream": False}, headers=server.headers, timeout=1.0)
     end = time.monotonic() + 30
@@ -380,7 +381,7 @@ def test_the_page_asks_base_and_adapter_side_by_side(server: Server, tmp_path: P
 
 
 def test_sigterm_lets_what_is_in_work_end(server: Server, clip: Path) -> None:
-    body = long_answer(clip, stream=True)
+    body = long_answer(clip, 20, stream=True)
     url = f"{server.url}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, headers=server.headers, timeout=60) as reply:
         lines = reply.iter_lines()

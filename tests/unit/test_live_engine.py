@@ -91,7 +91,7 @@ def test_every_caller_hears_its_own_steps(live: LiveEngine) -> None:
         return await asyncio.gather(*[ask(live, tokens=n) for n in range(1, 9)])
 
     heard = asyncio.run(crowd())
-    assert [len(steps) for steps in heard] == list(range(1, 9))
+    assert [sum(len(step.pieces) for step in steps) for steps in heard] == list(range(1, 9))
     assert all(steps[-1].finished and not any(p.finished for p in steps[:-1]) for steps in heard)
     assert heard[2][0].prompt_tokens == 1
     assert live.in_work == 0
@@ -107,7 +107,7 @@ def test_who_leaves_is_taken_out_of_the_batch(live: LiveEngine, stepper: Stepper
             await task
         stepper.go.set()
         await until(lambda: live.in_work == 0 and bool(stepper.aborted))
-        assert len(await ask(live, tokens=2)) == 2
+        assert sum(len(step.pieces) for step in await ask(live, tokens=2)) == 2
 
     asyncio.run(leave())
 
@@ -118,7 +118,7 @@ def test_a_request_that_is_refused_concerns_nobody_else(live: LiveEngine) -> Non
         return await asyncio.gather(*asked, return_exceptions=True)
 
     good, refused, long, other = asyncio.run(mixed())
-    assert len(good) == len(other) == 3
+    assert [sum(len(step.pieces) for step in steps) for steps in (good, other)] == [3, 3]
     assert isinstance(refused, Refused)
     assert str(refused) == "the engine does not take the request: no thirteen"
     assert isinstance(long, Refused)
