@@ -70,6 +70,9 @@ $(READY):
 	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[$(ACCEL),dev]' || { \
 	  echo "The requirements could not be installed. If torch 2.13.0+cpu was not found: set PIP_EXTRA_INDEX_URL to" \
 	       "PyTorch's index of CPU wheels and run again (see Set-up in README.md)." >&2; exit 1; }
+	@# Bytecode for all: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch and transformers anew, seven
+	@# seconds each. Some packages ship files of Python 2, which cannot be compiled; nothing imports them.
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@$(BIN)/python -m avere_ray.environment repair build
 	@rm -f .venv/.ready-*
 	@touch $@
