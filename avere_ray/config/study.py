@@ -17,6 +17,7 @@ MethodName = Literal[
     "avem_dpo_without_rejects",
     "avem_dpo_without_text_prior",
     "avem_dpo_adaptive",
+    "avem_dpo_plus",
 ]
 
 

@@ -2,7 +2,8 @@
 
 Methods that their papers define for one reject get one of a pair's rejects, drawn by the pair's id: naive DPO, mDPO,
 MoD-DPO++, and AVEm-DPO without its emotion-based response preference (ERP). The ablations are those of the paper's
-Table 5: without PMP (modality preference), without ERP, without TPD (text prior).
+Table 5: without PMP (modality preference), without ERP, without TPD (text prior). "TPD sign +" has the text prior with the
+sign that follows from maximising the penalised reward (see `losses.avem_dpo`); the paper prints the other one.
 """
 
 import dataclasses
@@ -41,6 +42,7 @@ METHODS: dict[str, Method] = {
         label="AVEm-DPO without TPD", loss={"kind": "avem_dpo", "text_prior_gamma": 0.0}
     ),
     "avem_dpo_adaptive": Method(label="AVEm-DPO, adaptive TPD", loss={"kind": "avem_dpo", "text_prior": "adaptive"}),
+    "avem_dpo_plus": Method(label="AVEm-DPO, TPD sign +", loss={"kind": "avem_dpo", "text_prior_sign": 1}),
 }
 """By the names of `study.methods`."""
 
