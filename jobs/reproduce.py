@@ -2,16 +2,19 @@
 
     avere-ray reproduce --config jobs/configs/miniature.yaml
 
-For each method learning rate and beta are searched on a validation world; then it is trained and scored on the world of
-each seed, and naive DPO and AVEm-DPO repair bases that were taught with a weaker or stronger bias (dose and response).
-Writes STUDY.OUT.md, STUDY.OUT.json and pictures. What is finished is used again, so an interrupted study goes on.
+For each method learning rate and beta are searched on a validation world (variants of AVEm-DPO take what is chosen for
+it); then it is trained and scored on the world of each seed, and naive DPO and AVEm-DPO repair bases that were taught
+with a weaker or stronger bias (dose and response). Writes STUDY.OUT.md, STUDY.OUT.json and pictures. What is finished
+is used again, so an interrupted study goes on.
 """
 
+import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,8 @@ from avere_ray.comparison.results import Evaluation, RunResult, read_run_folder
 from avere_ray.config import RunConfig
 from avere_ray.progress import say
 from avere_ray.stages import StageFolder, digest, read_manifest, write_json, write_text
-from avere_ray.study import BASE
-from avere_ray.study.results import Figures, Outcome, paired_tests
+from avere_ray.study import BASE, METHODS
+from avere_ray.study.results import CURVES, Figures, Outcome, paired_tests
 from jobs.command import run_command
 from jobs.layout import finished, stage_path
 from jobs.session import ray_session
@@ -36,6 +39,8 @@ from jobs.study_runs import (
 )
 
 STAGE = "model"
+MINUTES = "minutes.json"
+"""File of a study's folder that says how long it has taken, over all its runs."""
 NAIVE = "dpo"
 Settings = dict[str, dict[str, float]]
 """Learning rate and beta of each method."""
@@ -43,23 +48,39 @@ Settings = dict[str, dict[str, float]]
 
 def run(cfg: RunConfig) -> dict[str, Any]:
     """Runs what is not finished of the study, writes its result and returns the table as in OUT.json."""
-    began, study = time.monotonic(), cfg.study
-    with ray_session(cfg.ray):
+    study = cfg.study
+    with _time_noted(cfg), ray_session(cfg.ray):
         search = search_settings(cfg)
-        chosen: Settings = {method: dict(rows[0]) for method, rows in search.items()}
+        chosen = chosen_settings(cfg, search)
         for seed in study.seeds:
             world = world_config(cfg, f"seed={seed}", seed=seed, rounds=1)
-            compare_in(world, {method: chosen[method] for method in study.methods}, study.learners)
+            compare_in(world, {method: chosen[method] for method in study.methods}, study.learners, probes=True)
         for dose in study.doses:
             settings: Settings = {method: chosen[method] for method in study.dose_methods}
-            compare_in(dose_world(cfg, dose), settings, study.learners)
-    return write_result(cfg, search, minutes=(time.monotonic() - began) / 60)
+            compare_in(dose_world(cfg, dose), settings, study.learners, probes=False)
+    return write_result(cfg, search, minutes=_minutes(cfg))
+
+
+@contextmanager
+def _time_noted(cfg: RunConfig) -> Iterator[None]:
+    """Adds the time that passes to that of earlier, interrupted runs of the study."""
+    began, before = time.monotonic(), _minutes(cfg)
+    try:
+        yield
+    finally:
+        write_json(cfg.run_dir / MINUTES, {"minutes": before + (time.monotonic() - began) / 60})
+
+
+def _minutes(cfg: RunConfig) -> float:
+    """Minutes that the study has taken so far."""
+    path = cfg.run_dir / MINUTES
+    return float(json.loads(path.read_text(encoding="utf-8"))["minutes"]) if path.is_file() else 0.0
 
 
 def search_settings(cfg: RunConfig) -> dict[str, list[dict[str, float]]]:
     """Validation accuracy of every candidate of each method, the best first; one candidate alone is not tried."""
     study = cfg.study
-    wanted = dict.fromkeys((*study.methods, *study.dose_methods))
+    wanted = dict.fromkeys(_leader(cfg, method) for method in (*study.methods, *study.dose_methods))
     grid = [{"learning_rate": rate, "beta": beta} for rate in study.learning_rates for beta in study.betas]
     if len(grid) == 1:
         return {method: [{**grid[0], "accuracy": float("nan")}] for method in wanted}
@@ -75,15 +96,29 @@ def search_settings(cfg: RunConfig) -> dict[str, list[dict[str, float]]]:
     return {method: sorted(rows, key=lambda row: -row["accuracy"]) for method, rows in found.items()}
 
 
+def chosen_settings(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]) -> Settings:
+    """Learning rate and beta of every method: the best of its search, or of that of the method it is a variant of."""
+    return {
+        method: _settings(search[_leader(cfg, method)][0]) for method in (*cfg.study.methods, *cfg.study.dose_methods)
+    }
+
+
+def _leader(cfg: RunConfig, method: str) -> str:
+    """The method whose search settles the settings of this one."""
+    leader = METHODS[method].variant_of
+    return leader if leader in cfg.study.methods and not cfg.study.search_variants else method
+
+
 def _candidate(world: RunConfig, method: str, point: Mapping[str, float]) -> RunConfig:
     folder = f"{method},lr={point['learning_rate']:g},beta={point['beta']:g}"
     return method_config(world, method, learning_rate=point["learning_rate"], beta=point["beta"], folder=folder)
 
 
-def compare_in(world: RunConfig, chosen: Settings, learners: int) -> None:
-    """Trains and scores every method in a world, with the settings chosen for it."""
+def compare_in(world: RunConfig, chosen: Settings, learners: int, *, probes: bool) -> None:
+    """Trains and scores every method in a world, with the settings chosen for it; `probes`: asks for perception and
+    descriptions too."""
     runs = [(_chosen(world, method, point), method) for method, point in chosen.items()]
-    _run_world(world, runs, learners, probes=True)
+    _run_world(world, runs, learners, probes=probes)
 
 
 def _chosen(world: RunConfig, method: str, point: Mapping[str, float]) -> RunConfig:
@@ -168,7 +203,7 @@ def _outcome(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]
             "search_seed": study.search_seed,
             "search_clips": study.search_clips,
             "dose_steps": study.dose_steps,
-            "settings": {method: _settings(rows[0]) for method, rows in search.items()},
+            "settings": chosen_settings(cfg, search),
         },
     )  # fmt: skip
 
@@ -178,7 +213,7 @@ def _settings(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def _result(world: Path, method: str) -> RunResult:
-    return read_run_folder(world / (SHARED if method == BASE else method))
+    return read_run_folder(world / (SHARED if method == BASE else method), CURVES)
 
 
 def _evaluation(method: str, result: RunResult) -> Evaluation:

@@ -113,8 +113,8 @@ class RunResult:
         return list(self.evaluations.values())[-1]
 
 
-def read_run_folder(folder: Path) -> RunResult:
-    """A run from its folder.
+def read_run_folder(folder: Path, curves: Sequence[str] = CURVES) -> RunResult:
+    """A run from its folder, with the training metrics named by `curves`.
 
     Raises:
         InputError: there is no finished evaluation in it.
@@ -137,7 +137,7 @@ def read_run_folder(folder: Path) -> RunResult:
             stage: read_evaluation(folder / "evals" / stage, stage, _media(folder, config), questions)
             for stage in stages
         },
-        curves=_curves(folder / FOLDER),
+        curves=_curves(folder / FOLDER, curves),
         folder=folder,
     )
 
@@ -253,17 +253,17 @@ def _likelihoods(path: Path) -> dict[str, dict[str, float]]:
     return {str(row["query_id"]): {name: float(value) for name, value in row["logps"].items()} for row in rows}
 
 
-def _curves(folder: Path) -> dict[str, Points]:
+def _curves(folder: Path, names: Sequence[str]) -> dict[str, Points]:
     points: dict[str, Points] = {}
     for path in spool_paths(folder) if folder.is_dir() else []:
         offset = 0
         while events := read_events(path, offset):
             offset = events[-1].end
             for event in events:
-                for name in CURVES if event.kind == "metrics" else ():
+                for name in names if event.kind == "metrics" else ():
                     if name in event.metrics:
                         points.setdefault(name, []).append((int(event.body["step"]), event.metrics[name]))
-    return {name: sorted(points[name]) for name in CURVES if name in points}
+    return {name: sorted(points[name]) for name in names if name in points}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

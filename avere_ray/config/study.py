@@ -34,6 +34,9 @@ class StudyConfig(Section):
     """Peak learning rates searched for each method, each with each of `betas`."""
     betas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.3)
     """Values of loss.beta searched for each method."""
+    search_variants: bool = False
+    """Search also for AVEm-DPO without a term, or with another text prior. Otherwise these take the settings chosen for
+    AVEm-DPO (where it is among the methods), so that they differ from it in that term alone."""
     search_seed: Annotated[int, Field(ge=0)] = 1000
     """Seed of the world that is searched on; its held-out clips are of the validation split."""
     search_clips: Positive = 60

@@ -13,7 +13,7 @@ from avere_ray.study.results import METRICS, Outcome, summary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CURVES = ("loss", "rewards/margins", "rewards/accuracies")
+DRAWN = ("loss", "rewards/margins", "rewards/accuracies")
 ADAPTIVE = "avem_dpo_adaptive"
 _INK = "#4269d0"
 _PALE = "#9aa5b8"
@@ -31,7 +31,7 @@ def draw(found: Outcome, folder: Path) -> list[Path]:
         for metric in METRICS
         if all(metric in rows for rows in table.values())
     ]  # fmt: skip
-    known = [name for name in CURVES if any(name in rows for rows in found.curves.values())]
+    known = [name for name in DRAWN if any(name in rows for rows in found.curves.values())]
     if known:
         paths.append(_curves(found.curves, known, folder / "training_curves.png"))
     if ADAPTIVE in found.curves:

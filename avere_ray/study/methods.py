@@ -2,8 +2,8 @@
 
 Methods that their papers define for one reject get one of a pair's rejects, drawn by the pair's id: naive DPO, mDPO,
 MoD-DPO++, and AVEm-DPO without its emotion-based response preference (ERP). The ablations are those of the paper's
-Table 5: without PMP (modality preference), without ERP, without TPD (text prior). "TPD sign +" has the text prior with the
-sign that follows from maximising the penalised reward (see `losses.avem_dpo`); the paper prints the other one.
+Table 5: without PMP (modality preference), without ERP, without TPD (text prior). "TPD sign +" has the text prior with
+the sign that follows from maximising the penalised reward; the paper prints the other one.
 """
 
 import dataclasses
@@ -28,6 +28,12 @@ class Method:
     """Settings of `loss`."""
     one_reject: bool = False
     """Sees one reject of each pair, whichever kind it is."""
+    variant_of: str = ""
+    """The method that it differs from in one term, whose learning rate and beta it takes unless it is searched too."""
+
+
+def _variant(label: str, one_reject: bool = False, **loss: Any) -> Method:
+    return Method(label=label, loss={"kind": "avem_dpo", **loss}, one_reject=one_reject, variant_of="avem_dpo")
 
 
 METHODS: dict[str, Method] = {
@@ -36,13 +42,11 @@ METHODS: dict[str, Method] = {
     "mdpo": Method(label="mDPO", loss={"kind": "mdpo"}, one_reject=True),
     "mod_dpo_pp": Method(label="MoD-DPO++", loss={"kind": "mod_dpo_pp"}, one_reject=True),
     "avem_dpo": Method(label="AVEm-DPO", loss={"kind": "avem_dpo"}),
-    "avem_dpo_without_modality": Method(label="AVEm-DPO without PMP", loss={"kind": "avem_dpo", "lambda_av": 0.0}),
-    "avem_dpo_without_rejects": Method(label="AVEm-DPO without ERP", loss={"kind": "avem_dpo"}, one_reject=True),
-    "avem_dpo_without_text_prior": Method(
-        label="AVEm-DPO without TPD", loss={"kind": "avem_dpo", "text_prior_gamma": 0.0}
-    ),
-    "avem_dpo_adaptive": Method(label="AVEm-DPO, adaptive TPD", loss={"kind": "avem_dpo", "text_prior": "adaptive"}),
-    "avem_dpo_plus": Method(label="AVEm-DPO, TPD sign +", loss={"kind": "avem_dpo", "text_prior_sign": 1}),
+    "avem_dpo_without_modality": _variant("AVEm-DPO without PMP", lambda_av=0.0),
+    "avem_dpo_without_rejects": _variant("AVEm-DPO without ERP", one_reject=True),
+    "avem_dpo_without_text_prior": _variant("AVEm-DPO without TPD", text_prior_gamma=0.0),
+    "avem_dpo_adaptive": _variant("AVEm-DPO, adaptive TPD", text_prior="adaptive"),
+    "avem_dpo_plus": _variant("AVEm-DPO, TPD sign +", text_prior_sign=1),
 }
 """By the names of `study.methods`."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from avere_ray.comparison.differences import Pair, compare, correct
 from avere_ray.comparison.results import Evaluation, Question
 from avere_ray.evaluation.statistics import over_seeds
+from avere_ray.losses.terms import MODALITIES
 
 Figures = Mapping[str, float]
 """Metrics of one method on one world."""
@@ -34,6 +35,23 @@ METRICS: dict[str, str] = {
     "perception": "perception of single cues",
 }
 """What the table shows, by metric; all in percent."""
+TRAINING: dict[str, str] = {
+    "rewards/margins": "reward margin",
+    "rewards/spurious": "reward of spurious rejects",
+    "rewards/hallucinated": "reward of hallucinated rejects",
+    "modality/margin": "modality margin",
+    "text_prior/gap": "text prior, chosen minus rejects (nats)",
+    "text_prior/favours_chosen": "share of pairs it favours the chosen of",
+    "text_prior/shift": "what it adds to the margin",
+}
+"""Training metrics that the page has as a table, by name."""
+CURVES = (
+    "loss",
+    "rewards/accuracies",
+    *TRAINING,
+    *(f"text_prior/{what}_{modality}" for what in ("reliance", "gamma") for modality in MODALITIES),
+)
+"""Training metrics that a study reads."""
 RETENTION_POINTS = 3.0
 """How much perception may fall before it counts as lost."""
 
@@ -105,6 +123,12 @@ def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
             questions[own] = dataclasses.replace(question, item=item, identity=identity)
         responses |= {f"{number}/{name}": text for name, text in found.responses.items()}
     return Evaluation(stage=evaluations[0].stage, metrics={}, questions=questions, responses=responses)
+
+
+def late_means(points: Sequence[tuple[int, float]]) -> float:
+    """Mean of a training metric over the last quarter of the steps that have it."""
+    last = [value for _, value in points[-max(1, len(points) // 4) :]]
+    return sum(last) / len(last)
 
 
 def lost_perception(figures: Mapping[str, Sequence[Figures]], base: str) -> dict[str, float]:

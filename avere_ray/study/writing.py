@@ -7,7 +7,15 @@ from typing import Any
 from avere_ray.comparison.differences import Pair
 from avere_ray.comparison.wording import markdown_table, p_value
 from avere_ray.study.methods import BASE, label_of
-from avere_ray.study.results import METRICS, RETENTION_POINTS, Outcome, lost_perception, summary
+from avere_ray.study.results import (
+    METRICS,
+    RETENTION_POINTS,
+    TRAINING,
+    Outcome,
+    late_means,
+    lost_perception,
+    summary,
+)
 
 ABOUT = "about"
 """Key of the JSON file beside the methods."""
@@ -44,9 +52,10 @@ def to_markdown(found: Outcome, pictures: Sequence[str]) -> str:
         "flip by clip for the average; p with Holm's correction over all the comparisons of tasks, and of sub-types.",
         _tests(found.tests),
         *_doses(found),
+        *_training(found),
         "## Search",
         f"Accuracy on {about['search_clips']} validation clips of world {about['search_seed']}; the same candidates "
-        "for every method.",
+        "for every method. Methods that are not listed are variants of AVEm-DPO and have its settings.",
         _search(found.search),
         "## Pictures",
         *(f"![{path.rpartition('/')[2].removesuffix('.png').replace('_', ' ')}]({path})" for path in pictures),
@@ -133,6 +142,25 @@ def _doses(found: Outcome) -> list[str]:
         f"The base is taught anew for {found.about['dose_steps']} steps with each strength of the planted bias, and "
         "its pairs are drawn from clips with that bias. Same learning rate and beta as above, one seed, percent.",
         markdown_table(head, rows),
+    ]
+
+
+def _training(found: Outcome) -> list[str]:
+    """What the losses did to the pairs they were trained on."""
+    known = {m: {n: late_means(p) for n, p in rows.items() if n in TRAINING} for m, rows in found.curves.items()}
+    known = {method: values for method, values in known.items() if values}
+    if not known:
+        return []
+    rows = [
+        [title, *(f"{values[name]:.2f}" if name in values else "-" for values in known.values())]
+        for name, title in TRAINING.items()
+        if any(name in values for values in known.values())
+    ]
+    return [
+        "## Training",
+        "Means over the last quarter of the steps, first seed, on the pairs that were trained on. Rewards and margins "
+        "hold beta, which differs by method.",
+        markdown_table(["", *(label_of(method) for method in known)], rows),
     ]
 
 

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pytest
 from pairs import make_pair as pair_of
+from runfolders import write_run
 
-from avere_ray.comparison.results import Evaluation, Question
+from avere_ray.comparison.results import Evaluation, Question, read_run_folder
 from avere_ray.config import LossConfig, RunConfig
 from avere_ray.evaluation.scorer import Item
+from avere_ray.metrics import MetricSpool
 from avere_ray.prompts import OPEN_TASKS, all_queries
 from avere_ray.study import BASE, METHODS, pairs_for
 from avere_ray.study.figures import draw
 from avere_ray.study.probes import description_figures, perception_figures, probe_queries
-from avere_ray.study.results import Outcome, lost_perception, paired_tests, summary
+from avere_ray.study.results import CURVES, Outcome, lost_perception, paired_tests, summary
 from avere_ray.study.writing import to_json, to_markdown
 from avere_ray.synthetic.scene import clip_of, sample_scene
 from avere_ray.verdicts import judge_text
+from jobs.reproduce import chosen_settings
 from jobs.study_runs import method_config, world_config
 
 CLIPS = [clip_of(sample_scene(f"test{i:05d}", "test", 0, bias=0.0, mismatch=0.5), f"{i}.mp4") for i in range(8)]
@@ -76,6 +79,19 @@ def test_a_methods_run_differs_from_its_world_in_loss_rate_name_and_folder_only(
     assert run.model_dump(exclude=own) == world.model_dump(exclude=own)
     assert run.data == world.data.model_copy(update={"clips": tmp_path / "seed=3/base/clips"})
     assert run.train == world.train.model_copy(update={"learning_rate": 1e-3})
+
+
+def test_variants_take_the_settings_of_their_method_unless_they_are_searched_too(tmp_path: Path) -> None:
+    found = {"dpo": [{"learning_rate": 1.0, "beta": 0.1, "accuracy": 9.0}, {"learning_rate": 2.0, "beta": 0.1}]}
+    found |= {"avem_dpo": [{"learning_rate": 3.0, "beta": 0.3}], "avem_dpo_plus": [{"learning_rate": 4.0, "beta": 0.3}]}
+    study = {"methods": ["dpo", "avem_dpo", "avem_dpo_plus"]}
+    cfg = RunConfig.model_validate({"run_dir": tmp_path, "study": study})
+    one, three = {"learning_rate": 1.0, "beta": 0.1}, {"learning_rate": 3.0, "beta": 0.3}
+    assert chosen_settings(cfg, found) == {"dpo": one, "avem_dpo": three, "avem_dpo_plus": three}
+    every = RunConfig.model_validate({"run_dir": tmp_path, "study": study | {"search_variants": True}})
+    assert chosen_settings(every, found)["avem_dpo_plus"] == {"learning_rate": 4.0, "beta": 0.3}
+    alone = RunConfig.model_validate({"study": {"methods": ["avem_dpo_plus"], "dose_methods": ["avem_dpo_plus"]}})
+    assert chosen_settings(alone, found) == {"avem_dpo_plus": {"learning_rate": 4.0, "beta": 0.3}}
 
 
 def test_perception_is_asked_by_letter_and_right_answers_score_100() -> None:
@@ -138,6 +154,29 @@ def test_the_pages_hold_every_method_and_what_was_searched(tmp_path: Path) -> No
     assert "Lost more than 3 points of perception: naive DPO (-10.0)" in page
     assert "lr 0.002, beta 0.1: 60.0" in page
     assert "![average accuracy](miniature/average_accuracy.png)" in page
+
+
+def test_the_page_tells_what_training_did_late(tmp_path: Path) -> None:
+    found = outcome(base=[{"average_accuracy": 1.0}], dpo=[{"average_accuracy": 2.0}])
+    curves = {
+        "dpo": {"rewards/margins": [(i, float(i)) for i in range(8)]},
+        "avem_dpo": {"text_prior/gap": [(0, -3.0)]},
+    }
+    page = to_markdown(dataclasses.replace(found, curves=curves), [])
+    assert "| reward margin | 6.50 | - |" in page
+    assert "| text prior, chosen minus rejects (nats) | - | -3.00 |" in page
+    assert "## Training" not in to_markdown(dataclasses.replace(found, curves={}), [])
+
+
+def test_a_study_reads_the_controller_from_a_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"before": lambda i, task, answer: f"({answer})"}, clips=2)
+    values = {"rewards/margins": 0.5, "text_prior/reliance_audio": 0.4, "text_prior/gamma_video": 0.2, "other": 1.0}
+    MetricSpool(run / "metrics", "more").log(values, step=7)
+    found = read_run_folder(run, CURVES).curves
+    assert {name: found[name] for name in values if name != "other"} == {
+        name: [(7, value)] for name, value in values.items() if name != "other"
+    }
+    assert set(found) == {*values, "loss"} - {"other"}
 
 
 def test_settings_may_not_be_searched_on_a_test_world() -> None:
