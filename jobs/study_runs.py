@@ -113,6 +113,8 @@ def train_side_by_side(cfgs: Sequence[RunConfig], learners: int) -> None:
     todo = [cfg for cfg in cfgs if not (stage_path(cfg, "adapters", 0) / "manifest.json").is_file()]
     if not todo:
         return reused("training of all methods", len(cfgs), "runs")
+    import ray
+
     from actors.learner import LearnerActor
     from avere_ray.backbones import load_processor
 
@@ -132,15 +134,13 @@ def train_side_by_side(cfgs: Sequence[RunConfig], learners: int) -> None:
             free.append(actor)
 
     say(f"train: {len(todo)} runs, {len(actors)} at a time")
-    try:
-        with ThreadPoolExecutor(len(actors), "train") as threads:
+    with ThreadPoolExecutor(len(actors), "train") as threads:
+        try:
             for _ in threads.map(one, todo):
                 pass
-    finally:
-        import ray
-
-        for actor in actors:
-            ray.kill(actor)
+        finally:  # before the threads are waited for, so that an interruption ends at once
+            for actor in actors:
+                ray.kill(actor)
 
 
 _LEARNER_ENV = {"OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
