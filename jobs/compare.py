@@ -110,6 +110,7 @@ def _tables(report: "Report") -> "list[tuple[str, Sequence[str], list[list[str]]
         tables.append((f"{title}: descriptions", wording.RATING_HEAD, wording.rating_rows(pair)))
     lost = "grounding: what is lost without a medium"
     tables.append((lost, wording.GROUNDING_HEAD, wording.grounding_rows(report)))
+    tables.append(("calibration", wording.CALIBRATION_HEAD, wording.calibration_rows(report)))
     seeds = [(f"{g.label} over seeds {', '.join(g.seeds)}", wording.SEED_HEAD, wording.seed_rows(g))
              for g in report.seeds]  # fmt: skip
     return tables + seeds

@@ -15,7 +15,6 @@ import numpy as np
 from avere_ray.comparison.ratings import RatingDifference, rating_differences
 from avere_ray.comparison.results import BEFORE, Evaluation, Question, RunResult
 from avere_ray.evaluation.statistics import (
-    NO_INTERVAL,
     Interval,
     PairedTest,
     SeedSummary,
@@ -27,8 +26,8 @@ from avere_ray.evaluation.statistics import (
     odds_ratio,
     over_seeds,
     paired_test,
-    percentile_interval,
     sign_flip,
+    spread_interval,
 )
 from avere_ray.evaluation.tables import Outcome
 
@@ -225,7 +224,7 @@ def _paired(left: Sequence[Outcome], right: Sequence[Outcome]) -> list[TaskDiffe
     def row(name: str, at: np.ndarray, kind: str) -> TaskDifference:
         own = [clips[i] for i in at]
         test = paired_test(a[at], b[at], own)
-        return _row(name, a[at], b[at], _interval(draws(at), len(set(own))), test, kind)
+        return _row(name, a[at], b[at], spread_interval(draws(at), len(set(own))), test, kind)
 
     tasks = _positions(left, _task_of)
     found = [row(task, at, "task") for task, at in tasks.items()]
@@ -233,7 +232,7 @@ def _paired(left: Sequence[Outcome], right: Sequence[Outcome]) -> list[TaskDiffe
     shares = np.zeros(len(a))
     for at in tasks.values():
         shares[at] = 1.0 / (len(at) * len(tasks))
-    interval = _interval(np.mean([draws(at) for at in tasks.values()], axis=0), len(set(clips)))
+    interval = spread_interval(np.mean([draws(at) for at in tasks.values()], axis=0), len(set(clips)))
     test = sign_flip(by_clip((b - a) * shares, clips))
     return [*found, *subtypes, _average(found, interval, test, paired=True)]
 
@@ -278,7 +277,7 @@ def _unpaired(left: Sequence[Outcome], right: Sequence[Outcome]) -> list[TaskDif
     replicates = np.mean(draws, axis=0)
     clips = min(len({outcome.clip_id for outcome in side}) for side in (left, right))
     test = PairedTest(name=UNPAIRED, p=normal_p(float(np.mean([t.difference for t in tasks])), replicates))
-    return [*tasks, *subtypes, _average(tasks, _interval(replicates, clips), test, paired=False)]
+    return [*tasks, *subtypes, _average(tasks, spread_interval(replicates, clips), test, paired=False)]
 
 
 def _unpaired_rows(
@@ -290,7 +289,7 @@ def _unpaired_rows(
         (a, n_a, draws_a, clips_a), (b, n_b, draws_b, clips_b) = first[name], second[name]
         drawn.append(draws_b - draws_a)
         test = PairedTest(name=UNPAIRED, p=normal_p(b - a, drawn[-1]))
-        interval = _interval(drawn[-1], min(clips_a, clips_b))
+        interval = spread_interval(drawn[-1], min(clips_a, clips_b))
         found.append(
             TaskDifference(
                 task=name,
@@ -322,11 +321,6 @@ def _replicates(
             draws = 100 * (weights @ by_clip(right * masked, clips)) / (weights @ by_clip(masked, clips))
         found[task] = (100 * float(right[at].mean()), len(at), draws, len({clips[i] for i in at}))
     return found
-
-
-def _interval(replicates: np.ndarray, clips: int) -> Interval:
-    varies = np.nanmax(replicates, initial=-np.inf) > np.nanmin(replicates, initial=np.inf)
-    return percentile_interval(replicates, clips) if varies else NO_INTERVAL
 
 
 def _flips(

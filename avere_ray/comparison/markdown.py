@@ -3,11 +3,13 @@
 from avere_ray.comparison.differences import Flip, Pair
 from avere_ray.comparison.report import Report
 from avere_ray.comparison.wording import (
+    CALIBRATION_HEAD,
     GROUNDING_HEAD,
     GROUNDING_NOTE,
     PAIR_HEAD,
     RATING_HEAD,
     SEED_HEAD,
+    calibration_rows,
     figure_rows,
     grounding_rows,
     markdown_table,
@@ -46,10 +48,7 @@ def to_markdown(report: Report) -> str:
         rows = markdown_table(["setting", *report.run_labels], param_rows(report))
         parts.append("## Settings that differ\n\n" + rows)
     if report.calibrations:
-        lines = [
-            f"- {label}: error {c.error:.3f}, Brier {c.brier:.3f}, n={c.n}" for label, c in report.calibrations.items()
-        ]
-        parts.append("## Calibration\n\n" + "\n".join(lines))
+        parts.append("## Calibration\n\n" + markdown_table(CALIBRATION_HEAD, calibration_rows(report)))
     parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report.notes))
     return "\n\n".join(parts) + "\n"
 

@@ -14,11 +14,13 @@ from avere_ray.comparison.differences import Flip, Pair
 from avere_ray.comparison.report import Report
 from avere_ray.comparison.thumbnails import SIDE, thumbnail
 from avere_ray.comparison.wording import (
+    CALIBRATION_HEAD,
     GROUNDING_HEAD,
     GROUNDING_NOTE,
     PAIR_HEAD,
     RATING_HEAD,
     SEED_HEAD,
+    calibration_rows,
     figure_rows,
     grounding_rows,
     other_rows,
@@ -178,9 +180,8 @@ def _curves(report: Report) -> str:
 def _calibration(report: Report) -> str:
     if not report.calibrations:
         return ""
-    rows = [[label, str(c.n), f"{c.error:.3f}", f"{c.brier:.3f}"] for label, c in report.calibrations.items()]
     body = _key(list(report.calibrations)) + charts.reliability(report.calibrations)
-    return _section("Calibration", body + _table(["", "n", "expected calibration error", "Brier score"], rows))
+    return _section("Calibration", body + _table(CALIBRATION_HEAD, calibration_rows(report)))
 
 
 def _settings(report: Report) -> str:

@@ -13,13 +13,13 @@ import numpy as np
 from avere_ray.comparison.results import Evaluation
 from avere_ray.evaluation.emer import CRITERIA, DESCRIBED, LOWEST, parse_judgement
 from avere_ray.evaluation.statistics import (
-    NO_INTERVAL,
     Interval,
     PairedTest,
     by_clip,
     clip_weights,
-    percentile_interval,
+    cohens_d,
     sign_flip,
+    spread_interval,
 )
 
 
@@ -36,6 +36,8 @@ class RatingDifference:
     n: int
     """Descriptions compared."""
     test: PairedTest
+    effect: float
+    """Cohen's d of the clips' differences; NaN where they do not vary."""
     p_holm: float = math.nan
     """Corrected over the criteria of every pair of evaluations shown."""
 
@@ -81,7 +83,8 @@ def _difference(
         criterion=criterion,
         first=float(a.mean()),
         second=float(b.mean()),
-        interval=percentile_interval(drawn, count) if drawn.max() > drawn.min() else NO_INTERVAL,
+        interval=spread_interval(drawn, count),
         n=len(a),
         test=sign_flip(sums),
+        effect=cohens_d(sums),
     )

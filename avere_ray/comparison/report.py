@@ -87,8 +87,7 @@ class Report:
             "ratings": {c.label: {name: {k: _spread(f) for k, f in rated.items()}
                                   for name, rated in c.evaluation.beside.ratings.items()} for c in self.columns},
             "grounding": {column.label: dict(column.evaluation.beside.grounding) for column in self.columns},
-            "calibration": {label: {"n": c.n, "error": c.error, "brier": c.brier}
-                            for label, c in self.calibrations.items()},
+            "calibration": {label: _calibration(c) for label, c in self.calibrations.items()},
             "notes": list(self.notes),
         }  # fmt: skip
 
@@ -278,7 +277,14 @@ def _task(t: TaskDifference) -> dict[str, Any]:
 def _rating(r: RatingDifference) -> dict[str, Any]:
     return {"benchmark": r.benchmark, "criterion": r.criterion, "first": r.first, "second": r.second,
             "difference": r.difference, "low": _plain(r.interval.low), "high": _plain(r.interval.high), "n": r.n,
-            "test": r.test.name, "p": r.test.p, "p_holm": _plain(r.p_holm), "verdict": verdict(r)}  # fmt: skip
+            "test": r.test.name, "p": r.test.p, "p_holm": _plain(r.p_holm), "cohens_d": _plain(r.effect),
+            "verdict": verdict(r)}  # fmt: skip
+
+
+def _calibration(c: Calibration) -> dict[str, Any]:
+    return {"n": c.n, "error": c.error, "error_low": _plain(c.error_interval.low),
+            "error_high": _plain(c.error_interval.high), "brier": c.brier, "brier_low": _plain(c.brier_interval.low),
+            "brier_high": _plain(c.brier_interval.high)}  # fmt: skip
 
 
 def _seed_group(group: SeedGroup) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from avere_ray.evaluation.tables import Figure
 PAIR_HEAD = ("task", "n", "first", "second", "change", "95 % interval", "fixed", "broke", "test", "p", "p (Holm)",
              "effect h", "verdict")  # fmt: skip
 RATING_HEAD = ("benchmark", "criterion", "n", "first", "second", "change", "95 % interval", "test", "p", "p (Holm)",
-               "verdict")  # fmt: skip
+               "effect d", "verdict")  # fmt: skip
+CALIBRATION_HEAD = ("run", "n", "expected calibration error", "Brier score")
 GROUNDING_HEAD = ("run", "benchmark", "without", "mode", "asked about", "n", "accuracy", "in the mode", "accuracy lost",
                   "log-likelihood lost, nats")  # fmt: skip
 GROUNDING_NOTE = (
@@ -68,6 +69,7 @@ def rating_rows(pair: Pair) -> list[list[str]]:
             r.test.name,
             p_value(r.test.p),
             p_value(r.p_holm),
+            f"{r.effect:+.2f}" if math.isfinite(r.effect) else "-",
             verdict(r),
         ]
         for r in pair.ratings
@@ -98,6 +100,19 @@ def grounding_rows(report: Report) -> list[list[str]]:
         ]
         for label, losses in report.losses.items()
         for loss in losses
+    ]
+
+
+def calibration_rows(report: Report) -> list[list[str]]:
+    """One row per column whose likelihoods are known, in the order of `CALIBRATION_HEAD`."""
+    return [
+        [
+            label,
+            str(c.n),
+            _figure(c.error, c.error_interval.low, c.error_interval.high, 0, digits=3),
+            _figure(c.brier, c.brier_interval.low, c.brier_interval.high, 0, digits=3),
+        ]
+        for label, c in report.calibrations.items()
     ]
 
 

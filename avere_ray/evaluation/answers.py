@@ -1,7 +1,7 @@
 """Which choice a response means, strictly: one choice or none.
 
 In order: a leading letter; a leading or set-off "yes" or "no"; the one choice whose text the response contains. A
-letter that the words behind it contradict, or two letters, are unparsable. "a" as an article is never a letter.
+letter in brackets that the other words contradict, or two letters, are unparsable. "a" as an article is never a letter.
 """
 
 import re
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from avere_ray.responses import is_yes_no, leading_letter, split_choice, yes_or_no
 
+_BRACKETED = re.compile(r"[(\[]([A-H])[)\]]")
 _SECOND_LETTER = re.compile(r"^\W*(?:(?:or|and)\s+\W*([A-Ha-h])\b|([A-Ha-h])\W*$)")
 
 
@@ -26,8 +27,10 @@ def parse_answer(text: str, choices: Sequence[str]) -> str | None:
     letter, behind = leading_letter(text, options)
     rest = text[behind:]
     if letter is None:
-        return _by_words(text, options)
-    others = [m for m in re.findall(r"[(\[]([A-H])[)\]]", rest) if m in options and m != letter]
+        meant = _by_words(text, options)
+        bracketed = {m for m in _BRACKETED.findall(text) if m in options}
+        return meant if bracketed <= {meant} else None
+    others = [m for m in _BRACKETED.findall(rest) if m in options and m != letter]
     others += [m for pair in _SECOND_LETTER.findall(rest) if (m := pair[0] or pair[1]).upper() != letter]
     if others:
         return None

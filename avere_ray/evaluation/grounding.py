@@ -15,7 +15,7 @@ import numpy as np
 
 from avere_ray.evaluation.scorer import as_json, number
 from avere_ray.evaluation.showing import REMOVED
-from avere_ray.evaluation.statistics import NO_INTERVAL, by_clip, clip_weights, percentile_interval
+from avere_ray.evaluation.statistics import by_clip, clip_weights, spread_interval
 from avere_ray.evaluation.tables import Figure, Outcome
 from avere_ray.records import Query
 
@@ -125,5 +125,4 @@ def _mean(values: np.ndarray, clips: Sequence[str]) -> Figure:
     count = len(set(clips))
     weights = clip_weights(count)
     drawn = (weights @ by_clip(values, clips)) / (weights @ by_clip(np.ones(len(values)), clips))
-    interval = percentile_interval(drawn, count) if drawn.max() > drawn.min() else NO_INTERVAL
-    return Figure(float(values.mean()), interval, len(values))
+    return Figure(float(values.mean()), spread_interval(drawn, count), len(values))

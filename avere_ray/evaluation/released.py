@@ -52,9 +52,8 @@ def letter_matches(response: str, gold: str) -> bool:
 def described_emotion(response: str, classes: Sequence[str] = CLASS_ORDER) -> str | None:
     """The class a description is counted as, or None where the released code fails and skips the sample.
 
-    It fails on an empty response, on a line break before the first full stop, and on a first sentence without words.
-    Otherwise every response gets a class: the first listed word of the first sentence, else the class with most words
-    in the rest, else the first class.
+    It fails on an empty response and on a line break before the first full stop. Otherwise every response gets a class:
+    the first listed word of the first sentence, else the class with most words in the rest, else the first class.
     """
     text = response.strip().lower()
     if not text:
@@ -62,10 +61,9 @@ def described_emotion(response: str, classes: Sequence[str] = CLASS_ORDER) -> st
     text = text if text.endswith(".") else text + "."
     kept = " ".join(s for s in _SENTENCE_END.split(text) if not any(word in s for word in NEGATIVE)) or text
     first = _FIRST.match(kept)
-    words = re.findall(r"\b\w+\b", first.group(1)) if first else []
-    if first is None or not words:
+    if first is None:
         return None
-    for word in words:
+    for word in re.findall(r"\b\w+\b", first.group(1)):
         for name in classes:
             if word in RELEASED_WORDS[name]:
                 return name

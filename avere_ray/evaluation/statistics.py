@@ -61,6 +61,12 @@ def percentile_interval(replicates: np.ndarray, clips: int, *, level: float = LE
     return Interval(float(low), float(high))
 
 
+def spread_interval(replicates: np.ndarray, clips: int) -> Interval:
+    """Percentile interval of replicates that vary; none where resampling changes nothing."""
+    varies = np.nanmax(replicates, initial=-np.inf) > np.nanmin(replicates, initial=np.inf)
+    return percentile_interval(replicates, clips) if varies else NO_INTERVAL
+
+
 def exact_interval(right: int, n: int, *, level: float = LEVEL) -> Interval:
     """Clopper-Pearson interval of a share, 0 to 1; never empty, also where all or none are right."""
     if n == 0:
@@ -149,6 +155,12 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def cohens_h(first: float, second: float) -> float:
     """Effect size of two shares (0 to 1): 2 asin(sqrt(b)) - 2 asin(sqrt(a)); 0.2 small, 0.5 medium, 0.8 large."""
     return 2 * math.asin(math.sqrt(second)) - 2 * math.asin(math.sqrt(first))
+
+
+def cohens_d(differences: np.ndarray) -> float:
+    """Effect size of paired differences: their mean over their standard deviation; NaN where they do not vary."""
+    spread = float(differences.std(ddof=1)) if differences.size > 1 else 0.0
+    return float(differences.mean()) / spread if spread > 0 else math.nan
 
 
 def odds_ratio(fixed: int, broke: int) -> float:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avere_ray.evaluation.statistics import NO_INTERVAL, Interval, clip_weights, exact_interval, percentile_interval
+from avere_ray.evaluation.statistics import NO_INTERVAL, Interval, clip_weights, exact_interval, spread_interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,8 +181,7 @@ def _figure(measure: Measure, replicates: np.ndarray, clips: int) -> Figure:
     if measure.proportion and point in (0.0, 100.0):
         exact = exact_interval(clips if point else 0, clips)
         return Figure(point, Interval(100 * exact.low, 100 * exact.high), n)
-    varies = np.nanmax(replicates, initial=-np.inf) > np.nanmin(replicates, initial=np.inf)
-    return Figure(point, percentile_interval(replicates, clips) if varies else NO_INTERVAL, n)
+    return Figure(point, spread_interval(replicates, clips), n)
 
 
 def _right(table: np.ndarray) -> np.ndarray:

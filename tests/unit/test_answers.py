@@ -19,6 +19,7 @@ FOUR = ("(A) a wide smile", "(B) tears", "(C) lowered brows", "(D) a smile")
         ("(A) No doubt, the fists show it.", "A"),
         ("(A) No", None), ("(B) Yes, it does.", None), ("Yes and no", None), ("(A) or (B)", None), ("A or B", None),
         ("A man is angry.", None), ("a", "A"), ("A smile is not a sign.", None), ("", None), ("   ", None),
+        ("No (A)", None), ("No (B)", "B"),
         ("maybe", None), ("(C)", None), ("Notably happy", None), ("I know.", None), ("B or A", None),
     ],
 )  # fmt: skip
@@ -33,7 +34,7 @@ def test_yes_no(text: str, letter: str | None) -> None:
         ("tears", "B"), ("A wide smile", "A"), ("I see a smile.", "D"), ("(D) a smile", "D"),
         ("(C) tears", None), ("tears or lowered brows", None), ("B, C", None), ("(C), not tears", None),
         ("(C) lowered brows, not tears", "C"), ("clenched fists", None), ("A person with something", None),
-        ("(E) a gasp", None),
+        ("(E) a gasp", None), ("tears (A)", None), ("tears (B)", "B"), ("He cries (C), I think.", None),
     ],
 )  # fmt: skip
 def test_four_choices(text: str, letter: str | None) -> None:

@@ -1,6 +1,7 @@
 """Comparison of what is no choice question: rated descriptions, emotions, and what robustness modes cost."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def test_ratings_are_compared_by_clip_and_corrected_over_criteria(rated: list[Pa
     assert (overlap.n, overlap.difference) == (COUNT - 1, pytest.approx(-3))  # one rating of the second cannot be read
     assert overlap.test.p == pytest.approx(2 * 0.5**11)
     assert overlap.p_holm == pytest.approx(4 * overlap.test.p)
+    assert math.isnan(overlap.effect)  # every clip lost the same three points
     assert (found["hallucinated_cues"].difference, found["hallucinated_cues"].test.name) == (0.0, "none")
     assert [line.split(" is ")[0] for line in gate(pair)] == [f"ovmerd {name}" for name in CRITERIA[:3]]
     assert "ovmerd: descriptions rated by rater" in report.notes
@@ -98,11 +100,12 @@ def test_ratings_are_in_every_form_of_the_comparison(rated: list[Path], capsys: 
     report = report_of(rated[0], rated[1])
     page, text, data = to_html(report), to_markdown(report), report.to_json()
     assert data["ratings"]["good"]["ovmerd"]["cue_overlap"]["value"] == 6.5
-    assert data["pairs"][0]["ratings"][0]["verdict"] == "worse"
+    first = data["pairs"][0]["ratings"][0]
+    assert first["verdict"] == "worse" and first["cohens_d"] is None
     out = rated[0].parent / "out"
     assert compare.main([str(rated[0]), str(rated[1]), f"--out={out}", "--no-log"]) == 0
     for form in (page, text, capsys.readouterr().out):
-        for words in ("rated from 1 to 10", "ovmerd cue_overlap", "-3.00", "worse", "6.50"):
+        for words in ("rated from 1 to 10", "effect d", "ovmerd cue_overlap", "-3.00", "worse", "6.50"):
             assert words in form, (words, form)
         assert "can be tested" not in form and "not on this machine" not in form
 

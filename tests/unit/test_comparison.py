@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats as st
 from clipmaker import Recipe, write_clip
 from runfolders import write_run
 
@@ -17,10 +18,11 @@ from avere_ray.comparison.results import LIKELIHOODS, read_run_folder
 from avere_ray.comparison.thumbnails import thumbnail
 from avere_ray.comparison.wording import markdown_table, p_value
 from avere_ray.errors import InputError
-from avere_ray.evaluation.calibration import calibration
+from avere_ray.evaluation.calibration import Calibration, calibration
 from avere_ray.evaluation.scorer import Item
-from avere_ray.evaluation.statistics import mcnemar
+from avere_ray.evaluation.statistics import Interval, mcnemar
 from avere_ray.strip import png
+from jobs import compare as compare_command
 from jobs.main import main
 
 
@@ -150,16 +152,49 @@ def test_calibration_by_hand() -> None:
     assert found.error == pytest.approx((2 * (1 - 0.85) + 0.7) / 3)
     assert found.brier == pytest.approx((2 * 2 * 0.15**2 + 2 * 0.49) / 3)
     assert calibration(items, {}) is None
+    assert found.error_interval.low <= found.error <= found.error_interval.high
 
 
-def test_likelihoods_beside_the_predictions_are_drawn(demo: Path) -> None:
+def test_calibration_is_resampled_by_clip() -> None:
+    """Four copies of each question of a clip say no more than one: the same interval, and the one of a mean."""
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.5, 1.0, size=60)
+    gold = np.where(rng.random(60) < 0.7, "A", "B")
+
+    def found(copies: int) -> Calibration:
+        items = [Item(sample_id=f"{i}/{k}", clip_id=f"{i:02}", gold=str(gold[i])) for i in range(60)
+                 for k in range(copies)]  # fmt: skip
+        logps = {item.sample_id: {"A": math.log(p), "B": math.log(1 - p)}
+                 for item in items for p in [float(sure[int(item.clip_id)])]}  # fmt: skip
+        made = calibration(items, logps)
+        assert made is not None
+        return made
+
+    one, four = found(1), found(4)
+    for name in ("error", "error_interval", "brier", "brier_interval"):
+        assert _numbers(getattr(one, name)) == pytest.approx(_numbers(getattr(four, name)))
+    briers = 2 * np.where(gold == "A", 1 - sure, sure) ** 2
+    students = st.t.interval(0.95, 59, loc=briers.mean(), scale=st.sem(briers))
+    width = one.brier_interval.high - one.brier_interval.low
+    assert width == pytest.approx(students[1] - students[0], rel=0.1)
+
+
+def _numbers(value: Interval | float) -> list[float]:
+    return [value.low, value.high] if isinstance(value, Interval) else [value]
+
+
+def test_likelihoods_beside_the_predictions_are_drawn(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = list(read_run_folder(demo).last().questions)
     rows = [json.dumps({"query_id": name, "logps": {"A": -0.1, "B": -2.4}}) for name in names]
     (demo / "evals" / "round=1" / LIKELIHOODS).write_text("\n".join(rows))
     report = make_report([(read_run_folder(demo), None)])
     assert report.calibrations["demo, round 1"].n == 90
-    assert "expected calibration error" in to_html(report)
-    assert "Calibration" in to_markdown(report)
+    measured = report.to_json()["calibration"]["demo, round 1"]
+    assert measured["error_low"] < measured["error_high"]
+    shown = f"{measured['error']:.3f} [{measured['error_low']:.3f}, {measured['error_high']:.3f}]"
+    assert compare_command.main([str(demo), f"--out={demo.parent / 'out'}", "--no-log"]) == 0
+    for form in (to_html(report), to_markdown(report), capsys.readouterr().out):
+        assert "expected calibration error" in form and shown in form
 
 
 # what is written ------------------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def test_the_right_letter_anywhere_counts(text: str, gold: str, right: bool) -> 
         ("the man is calm! fear fear fear.", "neutral"),
         ("the man sits? fear and dread, anger.", "fear"),
         ("curiosity", "surprise"), ("discomfort", "sadness"), ("displeasure", "anger"), ("quivering", "sadness"),
-        ("", None), ("   ", None), ("fear\nand anger.", None), ("... happy", None), ("!", None),
+        ("", None), ("   ", None), ("fear\nand anger.", None),
+        ("... fear and dread", "fear"), ("!", "happiness"), ("? fear! anger. anger", "anger"),  # no word comes first
     ],
 )  # fmt: skip
 def test_descriptions_become_classes_by_the_released_rule(text: str, emotion: str | None) -> None:

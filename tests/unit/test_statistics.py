@@ -10,6 +10,7 @@ from avere_ray.evaluation.statistics import (
     EXACT_LIMIT,
     by_clip,
     clip_weights,
+    cohens_d,
     cohens_h,
     exact_interval,
     holm,
@@ -156,6 +157,8 @@ def test_effect_sizes_by_hand() -> None:
     assert cohens_h(0.25, 0.5) == pytest.approx(math.pi / 6)
     assert odds_ratio(9, 2) == pytest.approx(3.8)
     assert math.isfinite(odds_ratio(4, 0))
+    assert cohens_d(np.array([1.0, 2.0, 3.0])) == pytest.approx(2.0)
+    assert all(math.isnan(cohens_d(np.array(values))) for values in ([3.0, 3.0], [1.0], [0.0, 0.0]))
 
 
 def test_seeds_are_summed_up_with_students_interval() -> None:
