@@ -33,7 +33,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from avere_ray.config import RunConfig, load_config
+from avere_ray.stages import write_text
 from benchmarks.clips import write_unlike
+from jobs.serve import engine_threads, serve_spec
 
 CONCURRENCY = (1, 8, 32)
 WAYS = ("engine", "bare", "http")
@@ -88,10 +91,8 @@ def body(model: str, url: str) -> dict[str, Any]:
 def answer_blocks(run_dir: Path) -> None:
     """Asks decoders and engine in this process, block by block, and prints each block's seconds."""
     from actors.server import ChatWorker
-    from avere_ray.config import load_config
-    from jobs.serve import serve_spec
 
-    worker = ChatWorker(serve_spec(load_config(run_dir / "config.yaml", [f"--run_dir={run_dir}"], prog="benchmark")))
+    worker = ChatWorker(serve_spec(run_config(run_dir)))
     with asyncio.Runner() as runner:
         print("ready", flush=True)
         for line in sys.stdin:
@@ -126,9 +127,10 @@ async def _without_http(worker: Any, way: str, urls: Sequence[str], at_once: int
 async def bare_process(folder: Path, run_dir: Path) -> AsyncIterator[BlockFn]:
     """The process, and how to have it ask."""
     command = [sys.executable, "-m", "benchmarks.serve", "--bare-in", str(run_dir)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(engine_threads(run_config(run_dir)))}  # as the server does
     with (folder / "bare.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, limit=2**24
+            *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, limit=2**24, env=environment
         )
     assert process.stdin is not None and process.stdout is not None
     reader, writer = process.stdout, process.stdin
@@ -207,11 +209,13 @@ def served(run_dir: Path) -> Iterator[str]:
             process.wait(timeout=120)
 
 
+def run_config(run_dir: Path) -> RunConfig:
+    """The config of a run folder."""
+    return load_config(run_dir / "config.yaml", [f"--run_dir={run_dir}"], prog="benchmark")
+
+
 def write_run(folder: Path) -> Path:
     """A run folder with the tiny base and no adapter."""
-    from avere_ray.config import RunConfig
-    from avere_ray.stages import write_text
-
     limits = {"requests_per_minute": 0, "requests_per_token": 64, "max_requests": 64}
     cfg = RunConfig.model_validate(
         {"run_dir": folder / "run", "rollout": {"num_cpus": 0}, "serve": limits,
@@ -304,7 +308,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--bare-in", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     if args.bare_in:
         answer_blocks(args.bare_in)
         return
