@@ -94,12 +94,14 @@ def make_api(
     metrics: Metrics | None = None,
     routes: Sequence[BaseRoute] = (),
     bodies: Mapping[str, tuple[str, ...]] | None = None,
+    documents: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ASGIApp:
     """The application of one replica.
 
     Args:
         routes: further routes, as Starlette has them.
         bodies: content types that their bodies may have, by path, where that is not JSON alone.
+        documents: what the OpenAPI document says of them, by path.
     """
     metrics = metrics or Metrics("0")
     api = FastAPI(title="avere_ray", version=avere_ray.__version__, docs_url=None, redoc_url=None, responses=_REFUSALS)
@@ -112,6 +114,7 @@ def make_api(
     guard = Guard(api, serve=serve, tokens=tokens, metrics=metrics, routes=paths, bodies=bodies or {})
     _add_health(api, worker, guard)
     api.router.routes.extend(routes)
+    api.openapi()["paths"].update(documents or {})  # the document is made once and kept
     return guard
 
 

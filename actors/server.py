@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from actors.api import make_api, unknown_model
 from actors.chat import Asked, ChatRequest, understood
-from actors.emotion import BODIES, EmotionRequest, emotion_route
+from actors.emotion import BODIES, DOCUMENT, EmotionRequest, emotion_route
 from actors.page import page_routes
 from actors.serving.adapters import CHAMPION, Champion, ServeSpec, champion_card
 from actors.serving.errors import ApiError, bad
@@ -274,7 +274,8 @@ class ChatServer(ChatWorker):
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         routes = [*page_routes(), emotion_route(self.explain)]
-        return make_api(self, self.spec.serve, self.spec.tokens, metrics=self.metrics, routes=routes, bodies=BODIES)
+        told = {"routes": routes, "bodies": BODIES, "documents": DOCUMENT}
+        return make_api(self, self.spec.serve, self.spec.tokens, metrics=self.metrics, **told)  # type: ignore[arg-type]
 
 
 def chat_application(spec: ServeSpec, *, threads: int) -> serve.Application:

@@ -2,12 +2,15 @@
 
 import base64
 import dataclasses
+import io
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import wave
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 import avere_ray
 from avere_ray.backbones import load_policy, model_digest
@@ -22,6 +26,7 @@ from avere_ray.config import ModelConfig, RunConfig
 from avere_ray.media import spec_digest
 from avere_ray.records import AdapterManifest
 from avere_ray.stages import StageFolder, file_digest, write_json, write_text
+from avere_ray.tracking import Tracker, registry, tracking_uri
 
 TINY_BASE = Path(avere_ray.__file__).parent / "synthetic" / "tiny_base"
 BASE = TINY_BASE.name
@@ -66,6 +71,24 @@ def asking(clip: Path | None, question: str = QUESTION, *more: dict[str, Any], *
         data = base64.b64encode(clip.read_bytes()).decode()
         content.insert(0, {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}})
     return {"model": BASE, "messages": [{"role": "user", "content": content}], **fields}
+
+
+def wav(seconds: float = 1.0) -> dict[str, Any]:
+    """A tone as OpenAI's clients send sound."""
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(16_000 * seconds)) / 16_000)
+    with wave.open(held := io.BytesIO(), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((tone * 32767).astype("<i2").tobytes())
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(held.getvalue()).decode(), "format": "wav"}}
+
+
+def long_answer(clip: Path, items: int, **fields: Any) -> dict[str, Any]:
+    """A question whose answer is a list of so many items at least."""
+    schema = {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": items}
+    form = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
+    return asking(clip, max_tokens=900, response_format=form, **fields)
 
 
 def write_run(run_dir: Path, *, adapters: int = 2, **sections: Any) -> RunConfig:
@@ -116,6 +139,46 @@ def write_random_adapter(cfg: RunConfig, folder: Path, *, version: int) -> None:
         weights_sha256=file_digest(folder / "adapter_model.safetensors"),
     )
     write_json(folder / "adapter_manifest.json", dataclasses.asdict(manifest))
+
+
+@contextmanager
+def asked_all_along(server: Server, clip: Path, model: str, threads: int = 4) -> Iterator[list[httpx.Response]]:
+    """The replies to clients that ask a model again and again while the block runs; whole when it has ended."""
+    heard: list[httpx.Response] = []
+    ended = threading.Event()
+
+    def load() -> None:
+        while not ended.is_set():
+            heard.append(server.ask(clip, model=model, temperature=0.0))
+
+    clients = [threading.Thread(target=load) for _ in range(threads)]
+    for client in clients:
+        client.start()
+    try:
+        yield heard
+    finally:
+        ended.set()
+        for client in clients:
+            client.join(timeout=150)
+
+
+def register_adapter(cfg: RunConfig, *, version: int) -> str:
+    """An adapter with random weights as a run leaves it in MLflow's registry, without alias; its version there."""
+    folder = cfg.run_dir.parent / f"registered-{version}"
+    write_random_adapter(cfg, folder / "adapter", version=version)
+    with Tracker(folder, cfg.tracking, run_name=folder.name, say=lambda line: None) as tracker:
+        tracker.start({"name": folder.name, "run_dir": str(folder)})
+        tracker.log_artifacts(folder / "adapter", registry.ADAPTER)
+        tracker.finish()
+        assert tracker.close() == 0 and tracker.run_id is not None
+    uri = tracking_uri(cfg.tracking, cfg.run_dir)
+    return registry.register(uri, cfg.serve.registered_model, tracker.run_id).version
+
+
+def move_alias(cfg: RunConfig, version: str) -> None:
+    """Lets `champion` in MLflow's registry name another version."""
+    uri = tracking_uri(cfg.tracking, cfg.run_dir)
+    registry.set_alias(uri, cfg.serve.registered_model, registry.CHAMPION, version)
 
 
 @contextmanager

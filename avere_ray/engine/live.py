@@ -23,6 +23,7 @@ from typing import Any
 
 from avere_ray.backbones import backbone, load_processor
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
+from avere_ray.engine.heard import Heard
 from avere_ray.engine.progress import Progress, Wanted, progress_of, sampling_params
 from avere_ray.engine.start import refusals, start_vllm
 from avere_ray.engine.surroundings import media_limits
@@ -135,24 +136,13 @@ class LiveEngine:
             Refused: the engine does not take the request.
             StageError: the engine failed, and must be replaced.
         """
-        loop = asyncio.get_running_loop()
-        heard: asyncio.Queue[Any] = asyncio.Queue(maxsize=self.max_model_len * wanted.n + 8)
-        name = f"request-{next(self._numbers)}"
-
-        def hear(output: Any) -> None:
-            with suppress(RuntimeError):  # the caller's loop has ended
-                loop.call_soon_threadsafe(heard.put_nowait, output)
-
-        self._put(partial(self._add, name, prompt, wanted, adapter, hear))
-        finished, said_at = False, 0.0
+        heard, name = Heard(asyncio.get_running_loop()), f"request-{next(self._numbers)}"
+        self._put(partial(self._add, name, prompt, wanted, adapter, heard.put))
+        finished, pause_s = False, 0.0  # the first token goes out at once
         try:
             while not finished:
-                outputs = [await heard.get()]
-                if said_at:  # the first token goes out at once
-                    await asyncio.sleep(max(0.0, said_at + pace_s - loop.time()))
-                while not heard.empty():
-                    outputs.append(heard.get_nowait())
-                said_at = loop.time()
+                outputs = await heard.take(pause_s)
+                pause_s = pace_s
                 if isinstance(outputs[-1], Exception):
                     finished = True
                     raise outputs[-1]

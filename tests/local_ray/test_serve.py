@@ -2,27 +2,22 @@
 
 import asyncio
 import base64
-import io
 import json
 import signal
-import threading
 import time
-import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import openai
 import psutil
 import pytest
-import schemathesis
+from badrequests import bad_requests
 from browser import open_browser
 from clipmaker import Recipe, write_clip
 from corpus import KINDS
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import GenerationMode
+from mediahosts import INSIDE, MEDIA, STORE, MediaHosts, media_hosts
 from served import (  # fmt: skip
     ADAPTERS,
     ADMIN_TOKEN,
@@ -31,8 +26,13 @@ from served import (  # fmt: skip
     QUESTION,
     TOKEN,
     Server,
+    asked_all_along,
     asking,
+    long_answer,
+    move_alias,
+    register_adapter,
     serving,
+    wav,
     write_random_adapter,
     write_run,
 )
@@ -43,12 +43,9 @@ from avere_ray.stages import read_records
 from jobs import evaluate
 
 _CHAT = "/v1/chat/completions"
-GENERATED = [
-    (_CHAT, GenerationMode.NEGATIVE, 190),
-    (_CHAT, GenerationMode.POSITIVE, 40),
-    ("/v1/admin/champion", GenerationMode.NEGATIVE, 30),
-]
-"""Path, whether bodies keep to the schema, and how many."""
+WAIT_S = 120
+LIMITS: dict[str, Any] = {"requests_per_minute": 0, "requests_per_token": 16, "champion": "registry",
+                          "champion_poll_s": 1, "media_hosts": ["localhost", MEDIA, STORE, INSIDE]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +55,28 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cfg(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return write_run(
-        tmp_path_factory.mktemp("serve") / "run",
-        serve={"requests_per_minute": 0, "requests_per_token": 64, "media_hosts": ["localhost"], "champion_poll_s": 1},
-    )
+    return write_run(tmp_path_factory.mktemp("serve") / "run", serve=LIMITS)
 
 
 @pytest.fixture(scope="module")
-def server(cfg: RunConfig) -> Iterator[Server]:
-    with serving(cfg.run_dir, AVERE_RAY_API_TOKEN=TOKEN, AVERE_RAY_ADMIN_TOKEN=ADMIN_TOKEN) as started:
+def registered(cfg: RunConfig) -> list[str]:
+    """Versions in MLflow's registry, which no alias names yet."""
+    return [register_adapter(cfg, version=version) for version in (5, 6)]
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Iterator[MediaHosts]:
+    with media_hosts(tmp_path_factory.mktemp("hosts")) as found:
+        found.files = {f"{host}/clip.mp4": clip.read_bytes() for host in (MEDIA, STORE, INSIDE)}
+        found.leads = {f"{MEDIA}/moved.mp4": f"https://{STORE}/clip.mp4",
+                       f"{MEDIA}/inside.mp4": f"https://{INSIDE}/clip.mp4"}  # fmt: skip
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(cfg: RunConfig, registered: list[str], hosts: MediaHosts) -> Iterator[Server]:
+    tokens = {"AVERE_RAY_API_TOKEN": TOKEN, "AVERE_RAY_ADMIN_TOKEN": ADMIN_TOKEN}
+    with serving(cfg.run_dir, **tokens, **hosts.variables) as started:
         yield started
 
 
@@ -152,17 +162,6 @@ def test_a_seed_repeats_the_samples_and_usage_adds_up(server: Server, clip: Path
     assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
 
 
-def wav(seconds: float = 1.0) -> dict[str, Any]:
-    """A tone as OpenAI's clients send sound."""
-    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(16_000 * seconds)) / 16_000)
-    with wave.open(held := io.BytesIO(), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes((tone * 32767).astype("<i2").tobytes())
-    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(held.getvalue()).decode(), "format": "wav"}}
-
-
 def test_media_in_every_combination(server: Server, clip: Path, tmp_path: Path) -> None:
     silent = write_clip(tmp_path / "silent.mp4", Recipe(with_audio=False))
     off = {"mm_processor_kwargs": {"use_audio_in_video": False}}
@@ -214,6 +213,32 @@ def test_requests_that_cannot_be_answered(server: Server, clip: Path, tmp_path: 
     assert server.answers(clip)
 
 
+def test_media_are_fetched_from_hosts_on_the_list(server: Server, clip: Path, hosts: MediaHosts) -> None:
+    def ask(place: str) -> httpx.Response:
+        there = {"type": "video_url", "video_url": {"url": f"https://{place}"}}
+        return server.post(asking(None, QUESTION, there, temperature=0.0))
+
+    found = [ask(f"{MEDIA}/{name}").json()["choices"][0]["message"]["content"] for name in ("clip.mp4", "moved.mp4")]
+    assert found == server.answers(clip, temperature=0.0) * 2
+    assert hosts.asked == [f"{MEDIA}/clip.mp4", f"{MEDIA}/moved.mp4", f"{STORE}/clip.mp4"]
+    refused = [ask(place) for place in (f"{MEDIA}/inside.mp4", f"{INSIDE}/clip.mp4")]  # that name is an address within
+    assert [r.json()["error"]["code"] for r in refused] == ["remote_refused"] * 2
+    assert hosts.asked[3:] == [f"{MEDIA}/inside.mp4"]
+
+
+def test_a_token_has_so_many_requests_at_once(server: Server, clip: Path) -> None:
+    async def crowd() -> list[httpx.Response]:
+        async with httpx.AsyncClient(headers=server.headers, timeout=120) as http:
+            body = long_answer(clip, 60)
+            return await asyncio.gather(*[http.post(server.url + _CHAT, json=body) for _ in range(24)])
+
+    replies = asyncio.run(crowd())
+    refused = [r for r in replies if r.status_code != 200]
+    assert 0 < len(refused) <= 24 - LIMITS["requests_per_token"]
+    assert {(r.status_code, r.json()["error"]["code"]) for r in refused} == {(429, "concurrency_limit_exceeded")}
+    assert all(int(r.headers["Retry-After"]) >= 1 for r in refused)
+
+
 def test_broken_media_of_every_kind_are_refused_with_a_reason(server: Server, tmp_path: Path) -> None:
     replies = {}
     for name, kind in KINDS.items():
@@ -227,42 +252,17 @@ def test_broken_media_of_every_kind_are_refused_with_a_reason(server: Server, tm
     assert server.get("/healthz").status_code == 200
 
 
-def generated(operation: Any, mode: GenerationMode, count: int) -> list[Any]:
-    """Bodies made from a schema; each as it is, and again with a model that exists, or in a list."""
-    bodies: list[Any] = []
-
-    @settings(max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
-              suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(case=operation.as_strategy(generation_mode=mode))
-    def collect(case: Any) -> None:
-        there = isinstance(case.body, dict) and "messages" in case.body
-        bodies.extend([case.body, {**case.body, "model": BASE, "max_tokens": 1} if there else [repr(case.body)]])
-
-    collect()
-    return bodies
-
-
 def test_whatever_is_sent_gets_an_answer_in_order(server: Server) -> None:
-    document = schemathesis.openapi.from_dict(server.get("/openapi.json").json())
+    document = server.get("/openapi.json").json()
     heard: list[httpx.Response] = []
     with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as http:
-        for path, mode, count in GENERATED:
-            for body in generated(document[path]["POST"], mode, count):
-                content = body if isinstance(body, bytes) else json.dumps(body, default=repr).encode()
-                heard.append(http.post(path, content=content, headers={"Content-Type": "application/json"}))
-    assert len(heard) >= 500
-    assert sum(r.status_code != 200 for r in heard) >= 450
+        for path, content in bad_requests(document, BASE):
+            heard.append(http.post(path, content=content, headers={"Content-Type": "application/json"}))
+    assert sum(r.status_code != 200 for r in heard) >= 500
     assert {r.status_code for r in heard} <= {200, 400, 401, 403, 404, 413, 415, 422, 429, 503}
     assert all(set(r.json()["error"]) == {"message", "type", "param", "code"} for r in heard if r.status_code != 200)
     assert not any("Traceback" in r.text for r in heard)
     assert server.get("/readyz").status_code == 200
-
-
-def long_answer(clip: Path, items: int, **fields: Any) -> dict[str, Any]:
-    """A question whose answer is a list of so many items at least."""
-    schema = {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": items}
-    form = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
-    return asking(clip, max_tokens=900, response_format=form, **fields)
 
 
 def test_who_goes_away_is_not_worked_for(server: Server, clip: Path) -> None:
@@ -285,7 +285,20 @@ def _in_engine(server: Server) -> int:
     return int(float(next(line for line in lines if line.startswith("avere_ray_engine_requests{")).split()[-1]))
 
 
-def test_the_champion_moves_under_load_and_drops_nothing(server: Server, clip: Path, cfg: RunConfig) -> None:
+def test_the_registrys_champion_is_loaded_and_moves_under_load(
+    server: Server, clip: Path, cfg: RunConfig, registered: list[str]
+) -> None:
+    move_alias(cfg, registered[0])
+    until(lambda: "champion" in [m["id"] for m in server.get("/v1/models").json()["data"]])
+    first = server.answers(clip, model="champion", temperature=0.0)
+    with asked_all_along(server, clip, "champion") as heard:
+        move_alias(cfg, registered[1])
+        until(lambda: server.answers(clip, model="champion", temperature=0.0) != first)
+    second = server.answers(clip, model="champion", temperature=0.0)
+    assert_only(heard, first, second)
+
+
+def test_an_administrator_moves_the_champion_under_load(server: Server, clip: Path, cfg: RunConfig) -> None:
     admin = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
     folders = [cfg.run_dir.parent / f"champion-{i}" for i in (3, 4)]
     for version, folder in enumerate(folders, start=3):
@@ -293,28 +306,27 @@ def test_the_champion_moves_under_load_and_drops_nothing(server: Server, clip: P
     moved = server.post({"path": str(folders[0])}, "/v1/admin/champion", headers=admin)
     assert (moved.status_code, moved.json()["problem"]) == (200, None), moved.text
     first = server.answers(clip, model="champion", temperature=0.0)
-    heard: list[httpx.Response] = []
-    ended = threading.Event()
-
-    def load() -> None:
-        while not ended.is_set():
-            heard.append(server.ask(clip, model="champion", temperature=0.0))
-
-    threads = [threading.Thread(target=load) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    assert server.post({"path": str(folders[1])}, "/v1/admin/champion", headers=admin).status_code == 200
-    second = server.answers(clip, model="champion", temperature=0.0)
-    ended.set()
-    for thread in threads:
-        thread.join(timeout=60)
+    with asked_all_along(server, clip, "champion") as heard:
+        assert server.post({"path": str(folders[1])}, "/v1/admin/champion", headers=admin).status_code == 200
+        second = server.answers(clip, model="champion", temperature=0.0)
     assert first != second
-    assert {r.status_code for r in heard} == {200}
-    said = [[c["message"]["content"] for c in r.json()["choices"]] for r in heard]
-    assert all(words in (first, second) for words in said)
+    assert_only(heard, first, second)
     refused = server.post({"path": str(cfg.run_dir)}, "/v1/admin/champion", headers=admin)
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "adapter_refused")
     assert server.answers(clip, model="champion", temperature=0.0) == second
+
+
+def assert_only(heard: list[httpx.Response], *answers: list[str]) -> None:
+    """Every request was answered, with one of these answers."""
+    assert heard and {r.status_code for r in heard} == {200}
+    assert all([c["message"]["content"] for c in r.json()["choices"]] in answers for r in heard)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def test_it_can_be_evaluated_as_a_remote_model(server: Server, clip: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -391,5 +403,6 @@ def test_sigterm_lets_what_is_in_work_end(server: Server, clip: Path) -> None:
     assert rest[-1] == "data: [DONE]"
     assert server.process.wait(timeout=END_S) == 0
     assert "serve: ended" in server.log.read_text()
+    assert QUESTION not in server.log.read_text()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/healthz")

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from actors.emotion import MAX_TEXT, PATH, QUESTION, EmotionRequest, emotion_route
+from actors.emotion import DOCUMENT, FORM, JSON, MAX_TEXT, PATH, QUESTION, EmotionRequest, emotion_route
 
 CLIP = {"clip": ("clip.mp4", b"media", "video/mp4")}
 
@@ -97,3 +97,14 @@ def test_pages_of_other_origins_may_not_ask(headers: dict[str, str], status: int
     asked: list[EmotionRequest] = []
     assert post(asked, files=CLIP, headers=headers).status_code == status
     assert len(asked) == (status == 200)
+
+
+def test_the_document_names_what_is_read() -> None:
+    operation = DOCUMENT[PATH]["post"]
+    assert "31 passes" in operation["description"]
+    for kind, place in ((FORM, "clip"), (JSON, "url")):
+        shape = operation["requestBody"]["content"][kind]["schema"]
+        assert shape["required"] == [place]
+        for name in shape["properties"].keys() - {"clip", "url", "grounding"}:
+            sent = {"files": CLIP, "data": {name: "x"}} if kind == FORM else {"json": {"url": "https://h/c", name: "x"}}
+            assert post(**sent).status_code == 200

@@ -25,6 +25,7 @@ LIGHT_MODULES = (
     "avere_ray.verdicts",
     "jobs.command",
     "jobs.main",
+    "jobs.serve",
 )
 
 

@@ -97,6 +97,20 @@ def test_every_caller_hears_its_own_steps(live: LiveEngine) -> None:
     assert live.in_work == 0
 
 
+def test_a_paced_answer_is_told_in_few_pieces_and_its_end_at_once(live: LiveEngine) -> None:
+    async def paced(pace_s: float) -> list[Progress]:
+        wanted = Wanted(max_tokens=9)
+        return [p async for p in live.stream({"prompt_token_ids": [5]}, wanted, pace_s=pace_s)]
+
+    async def both() -> tuple[list[Progress], list[Progress]]:
+        async with asyncio.timeout(30):  # not the pace: the end is not waited for
+            return await paced(0.0), await paced(600.0)
+
+    quick, slow = asyncio.run(both())
+    assert [sum(len(step.pieces) for step in steps) for steps in (quick, slow)] == [9, 9]
+    assert len(slow) <= 2 and slow[-1].finished
+
+
 def test_who_leaves_is_taken_out_of_the_batch(live: LiveEngine, stepper: Stepper) -> None:
     async def leave() -> None:
         task = asyncio.create_task(ask(live, tokens=20))

@@ -14,7 +14,7 @@ from avere_ray.media import spec_digest
 from avere_ray.records import AdapterManifest
 from avere_ray.stages import StageFolder, file_digest, write_json, write_text
 from jobs import serve
-from jobs.serve import check_address, serve_arguments, serve_spec
+from jobs.serve import check_address, engine_threads, serve_arguments, serve_spec
 
 
 @pytest.fixture
@@ -131,6 +131,18 @@ def test_addresses_that_cannot_be_used() -> None:
         taken.listen()
         with pytest.raises(ConfigError, match="cannot listen on"):
             check_address("127.0.0.1", taken.getsockname()[1], token=False)
+
+
+@pytest.mark.parametrize(
+    ("cores", "replicas", "num_cpus", "threads"),
+    [(1, 1, 0, 1), (2, 1, 0, 1), (4, 1, 0, 3), (64, 1, 0, 4), (64, 9, 0, 4), (8, 3, 0, 2), (2, 2, 0, 1), (2, 1, 2, 2)],
+)
+def test_an_engine_leaves_a_core_to_the_rest(
+    cores: int, replicas: int, num_cpus: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    cfg = RunConfig.model_validate({"rollout": {"num_cpus": num_cpus}, "serve": {"num_replicas": replicas}})
+    assert engine_threads(cfg) == threads
 
 
 def test_arguments(cfg: RunConfig) -> None:

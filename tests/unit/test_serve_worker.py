@@ -1,0 +1,138 @@
+"""The worker around stand-ins for engine and decoder: deadlines, a lost engine; and what Ray Serve is told."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from test_live_engine import PROCESSOR, Stepper
+
+from actors.chat import ChatRequest
+from actors.server import ChatServer, ChatWorker
+from actors.serving.adapters import Champion
+from actors.serving.errors import ApiError
+from actors.serving.media import Media
+from actors.serving.metrics import Metrics
+from avere_ray.config import RolloutConfig, RunConfig, ServeConfig
+from avere_ray.engine import LiveEngine
+from avere_ray.engine import live as live_module
+from avere_ray.errors import StageError
+from avere_ray.stages import write_text
+from jobs.serve import ServeArgs, build_app, serve_spec
+
+ASKED = ChatRequest.model_validate({"model": "base", "messages": [{"role": "user", "content": "What?"}]})
+
+
+class SlowDecoder:
+    """Takes as long as it is told."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def decode(self, media: Media) -> None:
+        await asyncio.sleep(self.seconds)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def stepper() -> Stepper:
+    return Stepper()
+
+
+@pytest.fixture
+def worker(stepper: Stepper, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatWorker]:
+    monkeypatch.setattr(live_module, "refusals", lambda: (ValueError, LookupError))
+    monkeypatch.setattr(LiveEngine, "_params", lambda self, wanted, tokens: SimpleNamespace(max_tokens=tokens))
+    processor = SimpleNamespace(**vars(PROCESSOR), chat_ids=lambda turns: [5])
+    made = ChatServer.__new__(ChatServer)  # without its engine on a model folder
+    made.spec = SimpleNamespace(  # type: ignore[assignment]
+        base="base", adapters={}, serve=ServeConfig(deadline_s=0.3), rollout=RolloutConfig(max_model_len=256)
+    )
+    made.metrics, made.decoder = Metrics("0"), SlowDecoder()  # type: ignore[assignment]
+    made.engine = LiveEngine(processor, None, made.spec.rollout, lambda: stepper)
+    made.champion = Champion(made.spec, made.engine)
+    made._markup, made._ended = (), threading.Event()
+    yield made
+    stepper.go.set()
+    made.close()
+
+
+def asked(**fields: Any) -> ChatRequest:
+    return ASKED.model_copy(update=fields)
+
+
+async def streamed(worker: ChatWorker, request: ChatRequest) -> list[str]:
+    return [event async for event in worker.stream(request)]
+
+
+def late(worker: ChatWorker, request: ChatRequest) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        asyncio.run(streamed(worker, request) if request.stream else worker.answer(request))  # type: ignore[arg-type]
+    return caught.value
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_in_time(worker: ChatWorker, stream: bool) -> None:
+    worker.spec.serve = ServeConfig(deadline_s=30.0)  # type: ignore[misc]
+    if stream:
+        assert asyncio.run(streamed(worker, asked(stream=True, max_tokens=2)))[-1].endswith("data: [DONE]\n\n")
+    else:
+        reply = asyncio.run(worker.answer(asked(max_tokens=2)))
+        assert reply["choices"][0]["message"]["content"] == "xx"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("slow", ["decoder", "engine"])
+def test_past_the_deadline_a_request_is_refused_and_not_worked_for(
+    worker: ChatWorker, stepper: Stepper, slow: str, stream: bool
+) -> None:
+    if slow == "decoder":
+        worker.decoder.seconds = 60.0  # type: ignore[attr-defined]
+    else:
+        stepper.go.clear()
+    error = late(worker, asked(stream=stream))
+    assert (error.status, error.code) == (503, "deadline_exceeded")
+    assert error.retry_after_s is not None and error.retry_after_s >= 1
+    stepper.go.set()
+    for _ in range(500):
+        if not worker.in_engine:
+            break
+        threading.Event().wait(0.01)
+    assert worker.in_engine == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lost_engine_refuses_for_a_while_and_has_the_replica_replaced(worker: ChatWorker, stepper: Stepper) -> None:
+    worker.check_health()  # type: ignore[attr-defined]
+    worker.spec.serve = ServeConfig(deadline_s=30.0)  # type: ignore[misc]
+    stepper.error = KeyError("inside")
+    error = late(worker, asked())
+    assert (error.status, error.code) == (503, "engine_failed")
+    with pytest.raises(StageError, match="the engine failed"):
+        worker.check_health()  # type: ignore[attr-defined]
+
+
+def test_the_application_of_a_run_builds_nothing_and_passes_the_settings_on(tmp_path: Path) -> None:
+    scaling = {"num_replicas": 2, "max_replicas": 5, "target_requests": 3, "max_requests": 7, "queued_requests": 11,
+               "drain_s": 13.0}  # fmt: skip
+    for serve in (scaling, {"num_replicas": 2}):
+        cfg = RunConfig.model_validate({"run_dir": tmp_path / "run", "serve": serve})
+        write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
+        app = build_app(ServeArgs(run_dir=cfg.run_dir))
+        config = app._bound_deployment._deployment_config
+        found = config.autoscaling_config
+        if "max_replicas" in serve:
+            assert found is not None
+            assert (found.min_replicas, found.max_replicas, found.target_ongoing_requests) == (2, 5, 3)
+            assert config.max_ongoing_requests >= 7 and config.max_queued_requests == 11
+            assert config.graceful_shutdown_timeout_s == 13.0
+        else:
+            assert (found, config.num_replicas) == (None, 2)
+    assert serve_spec(cfg).base == "tiny_base"
+    assert not ray.is_initialized()
