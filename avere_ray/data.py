@@ -225,7 +225,7 @@ def scored_stream(
     is slower, so at most a few batches are under way.
 
     Args:
-        score: picklable; gives the figures of some pairs.
+        score: picklable; gives the figures of some pairs. What it raises is raised here, as an instance of its class.
         stall_s: seconds without any progress after which the stage fails.
     """
     import ray.data
@@ -233,6 +233,7 @@ def scored_stream(
     blocks = [pairs[start : start + batch] for start in range(0, len(pairs), batch)]
     context = _quiet_context()
     context.execution_no_progress_timeout_s = stall_s
+    context.raise_original_map_exception = True
     with ray.data.DataContext.current(context):
         scored = ray.data.from_arrow([to_table(PreferencePair, block) for block in blocks]).map_batches(
             functools.partial(_score_batch, score=score),
