@@ -59,8 +59,8 @@ def run_training(cfg: "RunConfig", job: TrainJob) -> AdapterManifest:
 
 
 def _fit(trainer: Any) -> None:
-    """Runs a trainer in a thread. In the main one Ray Train takes Ctrl-C for itself, and keeps it when it has ended: the
-    process would then exit with code 0 as if its work were done."""
+    """Runs a trainer in a thread. In the main one Ray Train takes Ctrl-C for itself, and keeps it afterwards: the
+    process would exit with code 0 as if its work were done."""
     done: Future[None] = Future()
 
     def work() -> None:
