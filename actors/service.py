@@ -37,13 +37,14 @@ class Service:
         self.name, self.deadline_s, self.start_s = name, deadline_s, start_s
         self._new, self._remedy = start, remedy
         self._actor: Any = None
+        self._is_up = False
         self._told: list[tuple[str, tuple[Any, ...]]] = []
         self._replaced = 0
 
     def start(self) -> None:
         """Starts the actor if there is none, without waiting for it."""
         if self._actor is None:
-            self._actor = self._new()
+            self._actor, self._is_up = self._new(), False
             for method, args in self._told:
                 getattr(self._actor, method).remote(*args)
 
@@ -102,13 +103,15 @@ class Service:
             self._actor = None
 
     def _ready(self, stage: str) -> Any:
-        """The handle of an actor that is up.
+        """The handle of an actor that has come up; whether it still answers, the call will tell.
 
         Raises:
             ActorLost: it died before it was.
             StageError: it does not come up, or cannot: another one would not either.
         """
         self.start()
+        if self._is_up:
+            return self._actor
         try:
             ray.get(self._actor.__ray_ready__.remote(), timeout=self.start_s)
         except GetTimeoutError as error:
@@ -120,6 +123,7 @@ class Service:
             if error.actor_init_failed:
                 raise StageError(f"{stage}: the {self.name} cannot start: {_last_line(error)}") from error
             raise ActorLost(_reason(error, self.deadline_s)) from error
+        self._is_up = True
         return self._actor
 
     def _replace(self, stage: str, reason: str, lost: int) -> None:
