@@ -8,9 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-import runs
 from raynodes import Nodes
-from striking import STAGES, Moment, Run, at_step, completed, copied, digests, in_call, in_stage, steps, summary
+from striking import STAGES, Moment, Run, at_step, completed, copied, digests, in_call, in_stage, runs, steps, summary
 
 KILL, STOP, TERM, CTRL_C = signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT
 CONTINUE = "finished stages are kept; run the same command again to continue"

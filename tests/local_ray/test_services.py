@@ -22,35 +22,40 @@ WAIT_S = 60.0
 PAIRS = [make_pair(n, 4) for n in range(6)]
 
 
-class Worker:
-    """Answers; where it is told to, it first writes its process id into a file, and waits until that is gone."""
+def worker_class() -> type:
+    """The actor; made in a function, since Ray's processes cannot import a test."""
 
-    def __init__(self, folder: Path, *, fails: bool = False) -> None:
-        if fails:
-            raise InputError("the model folder is empty")
-        self.folder, self.known = folder, list[str]()
+    class Worker:
+        """Answers; where it is told to, it first writes its process id into a file, and waits until that is gone."""
 
-    def arrive(self, name: str) -> None:
-        self.known.append(name)
+        def __init__(self, folder: Path, *, fails: bool = False) -> None:
+            if fails:
+                raise InputError("the model folder is empty")
+            self.folder, self.known = folder, list[str]()
 
-    def double(self, number: int) -> tuple[int, list[str]]:
-        self._wait()
-        if number < 0:
-            raise InputError(f"{number} is below 0")
-        return 2 * number, self.known
+        def arrive(self, name: str) -> None:
+            self.known.append(name)
 
-    def score_pairs(self, pairs: list[PreferencePair], **_: Any) -> list[ReferenceLogps]:
-        if any(pair.pair_id == PAIRS[3].pair_id for pair in pairs):
+        def double(self, number: int) -> tuple[int, list[str]]:
             self._wait()
-        return [unscored(pair) for pair in pairs]
+            if number < 0:
+                raise InputError(f"{number} is below 0")
+            return 2 * number, self.known
 
-    def _wait(self) -> None:
-        if (self.folder / "wait").exists():
-            (self.folder / "partial").write_text(str(os.getpid()))
-            (self.folder / "partial").rename(self.folder / "pid")
-            end = time.monotonic() + WAIT_S
-            while (self.folder / "wait").exists() and time.monotonic() < end:
-                time.sleep(0.01)
+        def score_pairs(self, pairs: list[PreferencePair], **_: Any) -> list[ReferenceLogps]:
+            if any(pair.pair_id == PAIRS[3].pair_id for pair in pairs):
+                self._wait()
+            return [unscored(pair) for pair in pairs]
+
+        def _wait(self) -> None:
+            if (self.folder / "wait").exists():
+                (self.folder / "partial").write_text(str(os.getpid()))
+                (self.folder / "partial").rename(self.folder / "pid")
+                end = time.monotonic() + WAIT_S
+                while (self.folder / "wait").exists() and time.monotonic() < end:
+                    time.sleep(0.01)
+
+    return Worker
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def service(tmp_path: Path) -> Iterator[Any]:
 
     from actors.service import Service
 
-    actor = ray.remote(Worker).options(num_cpus=0)
+    actor = ray.remote(worker_class()).options(num_cpus=0)
     made = Service("worker", partial(actor.remote, tmp_path), deadline_s=WAIT_S, remedy="Raise worker.deadline_s.")
     yield made
     made.close()
@@ -120,7 +125,7 @@ def test_what_an_actor_raises_is_an_answer(service: Any, tmp_path: Path) -> None
     with pytest.raises(InputError, match="-1 is below 0"):
         service.ask("pairs", "double", -1)
     assert service.take_replaced() == 0
-    failing = partial(ray.remote(Worker).options(num_cpus=0).remote, tmp_path, fails=True)
+    failing = partial(ray.remote(worker_class()).options(num_cpus=0).remote, tmp_path, fails=True)
     with pytest.raises(StageError, match=r"pairs: the worker cannot start: .*the model folder is empty"):
         Service("worker", failing, deadline_s=WAIT_S, remedy="").ask("pairs", "double", 1)
 
