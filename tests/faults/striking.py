@@ -133,11 +133,11 @@ def in_stage(stage: str) -> Moment:
 
 
 def at_step(step: int) -> Moment:
-    """When an optimizer step is logged; a worker of Ray Train."""
+    """When an optimizer step is logged; a worker of Ray Train, or the driver where the workers are on other nodes."""
 
     def moment(run: Run) -> psutil.Process:
         run.wait(lambda: any(logged >= step for logged, *_ in steps(run.run_dir)), f"step {step}")
-        return next(p for p in run.below() if "RayTrainWorker" in _title(p))
+        return next((p for p in run.below() if "RayTrainWorker" in _title(p)), run.driver)
 
     return moment
 

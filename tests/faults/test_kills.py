@@ -62,13 +62,15 @@ def test_a_lost_worker_changes_nothing(undisturbed: Path, tmp_path: Path, name: 
 MOMENTS: dict[str, Moment] = {
     "decode": in_stage("decoded"),
     "first rollouts": in_call("RolloutWorker", "generate", nth=3),
-    "evaluation before": in_call("RolloutWorker", "generate", after="rollouts/round=0"),
+    "evaluation before": in_call("RolloutWorker", "generate", nth=2),
+    "rollouts": in_call("RolloutWorker", "generate", nth=2, after=EVALS),
     "judge": in_call("JudgeWorker", "judge"),
     "swaps": in_call("ModalitySwapWorker", "swap"),
     "reference": in_call("ScorerWorker", "score_pairs"),
     "train": at_step(5),
     "evaluation after": in_call("RolloutWorker", "generate", nth=2, after="adapters/round=0"),
 }
+"""In the order in which a run that is started again and again meets them; the first call is the parity gate's."""
 
 
 def test_a_driver_killed_in_every_stage_goes_on_where_it_was(undisturbed: Path, tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_driver_killed_in_every_stage_goes_on_where_it_was(undisturbed: Path, 
             assert run.process.returncode == -KILL
         assert not (run_dir / "report.json").exists()
     with completed(run_dir) as output:
-        assert "goes on" not in output  # the adapter was finished
+        assert "training of round 0: finished earlier, reused" in output
     check_same(run_dir, undisturbed)
 
 
@@ -95,33 +97,36 @@ def test_a_run_that_is_asked_to_end_says_how_to_go_on(
             assert run.process.returncode == 128 + number, output[-3000:]
         assert output.strip().splitlines()[-1].endswith(CONTINUE)
         assert not (run_dir / unfinished / "manifest.json").exists()
-        assert not list(run_dir.rglob("*.partial"))
     with completed(run_dir) as output:
         assert "goes on from the checkpoint after step" in output
     check_same(run_dir, undisturbed)
 
 
-def test_a_node_lost_in_every_stage_changes_nothing(undisturbed: Path, tmp_path: Path) -> None:
-    """Everything but the driver works on a second node, whose raylet and processes are killed; another one comes."""
+NODES = {
+    "decode and train": (("decode", "learner"), (), (in_stage("decoded"), at_step(5))),
+    "rollouts, judge and reference": (
+        ("rollout",), ("decoded",), tuple(in_stage(f"{name}/round=0") for name in ("rollouts", "verdicts", "reference")),
+    ),
+}  # fmt: skip
+"""What works on the node that is lost, the stages that are finished before, and when it is lost."""
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_lost_in_mid_stage_changes_nothing(undisturbed: Path, tmp_path: Path, name: str) -> None:
+    """The raylet and all processes of a second node are killed, and another node comes; the driver is on the first."""
+    there, before, moments = NODES[name]
     run_dir = tmp_path / "shared" / "run"
-    moments = (
-        in_stage("decoded"),
-        in_stage("rollouts/round=0"),
-        in_stage("verdicts/round=0"),
-        in_stage("reference/round=0"),
-    )
+    if before:
+        copied(undisturbed, run_dir, before)
     with Nodes(runs.environment(), tmp_path) as nodes:
-        nodes.start(head=1, work=2)
-        placed = [f"--placement.{stage}=work" for stage in ("decode", "rollout", "learner")]
-        address = f"--ray.address={nodes.ask('gcs')['address']}"
-        with Run(run_dir, address, *placed, env=nodes.env) as run:
+        nodes.start(head=2, work=2)
+        places = {stage: "work" if stage in there else "head" for stage in ("decode", "rollout", "learner")}
+        settings = [f"--placement.{stage}={role}" for stage, role in places.items()]
+        with Run(run_dir, f"--ray.address={nodes.ask('gcs')['address']}", *settings, env=nodes.env) as run:
             for moment in moments:
                 moment(run)
                 nodes.lose("work")
                 nodes.add("work", 2)
-            run.wait(lambda: len(steps(run_dir)) > 5, "step 5")
-            nodes.lose("work")
-            nodes.add("work", 2)
             output = run.output()
             assert run.process.returncode == 0, output[-3000:]
     check_same(run_dir, undisturbed)
