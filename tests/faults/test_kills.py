@@ -105,7 +105,9 @@ def test_a_run_that_is_asked_to_end_says_how_to_go_on(
 NODES = {
     "decode and train": (("decode", "learner"), (), (in_stage("decoded"), at_step(5))),
     "rollouts, judge and reference": (
-        ("rollout",), ("decoded",), tuple(in_stage(f"{name}/round=0") for name in ("rollouts", "verdicts", "reference")),
+        ("rollout",),
+        ("decoded",),
+        tuple(in_stage(f"{stage}/round=0") for stage in ("rollouts", "verdicts", "reference")),
     ),
 }  # fmt: skip
 """What works on the node that is lost, the stages that are finished before, and when it is lost."""
