@@ -7,10 +7,10 @@ from typing import Any
 
 import ray
 
+from actors.service import answer
 from avere_ray.backbones import backbone, load_policy
 from avere_ray.config import ModelConfig
 from avere_ray.embed_folder import EmbedFolder
-from avere_ray.errors import StageError
 from avere_ray.logp_cache import LogpCache
 from avere_ray.media_cache import MediaCache
 from avere_ray.records import PreferencePair, Query, ReferenceLogps
@@ -103,15 +103,6 @@ def score_remotely(
     """`ScorerWorker.score_pairs` of a scorer that lives elsewhere.
 
     Raises:
-        StageError: no answer came within `limit_s` seconds.
+        ActorLost: it died, or gave no answer within `limit_s` seconds.
     """
-    from ray.exceptions import GetTimeoutError
-
-    answer = scorer.score_pairs.remote(list(pairs), weights=weights, dtype=dtype, adapter=adapter)
-    try:
-        return ray.get(answer, timeout=limit_s)
-    except GetTimeoutError as error:
-        raise StageError(
-            f"the scorer gave no reference figures within {limit_s:.0f} s for {len(pairs)} pairs; see Ray's logs of "
-            "this session, and check that the cluster has the resources the config asks for"
-        ) from error
+    return answer(scorer.score_pairs.remote(list(pairs), weights=weights, dtype=dtype, adapter=adapter), limit_s)

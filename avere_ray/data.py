@@ -18,7 +18,7 @@ from avere_ray.av_store import AvStore, Place, check_writable
 from avere_ray.clip_files import check_addresses, decode_media, located, remote_notes, size_and_time
 from avere_ray.config import DataConfig, DecodeConfig, RemoteConfig
 from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, raise_storage
-from avere_ray.errors import ClipDecodeError, StageError
+from avere_ray.errors import ActorLost, ClipDecodeError, StageError
 from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
 from avere_ray.protocols import ProgressFn
@@ -40,6 +40,8 @@ ArrivedFn = Callable[[Clip, Place | None], None]
 _MAX_BLOCK = 16
 _BLOCKS_WANTED = 64
 _STALL_GRACE_S = 300.0
+_LOST = "lost"
+"""Column of the reference stage: why a scorer gave no figures; empty where it did."""
 
 
 def clips_key(clips: Sequence[Clip], root: Path, spec: DecodeConfig) -> str:
@@ -227,6 +229,9 @@ def scored_stream(
     Args:
         score: picklable; gives the figures of some pairs.
         stall_s: seconds without any progress after which the stage fails.
+
+    Raises:
+        ActorLost: `score` raised it.
     """
     import ray.data
 
@@ -242,11 +247,23 @@ def scored_stream(
             compute=ray.data.TaskPoolStrategy(size=2),
         )
         for table in scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from_table(ReferenceLogps, table)
+            if lost := table[_LOST][0].as_py():
+                raise ActorLost(lost)
+            yield from_table(ReferenceLogps, table.drop_columns([_LOST]))
 
 
 def _score_batch(table: "pa.Table", score: "Callable[[list[PreferencePair]], list[ReferenceLogps]]") -> "pa.Table":
-    return to_table(ReferenceLogps, score(from_table(PreferencePair, table)))
+    """The task: figures, and why there are none where the scorer was lost: an error of a task would be Ray Data's own,
+    with pages of its traceback."""
+    import pyarrow as pa
+
+    lost = ""
+    try:
+        scored = to_table(ReferenceLogps, score(from_table(PreferencePair, table)))
+    except ActorLost as error:
+        lost = str(error)
+        scored = pa.Table.from_pylist([{}], schema=to_table(ReferenceLogps, []).schema)
+    return scored.append_column(_LOST, pa.array([lost] * scored.num_rows, pa.string()))
 
 
 @contextlib.contextmanager

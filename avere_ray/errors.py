@@ -11,6 +11,7 @@
     |   +-- DropBudgetExceeded more inputs were dropped than the budget allows
     |   +-- StorageError       a result could not be written (disk full, no permission)
     |   +-- EndpointError      a remote endpoint refuses, does not answer, or its budget is used up
+    |   +-- ActorLost          an actor died or does not answer; whoever supervises it starts another one
     +-- ClusterError           Ray does not answer, or cannot place what was asked for
     +-- ParityError            the engine and the learner disagree about the same tokens
     +-- TrainingError          the loss or a gradient is not finite, or a worker failed
@@ -107,6 +108,10 @@ class TrainingError(StageError):
     """The loss or a gradient is not finite, or a training worker failed."""
 
     exit_code = 7
+
+
+class ActorLost(StageError):
+    """An actor died or does not answer; whoever supervises it starts another one. The message is the reason alone."""
 
 
 class EndpointError(StageError):

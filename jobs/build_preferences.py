@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
@@ -24,7 +24,7 @@ from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
 from jobs.room import check_room
 from jobs.session import ray_session
-from jobs.workers import ANSWER_S, Workers, sample_queries
+from jobs.workers import Workers, sample_queries
 
 _SCORED_AT_ONCE = 64
 _T = TypeVar("_T")
@@ -51,7 +51,8 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
 
 
 def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
-    """Samples responses to the round's queries with the adapter of the round before."""
+    """Samples responses to the round's queries with the adapter of the round before; with rollout.overlap with the one
+    before that."""
     folder = rollouts_folder(cfg, round_)
     if (manifest := folder.finished()) is not None:
         if round_ not in workers.sampled:
@@ -59,9 +60,20 @@ def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
         return manifest
     folder.begin()
     queries = round_queries(cfg, round_, workers)
-    worst = workers.use_adapter(stage_path(cfg, "adapters", round_ - 1) if round_ else None, round_)
+    worst = use_policy(cfg, round_, workers)
     found = sample(cfg, round_, workers, queries)
     return finish_rollouts(folder, workers, queries, found, worst)
+
+
+def policy_round(cfg: RunConfig, round_: int) -> int:
+    """The round whose adapter a round's rollouts are sampled from; -1 is the base."""
+    return max(round_ - 1 - cfg.rollout.overlap, -1)
+
+
+def use_policy(cfg: RunConfig, round_: int, workers: Workers) -> float:
+    """Switches the engines to the policy of a round's rollouts; returns what the parity gate found."""
+    before = policy_round(cfg, round_)
+    return workers.use_adapter(stage_path(cfg, "adapters", before) if before >= 0 else None, before + 1)
 
 
 def rollouts_folder(cfg: RunConfig, round_: int) -> StageFolder:
@@ -71,7 +83,9 @@ def rollouts_folder(cfg: RunConfig, round_: int) -> StageFolder:
         StageError: one has not.
     """
     decoded = require(cfg, "decoded")
-    before = require(cfg, "adapters", round_ - 1) if round_ else None
+    sampler = policy_round(cfg, round_)
+    before = require(cfg, "adapters", sampler) if sampler >= 0 else None
+    ahead = [] if sampler == round_ - 1 else ["overlap"]
     rules = cfg.rollout.model_dump(include={"queries_per_clip", "samples", "temperature", "top_p", "max_tokens"})
     return StageFolder(
         stage_path(cfg, "rollouts", round_),
@@ -87,13 +101,16 @@ def rollouts_folder(cfg: RunConfig, round_: int) -> StageFolder:
             cfg.seed,
             round_,
             str(cfg.data.queries or ""),
+            *ahead,
         ),
     )
 
 
-def sample(cfg: RunConfig, round_: int, workers: Workers, queries: Iterable[Query]) -> list[list[Rollout]]:
-    """Responses to queries, with the adapter that the engines have."""
-    with stage_progress(f"rollouts (round {round_})", "queries") as progress:
+def sample(
+    cfg: RunConfig, round_: int, workers: Workers, queries: Iterable[Query], *, live: bool = True
+) -> list[list[Rollout]]:
+    """Responses to queries, with the adapter that the engines have; `live` False beside another stage."""
+    with stage_progress(f"rollouts (round {round_})", "queries", live=live) as progress:
         return workers.pool(
             queries,
             n=cfg.rollout.samples,
@@ -114,7 +131,12 @@ def finish_rollouts(
     return folder.finish(
         inputs=len(queries),
         used=len(queries),
-        summary={"rollouts": len(rollouts), "parity_max_abs_diff": worst, "engines_replaced": workers.pool.replaced},
+        summary={
+            "rollouts": len(rollouts),
+            "parity_max_abs_diff": worst,
+            "engines_replaced": workers.pool.replaced,
+            "scorers_replaced": workers.scorer.take_replaced(),
+        },
     )
 
 
@@ -173,17 +195,18 @@ def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManife
             progress(len(verdicts), len(rollouts))
     folder.write("verdicts", Verdict, verdicts)
     labels = {label.value: sum(v.label is label for v in verdicts) for label in VerdictLabel}
-    return folder.finish(inputs=len(rollouts), used=len(verdicts), summary={"labels": labels})
+    replaced = {"judges_replaced": workers.judges_replaced()}
+    return folder.finish(inputs=len(rollouts), used=len(verdicts), summary={"labels": labels, **replaced})
 
 
 def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Turns the judged rollouts of the round into pairs, with a mismatched input for each."""
-    source = require(cfg, "verdicts", round_)
+    source, rules = require(cfg, "verdicts", round_), cfg.preference.model_dump(exclude={"swap_deadline_s"})
     folder = StageFolder(
         stage_path(cfg, "pairs", round_),
         stage="pairs",
         config=cfg.to_yaml(),
-        key=digest("pairs", source.output_digest, cfg.preference.model_dump(), cfg.judge.write_rejects, cfg.seed),
+        key=digest("pairs", source.output_digest, rules, cfg.judge.write_rejects, cfg.seed),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"pairs of round {round_}", manifest.used, "queries")
@@ -195,13 +218,13 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     for rollout in rollouts:
         by_query.setdefault(rollout.query_id, []).append(rollout)
     with stage_progress(f"pairs (round {round_})", "queries") as progress:
-        swaps = workers.ask(workers.swap.swap.remote(queries))
+        swaps = workers.swap.ask("pairs", "swap", queries)
         judged = {v.rollout_id: v for v in verdicts}
         clips = {c.clip_id: c for c in workers.clips}
         written = None
         if cfg.judge.write_rejects:
             wanted = to_write(queries, by_query, judged, clips, cfg.preference, cfg.seed)
-            written = workers.ask(workers.judge.write.remote(wanted), limit_s=cfg.judge.deadline_s)
+            written = workers.judge.ask("pairs", "write", wanted)
         pairs, drops = build_pairs(
             queries,
             by_query,
@@ -220,7 +243,12 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
             " Sample more (rollout.samples), or set preference.written_rejects."
         )
     folder.write("pairs", PreferencePair, pairs)
-    return folder.finish(inputs=len(queries), used=len(pairs), drops=drops, summary=summarise(pairs, drops))
+    replaced = {"swap_actors_replaced": workers.swap.take_replaced()}
+    if cfg.judge.write_rejects:
+        replaced |= {"judges_replaced": workers.judges_replaced()}
+    return folder.finish(
+        inputs=len(queries), used=len(pairs), drops=drops, summary={**summarise(pairs, drops), **replaced}
+    )
 
 
 def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
@@ -243,19 +271,24 @@ def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
     folder.begin()
     pairs = read_records(stage_path(cfg, "pairs", round_) / "pairs.parquet", PreferencePair)
     scored = {pair.pair_id: unscored(pair) for pair in pairs}
-    score = partial(
-        score_remotely, scorer=workers.scorer, weights=weights, dtype=cfg.model.dtype, adapter=adapter, limit_s=ANSWER_S
-    )
+    limit_s, done = cfg.rollout.scorer_deadline_s, 0
+
+    def rest(scorer: Any) -> Iterator[list[ReferenceLogps]]:
+        score = partial(
+            score_remotely, scorer=scorer, weights=weights, dtype=cfg.model.dtype, adapter=adapter, limit_s=limit_s
+        )
+        return scored_stream(pairs[done:], score, batch=_SCORED_AT_ONCE, stall_s=2 * limit_s)
+
     nodes = label_selector(cfg.placement.rollout)
     with placed(nodes), stage_progress(f"reference (round {round_})", "pairs") as progress:
-        done = 0
-        for part in scored_stream(pairs, score, batch=_SCORED_AT_ONCE, stall_s=ANSWER_S):
+        for part in workers.scorer.stream("reference", rest):
             scored |= {figures.pair_id: figures for figures in part}
             done += len(part)
             progress(done, len(pairs))
     check_complete(pairs, list(scored.values()))
     folder.write("reference", ReferenceLogps, list(scored.values()))
-    return folder.finish(inputs=len(pairs), used=len(scored))
+    replaced = {"scorers_replaced": workers.scorer.take_replaced()}
+    return folder.finish(inputs=len(pairs), used=len(scored), summary=replaced)
 
 
 def reference_weights(cfg: RunConfig, round_: int) -> tuple[str, Path | None]:

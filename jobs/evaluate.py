@@ -74,7 +74,12 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
         rating_model=workers.rating_model,
     )
     try:
-        return examine(cfg, candidate, folder, lambda: {"parity_max_abs_diff": worst})
+        return examine(
+            cfg,
+            candidate,
+            folder,
+            lambda: {"parity_max_abs_diff": worst, "scorers_replaced": workers.scorer.take_replaced()},
+        )
     finally:
         workers.end_rating()
 

@@ -4,8 +4,9 @@
       -> [ rollouts -> judge -> swap -> pairs -> reference -> train ] x rounds
       -> evaluate
 
-The rollouts of the first round begin while later clips are still being decoded (`jobs.streaming`). With data.pairs it
-is decode -> reference -> train, on the pairs of these preference data.
+The rollouts of the first round begin while later clips are still being decoded (`jobs.streaming`); with rollout.overlap
+those of the next round are sampled while a round trains (`jobs.overlap`). With data.pairs it is decode -> reference ->
+train, on the pairs of these preference data.
 
 Each stage reads the folder of the one before and writes its own; finished stages are reused, so the same command goes
 on where an interrupted run stopped.
@@ -19,7 +20,7 @@ from typing import Any
 from avere_ray.config import RunConfig
 from avere_ray.metrics import now_ms
 from avere_ray.stages import write_text
-from jobs import build_preferences, decode, evaluate, streaming, synth, train
+from jobs import build_preferences, decode, evaluate, overlap, streaming, synth, train
 from jobs.command import run_command
 from jobs.corpus import check_clips
 from jobs.layout import stage_path
@@ -60,7 +61,8 @@ def _stages(cfg: RunConfig, log: Log) -> None:
             began_ms = now_ms()
             log.preferences(cfg, k, partial(build_preferences.run, cfg, k, workers))
             log.round(cfg, k)
-            log.training(cfg, k, partial(train.run, cfg, k))
+            with overlap.sampling_ahead(cfg, k + 1, workers):
+                log.training(cfg, k, partial(train.run, cfg, k))
             if cfg.evaluation.every_round or k == cfg.rounds - 1:
                 log.evaluation(cfg, k, partial(evaluate.run, cfg, k, workers))
             log.end_round(cfg, k, began_ms)

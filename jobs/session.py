@@ -27,10 +27,12 @@ _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 """What Ray is told besides its arguments. OVERRIDE_ON_ZERO: an actor or task that reserves no GPU still sees all of its
-node's (decoding uses them that way), so what works on a GPU is decided by the config, never by what torch can see."""
+node's (decoding uses them that way), so what works on a GPU is decided by the config, never by what torch can see.
+AUTO_CONNECT: a thread that still asks an actor when the session has ended gets an error, instead of a new Ray."""
 
 
 @contextlib.contextmanager

@@ -7,12 +7,11 @@ to set where Ray listens before that.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from avere_ray.config import JudgeConfig, RunConfig
-from avere_ray.errors import StageError
 from avere_ray.judges.choose import model_name
 from avere_ray.judges.omni import OmniJudge
 from avere_ray.learner import MODEL_FOLDER
@@ -28,8 +27,7 @@ from jobs.layout import feature_path, logp_path, stage_path, verdict_path
 
 if TYPE_CHECKING:
     from actors.pool import RolloutPool
-
-ANSWER_S = 600.0
+    from actors.service import Service
 
 
 class Workers:
@@ -72,23 +70,25 @@ class Workers:
             clips_per_request=1 + cfg.evaluation.few_shot,
         )
         say(f"rollout: starting {cfg.rollout.engines} vLLM engine(s) on {cfg.model.path}")
-        _ = self.scorer
+        self.scorer.start()
         pool.wait_ready(self.watch)
         return pool
 
     @cached_property
-    def scorer(self) -> Any:
+    def scorer(self) -> "Service":
         """The learner's model outside training."""
         from actors.scorer import ScorerActor
 
         cfg = self.cfg
         env = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(_threads(cfg))}
-        return ScorerActor.options(
+        actor = ScorerActor.options(
             num_cpus=0,
             num_gpus=cfg.rollout.scorer_gpus,
             label_selector=self._beside_engines,
             runtime_env={"env_vars": env},
-        ).remote(
+        )
+        start = partial(
+            actor.remote,
             _absolute(cfg).model,
             lora_rank=cfg.train.lora_rank,
             lora_alpha=cfg.train.lora_alpha,
@@ -98,18 +98,28 @@ class Workers:
             logps=logp_path(cfg),
             device="cuda" if cfg.rollout.scorer_gpus else "cpu",
         )
+        return _service(
+            "scorer", start, cfg.rollout.scorer_deadline_s, "Raise rollout.scorer_deadline_s or give it more memory."
+        )
 
     @cached_property
-    def judge(self) -> Any:
+    def judge(self) -> "Service":
         """The judge's process: rules, or a text model."""
         from actors.judge import JudgeActor
 
         cfg = self.cfg.judge
-        # An endpoint's key stays in the environment of the nodes: what is given to Ray is shown on its dashboard.
-        options = {"num_cpus": cfg.num_cpus, "num_gpus": cfg.num_gpus, "label_selector": self._beside_engines}
-        return JudgeActor.options(**options).remote(
-            _absolute(self.cfg).judge, corpus_lexicon(self.clips), verdict_path(self.cfg)
+        start = partial(
+            JudgeActor.options(**self._judge_options(cfg)).remote,
+            _absolute(self.cfg).judge,
+            corpus_lexicon(self.clips),
+            verdict_path(self.cfg),
         )
+        remedy = "Raise judge.deadline_s, lower judge.batch_rollouts, or give it more memory."
+        return _service("judge", start, cfg.deadline_s, remedy)
+
+    def _judge_options(self, cfg: JudgeConfig) -> dict[str, Any]:
+        # An endpoint's key stays in the environment of the nodes: what is given to Ray is shown on its dashboard.
+        return {"num_cpus": cfg.num_cpus, "num_gpus": cfg.num_gpus, "label_selector": self._beside_engines}
 
     @cached_property
     def judge_pool(self) -> "RolloutPool":
@@ -134,20 +144,25 @@ class Workers:
         """Verdicts of the judge that the config names; implements JudgeFn."""
         cfg = self.cfg.judge
         if cfg.backend != "omni":
-            return self.ask(self.judge.judge.remote(rollouts, queries, clips), limit_s=cfg.deadline_s)
+            return self.judge.ask("judge", "judge", rollouts, queries, clips)
         judge = OmniJudge(self.judge_pool, model_name(cfg), votes=cfg.votes, temperature=cfg.temperature,
                           seed=self.cfg.seed, lexicon=corpus_lexicon(self.clips))  # fmt: skip
         return judge(rollouts, queries, clips)
 
+    def judges_replaced(self) -> int:
+        """How often the judge that the config names was replaced since this was last asked."""
+        return self.judge_pool.replaced if self.cfg.judge.backend == "omni" else self.judge.take_replaced()
+
     @cached_property
-    def rating_judge(self) -> Any:
+    def rating_judge(self) -> "Service":
         """The process of the text model that rates descriptions."""
         from actors.judge import JudgeActor
 
         cfg = self.cfg.evaluation.judge
-        options = {"num_cpus": cfg.num_cpus, "num_gpus": cfg.num_gpus, "label_selector": self._beside_engines}
         say(f"evaluation: starting a vLLM engine on {cfg.model_path}, which rates descriptions")
-        return JudgeActor.options(**options).remote(_with_absolute_model(cfg))
+        start = partial(JudgeActor.options(**self._judge_options(cfg)).remote, _with_absolute_model(cfg))
+        remedy = "Raise evaluation.judge.deadline_s, or lower evaluation.judge.batch_rollouts."
+        return _service("judge of descriptions", start, cfg.deadline_s, remedy)
 
     def rating_model(self, judge: JudgeConfig) -> AskFn:
         """The text model of `evaluation.judge.model_path`, in a process of its own that starts when it is asked."""
@@ -155,7 +170,7 @@ class Workers:
         def ask(prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]) -> None:
             for start in range(0, len(prompts), judge.batch_rollouts):
                 some = list(prompts[start : start + judge.batch_rollouts])
-                replies = self.ask(self.rating_judge.reply.remote(some, dict(schema)), limit_s=judge.deadline_s)
+                replies = self.rating_judge.ask("evaluation", "reply", some, dict(schema))
                 for index, reply in enumerate(replies, start=start):
                     done(index, reply)
 
@@ -166,17 +181,21 @@ class Workers:
         self._end("rating_judge")
 
     @cached_property
-    def swap(self) -> Any:
+    def swap(self) -> "Service":
         """The swap partner service, over the training clips."""
         from actors.modality_swap import ModalitySwapActor
 
-        return ModalitySwapActor.options(num_cpus=0, label_selector=self._beside_engines).remote(
+        cfg = self.cfg.preference
+        start = partial(
+            ModalitySwapActor.options(num_cpus=0, label_selector=self._beside_engines).remote,
             self.training_clips,
-            strategy=self.cfg.preference.swap,
-            level=self.cfg.preference.swap_level,
+            strategy=cfg.swap,
+            level=cfg.swap_level,
             seed=self.cfg.seed,
             durations_s=self.store.durations_s(),
         )
+        remedy = "Raise preference.swap_deadline_s or give it more memory."
+        return _service("swap actor", start, cfg.swap_deadline_s, remedy)
 
     @property
     def _beside_engines(self) -> dict[str, str]:
@@ -232,7 +251,7 @@ class Workers:
     def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
         """Tells engines and scorer of clips that are there before the decode stage has finished."""
         self.pool.arrive(places)
-        self.scorer.arrive.remote(places)
+        self.scorer.tell("arrive", places)
 
     def _pass_parity_gate(self, folder: Path | None, version: int, clips: Sequence[Clip] | None = None) -> float:
         cfg = self.cfg
@@ -241,46 +260,33 @@ class Workers:
         probes = choose_probes(queries, cfg.parity.prompts)
         rollouts = self.pool(probes, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=cfg.seed)
         responses = [r[0].token_ids for r in rollouts]
-        learner = self.ask(self.scorer.response_logps.remote(probes, responses, folder))
+        learner = self.scorer.ask("parity gate", "response_logps", probes, responses, folder)
         return max(
             compare(probes, engine, learner, max_abs_diff=cfg.parity.max_abs_diff, adapter_version=version)
             for engine in self.pool.response_logps(probes, responses)
         )
-
-    def ask(self, ref: Any, limit_s: float = ANSWER_S) -> Any:
-        """The answer of an actor call.
-
-        Raises:
-            StageError: it did not come within `limit_s` seconds. What the actor raised itself is raised as it is.
-        """
-        import ray
-        from ray.exceptions import GetTimeoutError
-
-        try:
-            return ray.get(ref, timeout=limit_s)
-        except GetTimeoutError as error:
-            raise StageError(
-                f"an actor gave no answer within {limit_s:.0f} s; see Ray's logs of this session, and "
-                "check that the cluster has the resources the config asks for"
-            ) from error
 
     def close(self) -> None:
         """Ends every actor that was started."""
         self._end("scorer", "judge", "rating_judge", "swap", "judge_pool", "pool")
 
     def _end(self, *names: str) -> None:
-        import ray
-
         for name in names:
-            actor = self.__dict__.pop(name, None)
-            if actor is not None:
-                actor.close() if name in {"pool", "judge_pool"} else ray.kill(actor)
+            held = self.__dict__.pop(name, None)
+            if held is not None:
+                held.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _service(name: str, start: Callable[[], Any], deadline_s: float, remedy: str) -> "Service":
+    from actors.service import Service
+
+    return Service(name, start, deadline_s=deadline_s, remedy=remedy)
 
 
 def sample_queries(clips: Sequence[Clip], cfg: RunConfig, round_: int) -> list[Query]:

@@ -28,6 +28,7 @@ def check_rules(cfg: "RunConfig") -> None:
         _tuning_rules,
         _reference_rules,
         _engine_rules,
+        _overlap_rules,
         _data_rules,
         _judge_rules,
         _description_rules,
@@ -142,6 +143,30 @@ def _engine_rules(cfg: "RunConfig") -> Iterator[str]:
     if train.use_gpu and cfg.model.dtype == "float32" and cfg.parity.max_abs_diff < 1e-3:
         yield (
             "on GPU float32 parity is not reached below 1e-3; set parity.max_abs_diff to 1.0e-3 or more (bfloat16: 0.5)"
+        )
+
+
+def _overlap_rules(cfg: "RunConfig") -> Iterator[str]:
+    rollout, train = cfg.rollout, cfg.train
+    if not rollout.overlap:
+        return
+    if train.tuning == "full":
+        yield (
+            "rollout.overlap needs train.tuning lora: engines start again on a model that full fine-tuning wrote, so "
+            "there is nothing to sample from meanwhile. Set rollout.overlap to false"
+        )
+    if cfg.data.pairs.path is not None:
+        yield "rollout.overlap is set, but nothing is sampled with data.pairs.path. Set rollout.overlap to false"
+    if cfg.rounds == 1:
+        yield (
+            "rollout.overlap samples the next round's rollouts while one round trains; rounds is 1. Set rounds to 2 or "
+            "more, or rollout.overlap to false"
+        )
+    if 0 < rollout.num_gpus < 1 and train.use_gpu and train.gpus_per_worker < 1:
+        yield (
+            f"rollout.overlap is set, but engines (rollout.num_gpus {rollout.num_gpus:g}) and learner "
+            f"(train.gpus_per_worker {train.gpus_per_worker:g}) share a GPU, where each would wait for the other. Give "
+            "them whole ones, or set rollout.overlap to false"
         )
 
 

@@ -56,6 +56,11 @@ class RolloutConfig(Section):
     """Queries per call to an engine."""
     deadline_s: Seconds = 300.0
     """Seconds one call may take before its engine is replaced."""
+    scorer_deadline_s: Seconds = 600.0
+    """Seconds one call to the scorer may take before it is started again."""
+    overlap: bool = False
+    """Sample the next round's rollouts while the learner trains, from the adapter before the one in training: one step
+    off-policy, as each rollout's adapter version says."""
 
 
 class JudgeConfig(Section):
@@ -86,7 +91,8 @@ class JudgeConfig(Section):
     num_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs reserved for its model."""
     deadline_s: Seconds = 600.0
-    """Seconds one call to the judge may take; for a slow model raise it or lower batch_rollouts."""
+    """Seconds one call to the judge may take before it is started again; for a slow model raise it or lower
+    batch_rollouts."""
     write_rejects: bool = False
     """llm: the model also writes the rejects that no rollout shows, where rules cannot (clips without cues)."""
 
@@ -116,6 +122,8 @@ class PreferenceConfig(Section):
     useless ("noise"; "blank": silence or black frames; "crop": mDPO's; "diffusion": noised by swap_level)."""
     swap_level: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Noise level of swap "diffusion", as share of its schedule of 1,000 steps."""
+    swap_deadline_s: Seconds = 300.0
+    """Seconds the choice of a round's swap partners may take before it is started again."""
 
 
 class ParityConfig(Section):

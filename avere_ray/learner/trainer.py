@@ -8,7 +8,9 @@ again, and raised here in its own words.
 import functools
 import json
 import os
+import threading
 import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from avere_ray.config import RunConfig
 
 SHARDS = "shares"
+_LOOK_EVERY_S = 1.0
 _START_TIMEOUT = ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
 """Ray Train gives workers a minute to start, which an autoscaled node or a busy machine does not keep."""
 
@@ -40,7 +43,7 @@ def run_training(cfg: "RunConfig", job: TrainJob) -> AdapterManifest:
     for note in _stop_notes(job):
         note.unlink()
     try:
-        _trainer(cfg, job).fit()
+        _fit(_trainer(cfg, job))
     except Exception as error:  # Ray Train wraps what a worker raised in classes of its own
         raise _stopped(job) or TrainingError(
             f"training of round {job.round} failed: {_last_words(error)}. "
@@ -53,6 +56,25 @@ def run_training(cfg: "RunConfig", job: TrainJob) -> AdapterManifest:
     if not path.is_file():
         raise TrainingError(f"training of round {job.round} ended without an adapter in {job.out}")
     return AdapterManifest(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _fit(trainer: Any) -> None:
+    """Runs a trainer in a thread. In the main one Ray Train takes Ctrl-C for itself, and keeps it afterwards: the
+    process would exit with code 0 as if its work were done."""
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=work, name="ray-train", daemon=True).start()
+    while not wait([done], timeout=_LOOK_EVERY_S).done:
+        pass
+    done.result()
 
 
 def _trainer(cfg: "RunConfig", job: TrainJob) -> Any:

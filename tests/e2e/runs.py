@@ -32,13 +32,13 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("RAY_") or k == "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
 
 
-def start(run_dir: Path, *extra: str) -> subprocess.Popen[str]:
-    """Starts a small run."""
+def start(run_dir: Path, *extra: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """Starts a small run, in `environment()` unless another is given."""
     command = [sys.executable, "-m", "jobs.pipeline", "--config", CONFIG, f"--run_dir={run_dir}", *SMALL, *extra]
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment(),
+        env=env or environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

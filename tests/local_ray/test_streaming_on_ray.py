@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ class Engines:
 
     gate_clips = 2
     replaced = 0
+    scorer = SimpleNamespace(take_replaced=lambda: 0)
 
     def __init__(self, decoded: Path, last: Path | None) -> None:
         self.decoded, self.last = decoded, last

@@ -55,12 +55,14 @@ def test_pairs_have_complete_reference_figures(cfg: RunConfig, workers: Workers)
         assert own == {"audio": (False, True), "video": (True, False), "audio_video": (False, False)}[pair.modality]
 
 
-def test_a_killed_engine_is_replaced_and_gives_the_same_rollouts(cfg: RunConfig, workers: Workers) -> None:
+def test_a_killed_engine_is_replaced_and_gives_the_same_rollouts(
+    local_ray: Any, cfg: RunConfig, workers: Workers
+) -> None:
     queries = build_preferences.round_queries(cfg, 0, workers)
     options = {"n": 2, "temperature": 1.0, "max_tokens": 32, "seed": 5}
     undisturbed = workers.pool(queries, **options)
     replaced = workers.pool.replaced
-    victim = workers.ask(workers.pool.actors[0].process_id.remote())
+    victim = local_ray.get(workers.pool.actors[0].process_id.remote(), timeout=60)
 
     def kill_after_the_first_batch(done: int, total: int | None) -> None:
         if workers.pool.replaced == replaced and done < len(queries):
@@ -70,10 +72,32 @@ def test_a_killed_engine_is_replaced_and_gives_the_same_rollouts(cfg: RunConfig,
     assert workers.pool.replaced == replaced + 1
 
 
+def test_killed_judge_swap_actor_and_scorer_give_the_same_answers(cfg: RunConfig, workers: Workers) -> None:
+    queries, rollouts = build_preferences.read_rollouts(cfg, 0)
+    by_id, clips = {q.query_id: q for q in queries}, {c.clip_id: c for c in workers.clips}
+    first = [rollouts[0].token_ids]
+
+    def answers() -> tuple[Any, Any, Any]:
+        return (
+            workers.judged(rollouts, by_id, clips),
+            workers.swap.ask("pairs", "swap", queries),
+            workers.scorer.ask("parity gate", "response_logps", queries[:1], first, None),
+        )
+
+    undisturbed = answers()
+    services = (workers.judge, workers.swap, workers.scorer)
+    for service in services:
+        os.kill(service.process_id(), signal.SIGKILL)
+    assert answers() == undisturbed
+    assert [service.take_replaced() for service in services] == [1, 1, 1]
+
+
 def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, workers: Workers) -> None:
     """Two workers with ZeRO 2 end with an adapter for which engine and learner agree, and it is not the base. (Stages 0
     and 3 are trained in `test_learner_alone.py`, stage 3 with two workers in `test_two_ranks.py`.)"""
+    ctrl_c = signal.getsignal(signal.SIGINT)
     manifest = train.run(cfg, 0)
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
     assert manifest.summary["steps"] == -(-manifest.used // 8)
     queries = build_preferences.round_queries(cfg, 0, workers)[:2]
     answer = workers.pool(queries, n=1, temperature=0.0, max_tokens=16, seed=0)

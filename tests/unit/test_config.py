@@ -115,6 +115,26 @@ def test_a_bad_override_is_named(override: str, words: list[str]) -> None:
         (["--rollout.num_gpus=1.5"], "rollout.num_gpus (1.5) is a tensor parallel size when above 1"),
         (["--rollout.num_gpus=1"], "with rollout.num_gpus above 0 set model.dtype to bfloat16"),
         (["--train.use_gpu=true", "--train.gpus_per_worker=0.5"], "may be below 1 with one worker only"),
+        (["--rollout.overlap=true", "--rounds=1"], "Set rounds to 2 or more, or rollout.overlap to false"),
+        (
+            ["--rollout.overlap=true", "--train.tuning=full", "--rounds=1"],
+            "rollout.overlap needs train.tuning lora",
+        ),
+        (
+            ["--rollout.overlap=true", "--data.pairs.path=pairs", "--rounds=1"],
+            "nothing is sampled with data.pairs.path",
+        ),
+        (
+            [
+                "--rollout.overlap=true",
+                "--rollout.num_gpus=0.4",
+                "--train.use_gpu=true",
+                "--train.gpus_per_worker=0.4",
+                "--model.dtype=bfloat16",
+                "--train.workers=1",
+            ],
+            "share a GPU, where each would wait for the other",
+        ),
         (
             ["--train.reference=previous_round", "--train.reference_source=cached"],
             "previous_round needs train.reference_source precomputed",
