@@ -38,6 +38,9 @@ class RolloutConfig(Section):
     """Longest response, tokens."""
     engines: Positive = 1
     """Rollout actors, each with one engine."""
+    max_engines: Positive | None = None
+    """Most of them: while each has another batch waiting, one more is started, and ended when the work is done. None:
+    as many as rollout.engines."""
     num_cpus: Annotated[float, Field(ge=0)] = 1
     """CPUs reserved per engine."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
@@ -56,6 +59,15 @@ class RolloutConfig(Section):
     """Queries per call to an engine."""
     deadline_s: Seconds = 300.0
     """Seconds one call may take before its engine is replaced."""
+    sync_deadline_s: Seconds = 120.0
+    """Seconds an engine may take to acknowledge an adapter before it is replaced."""
+    max_staleness: Annotated[int, Field(ge=0)] = 0
+    """Adapter versions that a rollout may be behind the one in use; 0 refuses all but the policy's own."""
+
+    @property
+    def most_engines(self) -> int:
+        """Engines there may be at the same time."""
+        return self.max_engines or self.engines
 
 
 class JudgeConfig(Section):

@@ -11,9 +11,12 @@ from typing import Any
 
 from avere_ray.backbones import backbone, load_processor
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
+from avere_ray.engine.caches import CacheMeter
+from avere_ray.engine.grids import seen_grid
 from avere_ray.engine.start import start_vllm
 from avere_ray.engine.surroundings import media_limits
 from avere_ray.errors import ModelError
+from avere_ray.parity import Scored
 from avere_ray.records import DecodedClip, Query, Rollout
 from avere_ray.stages import digest
 
@@ -68,26 +71,11 @@ class EngineFace:
             )
             for s in seeds
         ]
-        prompts = [self._request(q.prompt, clip) for q, clip in zip(queries, clips, strict=True)]
-        outputs = self._ask(prompts, params)
+        outputs = self._ask(self._requests(queries, clips), params)
         return [
             [self._rollout(query, out, s) for out in sorted(result.outputs, key=lambda o: o.index)]
             for query, result, s in zip(queries, outputs, seeds, strict=True)
         ]
-
-    def response_logps(self, prompt: str, clip: DecodedClip, response: Sequence[int]) -> tuple[list[int], list[float]]:
-        """Token ids of the whole prompt as the engine sees it, and the log-prob (nats) of each response token."""
-        from vllm import SamplingParams, TokensPrompt
-
-        first = self._ask([self._request(prompt, clip)], SamplingParams(max_tokens=1, temperature=0.0))[0]
-        text_ids = list(self.processor.prompt_ids(prompt, True, True))
-        request = TokensPrompt(prompt_token_ids=[*text_ids, *response], **self._family.engine_inputs(clip))
-        scored = self._ask([request], SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0))[0]
-        rows = scored.prompt_logprobs[-len(response) :]
-        return (
-            list(first.prompt_token_ids),
-            [float(row[token].logprob) for row, token in zip(rows, response, strict=True)],
-        )
 
     def option_logps(
         self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown], options: Sequence[Sequence[str]]
@@ -96,8 +84,7 @@ class EngineFace:
         from vllm import SamplingParams
 
         requests, lengths = [], []
-        for query, clip, texts in zip(queries, clips, options, strict=True):
-            request = self._request(query.prompt, clip)
+        for request, texts in zip(self._requests(queries, clips), options, strict=True):
             for text in texts:
                 tokens = self.processor.text_ids(text)
                 requests.append({**request, "prompt_token_ids": [*request["prompt_token_ids"], *tokens]})
@@ -115,7 +102,15 @@ class EngineFace:
         """
         raise NotImplementedError
 
-    def _request(self, prompt: str, clip: DecodedClip | Shown) -> dict[str, Any]:
+    def _requests(self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown]) -> list[dict[str, Any]]:
+        """What vLLM is asked; media that several queries show are prepared once."""
+        media: dict[tuple[int, ...], dict[str, Any]] = {}
+        return [self._request(q.prompt, clip, media) for q, clip in zip(queries, clips, strict=True)]
+
+    def _request(
+        self, prompt: str, clip: DecodedClip | Shown, media: dict[tuple[int, ...], dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        """What vLLM is asked; `media` keeps the inputs of the clips that live as long as it does."""
         shown = clip if isinstance(clip, Shown) else Shown(clip)
         there = shown.clip is not None
         if shown.examples:
@@ -124,7 +119,10 @@ class EngineFace:
         else:
             ids = list(self.processor.prompt_ids(prompt, there, there))
         clips = [c for c in (*(clip for _, clip, _ in shown.examples), shown.clip) if c is not None]
-        return {"prompt_token_ids": ids, **(self._family.engine_inputs(*clips) if clips else {})}
+        known, name = {} if media is None else media, tuple(id(clip) for clip in clips)
+        if clips and name not in known:
+            known[name] = self._family.engine_inputs(*clips)
+        return {"prompt_token_ids": ids, **known.get(name, {})}
 
     def _rollout(self, query: Query, out: Any, seed: int) -> Rollout:
         text = self.processor.hf.tokenizer.decode(out.token_ids, skip_special_tokens=True).strip()
@@ -152,11 +150,22 @@ class Engine(EngineFace):
         lora_rank: int,
         decode: DecodeConfig,
         clips_per_request: int = 1,
+        in_group: bool = False,
     ) -> None:
+        """
+        Args:
+            clips_per_request: most clips that one request shows, examples included.
+            in_group: whether this process is in a placement group with a bundle for each of the engine's GPUs.
+
+        Raises:
+            ModelError: vLLM cannot start on the folder.
+        """
         super().__init__(load_processor(model), backbone(model.backbone), rollout)
         self._lora: Any = None
         self._loads = 0
-        self._llm = start_vllm(model, rollout, lora_rank, media_limits(decode, clips_per_request))
+        media = media_limits(decode, clips_per_request)
+        self._llm = start_vllm(model, rollout, lora_rank, media, in_group=in_group)
+        self.caches = CacheMeter(self._llm)
 
     def load_adapter(self, folder: Path, version: int) -> int:
         """Serves requests with the adapter in `folder` from now on; version 0 goes back to the base.
@@ -180,6 +189,18 @@ class Engine(EngineFace):
         self._lora, self.version = request, version
         return version
 
+    def response_logps(self, prompt: str, clip: DecodedClip, response: Sequence[int]) -> Scored:
+        """The whole prompt and a response as the engine sees them: token ids, log-probs (nats) and media grids."""
+        from vllm import SamplingParams
+
+        request = self._request(prompt, clip)
+        first = self._ask([request], SamplingParams(max_tokens=1, temperature=0.0))[0]
+        longer = {**request, "prompt_token_ids": [*request["prompt_token_ids"], *response]}
+        scored = self._ask([longer], SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0))[0]
+        rows = scored.prompt_logprobs[-len(response) :]
+        logps = [float(row[token].logprob) for row, token in zip(rows, response, strict=True)]
+        return Scored(list(first.prompt_token_ids), logps, seen_grid(self._llm.llm_engine.renderer, request))
+
     def _ask(self, requests: list[dict[str, Any]], params: Any) -> list[Any]:
         """What the engine makes of requests, in order.
 
@@ -189,13 +210,15 @@ class Engine(EngineFace):
         from vllm.exceptions import VLLMClientError
 
         try:
-            return self._llm.generate(requests, params, lora_request=self._lora, use_tqdm=False)
+            outputs = self._llm.generate(requests, params, lora_request=self._lora, use_tqdm=False)
         except (VLLMClientError, ValueError) as error:
             longest = max(len(request["prompt_token_ids"]) for request in requests)
             raise ModelError(
                 f"the engine refuses a request: {error}. Prompts have up to {longest} tokens before their media; with "
                 f"media, examples and answer they must fit rollout.max_model_len ({self._max_model_len})."
             ) from error
+        self.caches.note(requests, outputs)
+        return outputs
 
 
 def _tail_logp(output: Any, length: int) -> float:
