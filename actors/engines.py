@@ -200,6 +200,9 @@ class Engines:
             StageError: an engine failed three times in a row. What an engine raised itself is raised as it is.
             ParityError: a new engine gives other figures than the learner.
         """
+        for engine in self.all:
+            if not engine.tasks and not self.is_ready(engine):
+                self._advance(engine)  # what it was asked last has raised an error
         asked = [(ref, engine, task) for engine in self.all for ref, task in engine.tasks.items()]
         if not asked:
             return []
@@ -251,7 +254,9 @@ class Engines:
         if engine.tasks:
             return
         folder, version = self.adapter
-        if engine.version is None:
+        if not engine.started:
+            self.send(engine, "start", engine.actor.ready.remote(), self.limits.start_s)
+        elif engine.version is None:
             self.send(engine, "sync", engine.actor.load_adapter.remote(folder, version), self.limits.sync_s)
         elif not engine.proven and self.proof is not None:
             asked = engine.actor.response_logps.remote(self.proof.probes, self.proof.responses)
@@ -303,15 +308,15 @@ class Engines:
         """Starts an engine in a place."""
         make, arguments, keywords = self._make
         engine.tasks, engine.started, engine.version, engine.proven = {}, False, None, False
-        engine.group, placed = _placed(*self._reserve, self._role)
-        actor = make.options(**self._options, **placed).remote(*arguments, **keywords)
+        engine.group, reserved = placed(*self._reserve, self._role)
+        actor = make.options(**self._options, **reserved).remote(*arguments, **keywords)
         with self._filling:
             engine.actor = actor
             if engine not in self.all:
                 self.all.append(engine)
             if self._early:
                 actor.arrive.remote(dict(self._early))
-        self.send(engine, "start", engine.actor.ready.remote(), self.limits.start_s)
+        self._advance(engine)
 
     def _kill(self, engine: Engine) -> None:
         ray.kill(engine.actor)
@@ -319,7 +324,7 @@ class Engines:
             remove_placement_group(engine.group)
 
 
-def _placed(num_cpus: float, num_gpus: float, role: str | None) -> tuple[Any, dict[str, Any]]:
+def placed(num_cpus: float, num_gpus: float, role: str | None) -> tuple[Any, dict[str, Any]]:
     """What an engine reserves, as a placement group (or None) and options of its actor.
 
     Over several GPUs vLLM starts one worker per bundle of the group that it finds itself in; its own process, which
@@ -337,9 +342,9 @@ def _placed(num_cpus: float, num_gpus: float, role: str | None) -> tuple[Any, di
 
 
 def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _last_line(error: BaseException) -> str:
-    words = [line for line in str(error).splitlines() if line.strip()]
-    return words[-1].strip()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -21,8 +21,8 @@ from avere_ray.protocols import ProgressFn
 from avere_ray.records import Query, Rollout
 from avere_ray.staleness import check_fresh
 
-CALLS_AT_ONCE = 1
-"""Batches that an engine works on at the same time."""
+CALLS_AT_ONCE = 2
+"""Batches that an engine works on at the same time: the next fills up what one leaves free towards its end."""
 _LOOK_EVERY_S = 1.0
 _LOOK_FOR_QUERIES_S = 0.02
 
@@ -81,12 +81,16 @@ class RolloutPool:
         """The engines' actors, in the order of their numbers."""
         return [engine.actor for engine in self.engines.all]
 
+    def count_anew(self) -> None:
+        """Begins to count throughput from nothing."""
+        self.meter = Meter()
+
     def figures(self) -> dict[str, float]:
-        """Throughput, queue and engines so far, by name."""
-        engines, synced = self.engines, sorted(self.engines.sync_seconds)
-        last = {"sync_seconds_max": round(synced[-1], 4)} if synced else {}
-        counts = {"engines_replaced": float(engines.replaced), "engines_quarantined": float(engines.quarantined)}
-        return counts | last | self.meter.figures()
+        """By name: engines replaced so far, the slowest acknowledgement of an adapter, and the meter's."""
+        engines = self.engines
+        slowest = {"sync_seconds_max": round(max(engines.sync_seconds), 4)} if engines.sync_seconds else {}
+        counts = {"engines_replaced": engines.replaced, "engines_quarantined": engines.quarantined}
+        return counts | slowest | self.meter.figures()
 
     def wait_ready(self, watch: Callable[[], None] = lambda: None) -> None:
         """Waits until every engine is up, and calls `watch` meanwhile, which may raise.

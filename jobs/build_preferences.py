@@ -94,6 +94,7 @@ def rollouts_folder(cfg: RunConfig, round_: int) -> StageFolder:
 
 def sample(cfg: RunConfig, round_: int, workers: Workers, queries: Iterable[Query]) -> list[list[Rollout]]:
     """Responses to queries, with the adapter that the engines have."""
+    workers.pool.count_anew()
     with stage_progress(f"rollouts (round {round_})", "queries") as progress:
         return workers.pool(
             queries,

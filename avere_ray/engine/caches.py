@@ -24,9 +24,12 @@ class CacheMeter:
 
         encoder.allocate = counted
 
-    def note(self, requests: Sequence[dict[str, Any]], outputs: Sequence[Any]) -> None:
-        """Requests that were answered."""
-        self.media += sum(len(ids) for r in requests for ids in r.get("multi_modal_uuids", {}).values())
+    def asked(self, requests: Sequence[dict[str, Any]]) -> None:
+        """Requests that were taken into work."""
+        self.media += sum(len(ids) for request in requests for ids in request.get("multi_modal_uuids", {}).values())
+
+    def answered(self, outputs: Sequence[Any]) -> None:
+        """Requests that were finished."""
         self.prompt_tokens += sum(len(output.prompt_token_ids) for output in outputs)
         self.known_tokens += sum(output.num_cached_tokens or 0 for output in outputs)
 

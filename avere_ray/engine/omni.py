@@ -7,10 +7,11 @@ give the same rollouts.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from avere_ray.backbones import backbone, load_processor
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
+from avere_ray.engine.batches import Asking, Batch, Batches
 from avere_ray.engine.caches import CacheMeter
 from avere_ray.engine.grids import seen_grid
 from avere_ray.engine.start import start_vllm
@@ -19,6 +20,8 @@ from avere_ray.errors import ModelError
 from avere_ray.parity import Scored
 from avere_ray.records import DecodedClip, Query, Rollout
 from avere_ray.stages import digest
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,27 @@ class EngineFace:
         seed: int,
     ) -> list[list[Rollout]]:
         """Samples `n` responses to each query about the clip at the same index; temperature 0 is greedy."""
+        return self._answer(
+            self.sampling(queries, clips, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        )
+
+    def option_logps(
+        self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown], options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Log-prob (nats) of each option's words as the beginning of a response, by query."""
+        return self._answer(self.scoring(queries, clips, options))
+
+    def sampling(
+        self,
+        queries: Sequence[Query],
+        clips: Sequence[DecodedClip | Shown],
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+    ) -> Asking[list[list[Rollout]]]:
+        """What `generate` asks, and how it reads the outputs."""
         from vllm import SamplingParams
 
         seeds = [request_seed(seed, q.query_id) for q in queries]
@@ -71,16 +95,20 @@ class EngineFace:
             )
             for s in seeds
         ]
-        outputs = self._ask(self._requests(queries, clips), params)
-        return [
-            [self._rollout(query, out, s) for out in sorted(result.outputs, key=lambda o: o.index)]
-            for query, result, s in zip(queries, outputs, seeds, strict=True)
-        ]
+        version = self.version
 
-    def option_logps(
+        def read(outputs: Sequence[Any]) -> list[list[Rollout]]:
+            return [
+                [self._rollout(query, out, s, version) for out in sorted(result.outputs, key=lambda o: o.index)]
+                for query, result, s in zip(queries, outputs, seeds, strict=True)
+            ]
+
+        return Asking(self._requests(queries, clips), params, read)
+
+    def scoring(
         self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown], options: Sequence[Sequence[str]]
-    ) -> list[list[float]]:
-        """Log-prob (nats) of each option's words as the beginning of a response, by query."""
+    ) -> Asking[list[list[float]]]:
+        """What `option_logps` asks, and how it reads the outputs."""
         from vllm import SamplingParams
 
         requests, lengths = [], []
@@ -90,12 +118,18 @@ class EngineFace:
                 requests.append({**request, "prompt_token_ids": [*request["prompt_token_ids"], *tokens]})
                 lengths.append(len(tokens))
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
-        outputs = self._ask(requests, params)
-        sums = iter(_tail_logp(output, length) for output, length in zip(outputs, lengths, strict=True))
-        return [[next(sums) for _ in texts] for texts in options]
 
-    def _ask(self, requests: list[dict[str, Any]], params: Any) -> list[Any]:
-        """What the engine makes of requests, in order; `params` is one setting for all, or one for each.
+        def read(outputs: Sequence[Any]) -> list[list[float]]:
+            sums = iter(_tail_logp(output, length) for output, length in zip(outputs, lengths, strict=True))
+            return [[next(sums) for _ in texts] for texts in options]
+
+        return Asking(requests, [params] * len(requests), read)
+
+    def _answer(self, asking: Asking[_T]) -> _T:
+        return asking.read(self._ask(asking.requests, asking.params))
+
+    def _ask(self, requests: list[dict[str, Any]], params: list[Any]) -> list[Any]:
+        """What the engine makes of requests, in order; `params` has one setting for each.
 
         Raises:
             ModelError: it refuses one.
@@ -124,7 +158,7 @@ class EngineFace:
             known[name] = self._family.engine_inputs(*clips)
         return {"prompt_token_ids": ids, **known.get(name, {})}
 
-    def _rollout(self, query: Query, out: Any, seed: int) -> Rollout:
+    def _rollout(self, query: Query, out: Any, seed: int, version: int) -> Rollout:
         text = self.processor.hf.tokenizer.decode(out.token_ids, skip_special_tokens=True).strip()
         return Rollout(
             rollout_id=f"{query.query_id}#{out.index}",
@@ -134,7 +168,7 @@ class EngineFace:
             text=text,
             token_ids=tuple(out.token_ids),
             finish_reason=str(out.finish_reason),
-            adapter_version=self.version,
+            adapter_version=version,
             seed=seed,
         )
 
@@ -165,6 +199,7 @@ class Engine(EngineFace):
         self._loads = 0
         media = media_limits(decode, clips_per_request)
         self._llm = start_vllm(model, rollout, lora_rank, media, in_group=in_group)
+        self._batches = Batches(self._llm.llm_engine)
         self.caches = CacheMeter(self._llm)
 
     def load_adapter(self, folder: Path, version: int) -> int:
@@ -194,31 +229,49 @@ class Engine(EngineFace):
         from vllm import SamplingParams
 
         request = self._request(prompt, clip)
-        first = self._ask([request], SamplingParams(max_tokens=1, temperature=0.0))[0]
+        first = self._ask([request], [SamplingParams(max_tokens=1, temperature=0.0)])[0]
         longer = {**request, "prompt_token_ids": [*request["prompt_token_ids"], *response]}
-        scored = self._ask([longer], SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0))[0]
+        scored = self._ask([longer], [SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)])[0]
         rows = scored.prompt_logprobs[-len(response) :]
         logps = [float(row[token].logprob) for row, token in zip(rows, response, strict=True)]
         return Scored(list(first.prompt_token_ids), logps, seen_grid(self._llm.llm_engine.renderer, request))
 
-    def _ask(self, requests: list[dict[str, Any]], params: Any) -> list[Any]:
-        """What the engine makes of requests, in order.
+    def begin(self, requests: list[dict[str, Any]], params: list[Any]) -> Batch:
+        """Takes requests into work, beside those that are; `step` until none is left, then read its `outputs`.
 
         Raises:
-            ModelError: it refuses one, for instance because its media and examples do not fit.
+            ModelError: the engine refuses one, for instance because its media and examples do not fit.
         """
         from vllm.exceptions import VLLMClientError
 
         try:
-            outputs = self._llm.generate(requests, params, lora_request=self._lora, use_tqdm=False)
+            batch = self._batches.begin(requests, params, self._lora)
         except (VLLMClientError, ValueError) as error:
             longest = max(len(request["prompt_token_ids"]) for request in requests)
             raise ModelError(
                 f"the engine refuses a request: {error}. Prompts have up to {longest} tokens before their media; with "
                 f"media, examples and answer they must fit rollout.max_model_len ({self._max_model_len})."
             ) from error
-        self.caches.note(requests, outputs)
-        return outputs
+        self.caches.asked(requests)
+        return batch
+
+    def step(self, batch: Batch) -> bool:
+        """One step for all batches in work; whether this one is finished."""
+        self._batches.step()
+        if not batch.left:
+            self.caches.answered(batch.outputs)
+        return not batch.left
+
+    def _ask(self, requests: list[dict[str, Any]], params: list[Any]) -> list[Any]:
+        """What the engine makes of requests, in order.
+
+        Raises:
+            ModelError: see `begin`.
+        """
+        batch = self.begin(requests, params)
+        while not self.step(batch):
+            pass
+        return batch.outputs
 
 
 def _tail_logp(output: Any, length: int) -> float:

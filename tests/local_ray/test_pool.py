@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from actors.pool import RolloutPool
+from actors.engines import placed
+from actors.pool import CALLS_AT_ONCE, RolloutPool
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.errors import ParityError, StageError
 from avere_ray.parity import Scored
@@ -111,16 +112,17 @@ def expected(asked: Sequence[Query]) -> list[list[str]]:
 
 
 def test_a_death_in_mid_batch_and_a_hang_change_nothing_and_hold_up_nobody(make: MakeFn, tmp_path: Path) -> None:
-    """The hanging engine is noticed while the other still has work: its batch is answered before the last others."""
-    pool, asked, came = make(engines=2, deadline_s=3), queries(100), list[tuple[int, ...]]()
+    """The hanging engine is noticed while the other works on: not only its own two batches are left by then."""
+    pool, asked, came = make(engines=2, deadline_s=3), queries(100), list[tuple[tuple[int, ...], int]]()
     (tmp_path / "generate: die").touch()
     assert texts(ask(pool, asked)) == expected(asked)
     assert pool.replaced == 1
     pool.wait_ready()
     (tmp_path / "generate: hang").touch()
-    assert texts(ask(pool, asked, keep=lambda at, found: came.append(at))) == expected(asked)
+    assert texts(ask(pool, asked, keep=lambda at, found: came.append((at, pool.replaced)))) == expected(asked)
     assert pool.replaced == 2
-    assert sorted(place for at in came for place in at) == list(range(len(asked))), "each once"
+    assert sum(replaced == 2 for _, replaced in came) > 2 * CALLS_AT_ONCE
+    assert sorted(place for at, _ in came for place in at) == list(range(len(asked))), "each once"
     assert pool.figures()["requests"] == 2 * len(asked)
 
 
@@ -191,3 +193,21 @@ def test_engines_are_added_while_work_waits_and_end_with_it(make: MakeFn) -> Non
     assert texts(ask(pool, asked)) == expected(asked)
     assert pool.figures()["engine_1_requests"] > 0
     assert len(pool.actors) == 1
+
+
+def test_an_engine_over_two_gpus_is_placed_by_a_group_on_one_node(local_ray: Any) -> None:
+    """Ray accepts the group; there are no GPUs here to place it on."""
+    group, options = placed(2, 2, "rollout")
+    try:
+        assert group.bundle_specs == [{"CPU": 2, "GPU": 1}, {"GPU": 1}]
+        table = local_ray.util.placement_group_table(group)
+        assert (table["strategy"], table["state"]) == ("STRICT_PACK", "PENDING")
+        strategy = options["scheduling_strategy"]
+        assert (options["num_cpus"], options["num_gpus"]) == (2, 0)
+        assert (strategy.placement_group, strategy.placement_group_bundle_index) == (group, 0)
+        assert strategy.placement_group_capture_child_tasks
+    finally:
+        local_ray.util.remove_placement_group(group)
+    assert placed(1, 0.5, "rollout") == (
+        None, {"num_cpus": 1, "num_gpus": 0.5, "label_selector": {"avere-ray/role": "rollout"}}
+    )  # fmt: skip
