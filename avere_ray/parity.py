@@ -27,12 +27,16 @@ class Scored(NamedTuple):
 
 
 def choose_probes(queries: Sequence[Query], count: int) -> list[Query]:
-    """`count` queries, modalities in turn, so that audio, video and both are compared."""
+    """`count` queries, modalities in turn, so that audio, video and both are compared; about other clips each as far as
+    there are such, so that what a cache gives for the wrong clip is seen."""
     by_modality = {m: [q for q in queries if q.modality == m] for m in ("video", "audio", "audio_video")}
     turns = [list(column) for column in by_modality.values() if column]
     chosen: list[Query] = []
     while len(chosen) < count and any(turns):
-        chosen += [column.pop(0) for column in turns if column]
+        for column in filter(None, turns):
+            asked = {query.clip_id for query in chosen}
+            fresh = next((i for i, query in enumerate(column) if query.clip_id not in asked), 0)
+            chosen.append(column.pop(fresh))
     return chosen[:count]
 
 

@@ -139,30 +139,29 @@ def alter_clips(worker: Any, change: Callable[[DecodedClip], dict[str, Any]]) ->
 
 
 def alter_prompt(worker: Any, change: Callable[[Any, list[int]], list[int]]) -> None:
-    processor = worker.engine.processor
-    original = processor.prompt_ids
-    processor.prompt_ids = lambda *asked: change(processor, list(original(*asked)))
+    processor, whole = worker.engine.processor, worker.engine.processor.prompt_ids
+    worker.whole_prompt = whole
+    processor.prompt_ids = lambda *asked: change(processor, list(whole(*asked)))
 
 
 def alter_names(worker: Any, name: str) -> None:
-    """All videos have one name in the engine's caches."""
-    family, original = worker.engine._family, worker.engine._family.engine_inputs
+    """All videos have one name in the engine's caches, so that later ones meet what the first has left there."""
+    whole = worker.whole_inputs = worker.engine._family.engine_inputs
 
-    class Stale:
-        def engine_inputs(self, *clips: DecodedClip) -> dict[str, Any]:
-            inputs = original(*clips)
-            return {**inputs, "multi_modal_uuids": {**inputs["multi_modal_uuids"], "video": [name] * len(clips)}}
+    def engine_inputs(*clips: Any) -> dict[str, Any]:
+        inputs = whole(*clips)
+        return {**inputs, "multi_modal_uuids": {**inputs["multi_modal_uuids"], "video": [name] * len(clips)}}
 
-    worker.engine._family = Stale()
-    worker.engine._family.whole = family
+    worker.engine._family.engine_inputs = engine_inputs
 
 
 def undo(worker: Any) -> None:
     """As it was before."""
-    engine = worker.engine
     worker.store = getattr(worker.store, "store", worker.store)
-    engine.processor.__dict__.pop("prompt_ids", None)
-    engine._family = getattr(engine._family, "whole", engine._family)
+    if hasattr(worker, "whole_prompt"):
+        worker.engine.processor.prompt_ids = worker.__dict__.pop("whole_prompt")
+    if hasattr(worker, "whole_inputs"):
+        worker.engine._family.engine_inputs = worker.__dict__.pop("whole_inputs")
 
 
 def audio_first(processor: Any, ids: list[int]) -> list[int]:
@@ -181,7 +180,7 @@ FAULTS: dict[str, tuple[Callable[..., None], Any, str]] = {
     "double start token": (alter_prompt, lambda processor, ids: [ids[0], *ids], "see different prompts"),
     "half the frames": (alter_clips, lambda clip: {"frames": clip.frames[::2]}, "media grids.*(seconds|video) is"),
     "another frame rate": (alter_clips, lambda c: {"duration_s": 1.5 * c.duration_s}, "media grids.*seconds is"),
-    "another size": (alter_clips, lambda clip: {"frames": smaller(clip.frames, 56)}, "media grids.*video is 4? ?.*x"),
+    "another size": (alter_clips, lambda clip: {"frames": smaller(clip.frames, 56)}, "media grids.*video is"),
     "another way to resize": (
         alter_clips,
         lambda clip: {"frames": smaller(smaller(clip.frames, 28), clip.frames.shape[1])},

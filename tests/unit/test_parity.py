@@ -1,5 +1,7 @@
 """The parity gate: what passes, what stops the run, and what it says then."""
 
+from dataclasses import replace
+
 import pytest
 
 from avere_ray.errors import ParityError
@@ -70,3 +72,10 @@ def test_probes_take_the_modalities_in_turn():
     queries = [_query(f"v{i}") for i in range(3)] + [_query("a", "audio"), _query("b", "audio_video")]
     assert [q.query_id for q in choose_probes(queries, 4)] == ["v0", "a", "b", "v1"]
     assert [q.query_id for q in choose_probes(queries[:2], 4)] == ["v0", "v1"]
+
+
+def test_probes_are_about_several_clips():
+    modalities = ("video", "audio", "audio_video")
+    queries = [replace(_query(f"{clip}{m}", m), clip_id=clip) for clip in "stu" for m in modalities]
+    assert [q.clip_id for q in choose_probes(queries, 5)] == ["s", "t", "u", "t", "s"]
+    assert len({q.query_id for q in choose_probes(queries, 9)}) == 9
