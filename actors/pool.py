@@ -1,45 +1,35 @@
 """Rollout actors behind one seam: bounded work in flight, a deadline per call, dead or hung engines replaced.
 
 A call that an engine did not finish is issued again to another one; seeds belong to the queries, so it gives the same
-responses, and each appears once in the result.
+responses, and each appears once in the result. `calls` cuts and lines up the batches, `engines` keeps the engines.
 """
 
-import itertools
-import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.exceptions import GetTimeoutError, RayActorError
-
+from actors.calls import Call, Line, Meter, wanted_engines
+from actors.engines import ATTEMPTS, Ended, Engine, Engines, Limits, Proof
 from actors.rollout import RolloutActor
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.engine import engine_environment
 from avere_ray.errors import StageError
 from avere_ray.evaluation.showing import Showing
-from avere_ray.placement import label_selector
+from avere_ray.parity import Scored
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Query, Rollout
+from avere_ray.staleness import check_fresh
 
-_ATTEMPTS = 3
-_START_DEADLINE_S = 600.0
+CALLS_AT_ONCE = 2
+"""Batches that an engine works on at the same time: the next fills up what one leaves free towards its end."""
 _LOOK_EVERY_S = 1.0
-_log = logging.getLogger(__name__)
+_LOOK_FOR_QUERIES_S = 0.02
 
-
-@dataclass
-class _Call:
-    """One batch of queries; `attempts` counts how often it was issued."""
-
-    index: int
-    queries: Sequence[Query]
-    at: slice
-    """Where they stand among all queries."""
-    attempts: int = 0
+StartFn = Callable[[Any, Call], Any]
+"""Sends a batch to an actor; gives Ray's reference of the answer."""
+KeepFn = Callable[[tuple[int, ...], list[Any]], None]
+"""Told of each finished batch: where each of its queries stands among all, and their results."""
 
 
 class RolloutPool:
@@ -56,26 +46,51 @@ class RolloutPool:
         threads: int,
         role: str | None = None,
         clips_per_request: int = 1,
+        actor: Any = RolloutActor,
     ) -> None:
         """
         Args:
             role: run the engines on nodes with this role only, see `avere_ray.placement`.
             clips_per_request: most clips that one request shows, examples included.
+            actor: the class of the engines' actors, with the methods of `RolloutWorker`.
         """
-        self._clips_per_request = clips_per_request
-        self._settings = (model, rollout)
-        self._options = {
-            "num_cpus": rollout.num_cpus,
-            "num_gpus": rollout.num_gpus,
-            "label_selector": label_selector(role),
-            "runtime_env": {"env_vars": engine_environment(rollout, threads)},
-        }
-        self._lora_rank, self._decode, self._decoded = lora_rank, decode, decoded
-        self._adapter: tuple[Path | None, int] = (None, 0)
-        self._early: dict[str, tuple[Path, int]] = {}
-        self.replaced = 0
+        self._rollout = rollout
+        self.engines = Engines(
+            (model, rollout),
+            {"runtime_env": {"env_vars": engine_environment(rollout, threads)}},
+            role=role,
+            num_cpus=rollout.num_cpus,
+            num_gpus=rollout.num_gpus,
+            keywords={
+                "lora_rank": lora_rank, "decode": decode, "decoded": decoded, "clips_per_request": clips_per_request
+            },
+            limits=Limits(call_s=rollout.deadline_s, sync_s=rollout.sync_deadline_s),
+            actor=actor,
+        )  # fmt: skip
+        self.meter = Meter()
+        for _ in range(rollout.engines):
+            self.engines.start()
+
+    @property
+    def replaced(self) -> int:
         """Engines replaced so far."""
-        self.actors = [self._start() for _ in range(rollout.engines)]
+        return self.engines.replaced
+
+    @property
+    def actors(self) -> list[Any]:
+        """The engines' actors, in the order of their numbers."""
+        return [engine.actor for engine in self.engines.all]
+
+    def count_anew(self) -> None:
+        """Begins to count throughput from nothing."""
+        self.meter = Meter()
+
+    def figures(self) -> dict[str, float]:
+        """By name: engines replaced so far, the slowest acknowledgement of an adapter, and the meter's."""
+        engines = self.engines
+        slowest = {"sync_seconds_max": round(max(engines.sync_seconds), 4)} if engines.sync_seconds else {}
+        counts = {"engines_replaced": engines.replaced, "engines_quarantined": engines.quarantined}
+        return counts | slowest | self.meter.figures()
 
     def wait_ready(self, watch: Callable[[], None] = lambda: None) -> None:
         """Waits until every engine is up, and calls `watch` meanwhile, which may raise.
@@ -83,21 +98,9 @@ class RolloutPool:
         Raises:
             StageError: an engine did not start within ten minutes. What an engine raised itself is raised as it is.
         """
-        limit = time.monotonic() + _START_DEADLINE_S
-        waiting = [a.ready.remote() for a in self.actors]
-        try:
-            while waiting:
-                ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_EVERY_S)
-                ray.get(ready, timeout=_START_DEADLINE_S)
-                watch()
-                if waiting and time.monotonic() > limit:
-                    raise StageError(
-                        f"the rollout engines did not start within {_START_DEADLINE_S:.0f} s; check that the "
-                        "cluster has the CPUs, GPUs and memory that rollout asks for"
-                    )
-        except RayActorError as error:
-            words = [line for line in str(error).splitlines() if line.strip()]
-            raise StageError(f"a rollout engine could not start: {words[-1].strip()}") from error
+        while not all(self.engines.is_ready(engine) for engine in self.engines.all if not engine.extra):
+            self.engines.look(_LOOK_EVERY_S)
+            watch()
 
     def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
         """Tells every engine of clips that are there before the decode stage has finished; calls made later see them.
@@ -105,9 +108,29 @@ class RolloutPool:
         Args:
             places: shard file and row, by clip id.
         """
-        self._early.update(places)
-        for actor in self.actors:
-            actor.arrive.remote(places)
+        self.engines.arrive(places)
+
+    def load_adapter(self, folder: Path | None, version: int) -> None:
+        """Switches every engine to an adapter version, and remembers it for replacements.
+
+        An engine that does not acknowledge within `rollout.sync_deadline_s`, or dies, is replaced by one that does.
+
+        Raises:
+            StageError: an engine failed three times in a row. What an engine raised itself is raised as it is.
+        """
+        self.engines.use(folder, version)
+        self.wait_ready()
+
+    def remember(
+        self, probes: Sequence[Query], responses: Sequence[Sequence[int]], learner: Sequence[Scored],
+        max_abs_diff: float,
+    ) -> None:  # fmt: skip
+        """What the parity gate has compared for the adapter in use; engines that start later are held against it."""
+        self.engines.proof = Proof(probes=probes, responses=responses, learner=learner, max_abs_diff=max_abs_diff)
+
+    def response_logps(self, queries: Sequence[Query], responses: Sequence[Sequence[int]]) -> list[list[Scored]]:
+        """What each engine gives for the same responses; see `RolloutWorker.response_logps`."""
+        return self.engines.ask_all("response_logps", queries, responses)
 
     def __call__(
         self,
@@ -119,26 +142,31 @@ class RolloutPool:
         seed: int,
         progress: ProgressFn | None = None,
         showings: Sequence[Showing] | None = None,
-        keep: Callable[[slice, list[list[Rollout]]], None] | None = None,
+        keep: KeepFn | None = None,
     ) -> list[list[Rollout]]:
         """Samples `n` responses to each query, results in the order asked.
 
-        Queries are taken when an engine is free, so they may come from a source that is still being filled.
+        Queries are taken when an engine is free, so they may come from a source that is still being filled; it is read
+        in a thread of its own.
 
         Args:
             showings: what each query shows, else its clip.
-            keep: told of each finished batch: where it stands among the queries, and its results.
 
         Raises:
-            StageError: a batch failed three times; names its first query.
+            StageError: a batch failed three times (names its first query), or an engine answered with a version of the
+                adapter older than `rollout.max_staleness` allows.
         """
         options = {"n": n, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
 
-        def start(actor: Any, call: _Call) -> Any:
-            shown = {"showings": list(showings[call.at])} if showings is not None else {}
+        def start(actor: Any, call: Call) -> Any:
+            shown = {"showings": [showings[i] for i in call.at]} if showings is not None else {}
             return actor.generate.remote(call.queries, **options, **shown)
 
-        return self._in_batches(queries, start, progress, keep)
+        def check(answer: list[list[Rollout]]) -> None:
+            for group in answer:
+                check_fresh(group, version=self.engines.adapter[1], max_staleness=self._rollout.max_staleness)
+
+        return self._in_batches(queries, start, progress, keep, check)
 
     def option_logps(
         self,
@@ -147,7 +175,7 @@ class RolloutPool:
         options: Sequence[Sequence[str]],
         showings: Sequence[Showing],
         progress: ProgressFn | None = None,
-        keep: Callable[[slice, list[list[float]]], None] | None = None,
+        keep: KeepFn | None = None,
     ) -> list[list[float]]:
         """Log-prob (nats) of each option's words as the beginning of a response, in the order asked.
 
@@ -155,124 +183,108 @@ class RolloutPool:
             StageError: a batch failed three times; names its first query.
         """
 
-        def start(actor: Any, call: _Call) -> Any:
-            at = call.at
-            return actor.option_logps.remote(call.queries, options=list(options[at]), showings=list(showings[at]))
+        def start(actor: Any, call: Call) -> Any:
+            shown = [showings[i] for i in call.at]
+            return actor.option_logps.remote(call.queries, options=[options[i] for i in call.at], showings=shown)
 
         return self._in_batches(queries, start, progress, keep)
+
+    def close(self) -> None:
+        """Ends the engines."""
+        for engine in list(self.engines.all):
+            self.engines.end(engine)
+
+    # -----------------------------------------------------------------------------------------------------------------
 
     def _in_batches(
         self,
         queries: Iterable[Query],
-        start: Callable[[Any, _Call], Any],
+        start: StartFn,
         progress: ProgressFn | None,
-        keep: Callable[[slice, list[Any]], None] | None,
+        keep: KeepFn | None,
+        check: Callable[[list[Any]], None] = lambda answer: None,
     ) -> list[Any]:
-        """One result per query: `start` sends a batch to an engine, `keep` is told of each finished one."""
-        size = self._settings[1].batch_queries
-        coming = (_Call(i, part, slice(i * size, i * size + len(part))) for i, part in enumerate(_parts(queries, size)))
+        """One result per query: `start` sends a batch to an engine, `check` may refuse an answer."""
         total = len(queries) if isinstance(queries, Sized) else None
-        waiting: deque[_Call] = deque()
-        results: dict[int, list[Any]] = {}
-        running: dict[Any, tuple[int, _Call]] = {}
-        idle = list(range(len(self.actors)))
-        done = 0
-        while True:
-            while idle and (call := waiting.popleft() if waiting else next(coming, None)) is not None:
-                engine = idle.pop(0)
-                call.attempts += 1
-                running[start(self.actors[engine], call)] = (engine, call)
-            if not running:
-                break
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=self._settings[1].deadline_s)
-            for ref in ready or list(running):
-                engine, call = running.pop(ref)
-                answer = self._collect(ref, engine, call, hung=not ready)
-                idle.append(engine)
-                if answer is None:
-                    waiting.appendleft(call)
-                    continue
-                results[call.index] = answer
-                done += len(answer)
-                if keep is not None:
-                    keep(call.at, answer)
-                if progress is not None:
-                    progress(done, total)
-        return [found for index in sorted(results) for found in results[index]]
+        results: dict[int, Any] = {}
+        engines, most = self._rollout.engines, self._rollout.most_engines
+        try:
+            with Line(queries, size=self._rollout.batch_queries, engines=engines, ahead=2 * most) as line:
+                while self._hand_out(line, start):
+                    for ended in self._look(line):
+                        if not self._taken(ended, line):
+                            continue
+                        assert ended.call is not None and ended.answer is not None
+                        check(ended.answer)
+                        results |= zip(ended.call.at, ended.answer, strict=True)
+                        if keep is not None:
+                            keep(ended.call.at, ended.answer)
+                        if progress is not None:
+                            progress(len(results), total)
+                line.check()
+        finally:
+            for left in self.engines.leave():
+                assert left.call is not None
+                self.meter.ended(left.engine.number, len(left.call.queries), None, time.monotonic())
+            self._shrink()
+        return [results[place] for place in sorted(results)]
 
-    def load_adapter(self, folder: Path | None, version: int) -> None:
-        """Switches every engine to an adapter version, and remembers it for replacements.
+    def _hand_out(self, line: Line, start: StartFn) -> bool:
+        """Gives waiting batches to engines with room; whether there is anything to wait for."""
+        for _ in range(CALLS_AT_ONCE):
+            for engine in self.engines.all:
+                if self._has_room(engine) and (call := line.take(engine.number)) is not None:
+                    call.attempts += 1
+                    limit = self.engines.limits.call_s
+                    self.engines.send(engine, "call", start(engine.actor, call), limit, call)
+                    self.meter.sent(engine.number, len(call.queries), len(line), time.monotonic())
+        self._grow(line)
+        return bool(line.open or len(line) or self._in_work())
+
+    def _look(self, line: Line) -> list[Ended]:
+        """Answers and losses, as they come; with room left, looks for new queries often."""
+        if not line.open or not any(self._has_room(engine) for engine in self.engines.all):
+            return self.engines.look(_LOOK_EVERY_S)
+        line.wait(_LOOK_FOR_QUERIES_S)
+        return self.engines.look(0.0)
+
+    def _taken(self, ended: Ended, line: Line) -> bool:
+        """Whether a batch was answered; else it goes back into the line.
 
         Raises:
-            StageError: an engine does not acknowledge within the deadline.
+            StageError: it was lost too often.
         """
-        self._adapter = (folder, version)
-        try:
-            got = ray.get(
-                [a.load_adapter.remote(folder, version) for a in self.actors], timeout=self._settings[1].deadline_s
-            )
-        except GetTimeoutError as error:
+        call = ended.call
+        assert call is not None
+        self.meter.ended(ended.engine.number, len(call.queries), ended.answer, time.monotonic())
+        if ended.answer is not None:
+            return True
+        if call.attempts >= ATTEMPTS:
             raise StageError(
-                f"an engine did not load adapter version {version} within {self._settings[1].deadline_s:.0f} s"
-            ) from error
-        if any(v != version for v in got):
-            raise StageError(f"engines report adapter versions {got} instead of {version}")
-
-    def response_logps(
-        self, queries: Sequence[Query], responses: Sequence[Sequence[int]]
-    ) -> list[list[tuple[list[int], list[float]]]]:
-        """What each engine gives for the same responses; see `RolloutWorker.response_logps`."""
-        return ray.get(
-            [a.response_logps.remote(queries, responses) for a in self.actors], timeout=self._settings[1].deadline_s
-        )
-
-    def close(self) -> None:
-        """Ends the engines."""
-        for actor in self.actors:
-            ray.kill(actor)
-
-    def _start(self) -> Any:
-        model, rollout = self._settings
-        return RolloutActor.options(**self._options).remote(
-            model,
-            rollout,
-            lora_rank=self._lora_rank,
-            decode=self._decode,
-            decoded=self._decoded,
-            clips_per_request=self._clips_per_request,
-        )
-
-    def _collect(self, ref: Any, engine: int, call: _Call, *, hung: bool) -> list[Any] | None:
-        """The answer of a call, or None when its engine died or hangs; the engine is then replaced."""
-        if not hung:
-            try:
-                return ray.get(ref, timeout=self._settings[1].deadline_s)
-            except RayActorError as error:
-                reason = f"died: {str(error).splitlines()[0]}"
-        else:
-            reason = f"gave no answer within {self._settings[1].deadline_s:.0f} s"
-        if call.attempts >= _ATTEMPTS:
-            raise StageError(
-                f"rollout engine {reason}; the batch that starts with query {call.queries[0].query_id} "
-                f"failed {_ATTEMPTS} times. Lower rollout.batch_queries or give the engine more memory."
+                f"rollout engine {ended.reason}; the batch that starts with query {call.queries[0].query_id} "
+                f"failed {ATTEMPTS} times. Lower rollout.batch_queries or give the engine more memory."
             )
-        _log.warning("rollout engine %d %s; it is replaced and its batch issued again", engine, reason)
-        self._replace(engine)
-        return None
+        line.give_back(call)
+        return False
 
-    def _replace(self, engine: int) -> None:
-        ray.kill(self.actors[engine])
-        self.actors[engine] = self._start()
-        self.replaced += 1
-        if self._early:
-            self.actors[engine].arrive.remote(self._early)
-        folder, version = self._adapter
-        if version:
-            ray.get(self.actors[engine].load_adapter.remote(folder, version), timeout=_START_DEADLINE_S)
+    def _has_room(self, engine: Engine) -> bool:
+        return self.engines.is_ready(engine) and len(engine.tasks) < CALLS_AT_ONCE
 
+    def _in_work(self) -> bool:
+        return any(task.call is not None for engine in self.engines.all for task in engine.tasks.values())
 
-def _parts(queries: Iterable[Query], size: int) -> Iterator[list[Query]]:
-    """The queries in lists of `size`; the last may be shorter."""
-    rest = iter(queries)
-    while part := list(itertools.islice(rest, size)):
-        yield part
+    def _grow(self, line: Line) -> None:
+        """Starts one more engine where work waits for all there are, and ends an extra one that has nothing left."""
+        running = len(self.engines.all)
+        starting = not all(engine.started for engine in self.engines.all)
+        most = self._rollout.most_engines if self.engines.may_grow and not starting else running
+        if wanted_engines(running, len(line), most) > running:
+            self.engines.start(extra=True)
+        elif not line.open and not len(line):
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Ends the extra engines that do nothing."""
+        for engine in [e for e in self.engines.all if e.extra]:
+            if not any(task.what in ("call", "left") for task in engine.tasks.values()):
+                self.engines.end(engine)

@@ -1,18 +1,29 @@
-"""Samples responses from one vLLM engine, with one adapter version at a time."""
+"""Samples responses from one vLLM engine, with one adapter version at a time.
 
+The actor is an asyncio one: calls begin in the order in which they were sent, and each gives way to the others after
+every step of the engine, so that a second call fills what the first leaves free towards its end. Everything runs in
+one thread.
+"""
+
+import asyncio
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import ray
 
 from avere_ray import engine
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
-from avere_ray.engine import Shown
+from avere_ray.engine import Asking, Shown
 from avere_ray.evaluation.showing import PLAIN, Showing
 from avere_ray.modality import apply_swap, partner_ids
+from avere_ray.parity import Scored
 from avere_ray.records import DecodedClip, Query, Rollout
 from avere_ray.store import DecodedStore
+
+_T = TypeVar("_T")
 
 
 class RolloutWorker:
@@ -29,7 +40,7 @@ class RolloutWorker:
         clips_per_request: int = 1,
     ) -> None:
         self.engine = engine.Engine(
-            model, rollout, lora_rank=lora_rank, decode=decode, clips_per_request=clips_per_request
+            model, rollout, lora_rank=lora_rank, decode=decode, clips_per_request=clips_per_request, in_group=True
         )
         self.store = DecodedStore(decoded)
 
@@ -45,7 +56,7 @@ class RolloutWorker:
         """Id of the process that holds the engine, on its node."""
         return os.getpid()
 
-    def generate(
+    async def generate(
         self,
         queries: Sequence[Query],
         *,
@@ -57,9 +68,11 @@ class RolloutWorker:
     ) -> list[list[Rollout]]:
         """Samples `n` responses to each query; see `Engine.generate`. `showings`: what each shows, else its clip."""
         shown = self._shown(queries, showings)
-        return self.engine.generate(queries, shown, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        return await self._answer(
+            self.engine.sampling(queries, shown, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        )
 
-    def option_logps(
+    async def option_logps(
         self,
         queries: Sequence[Query],
         *,
@@ -67,37 +80,45 @@ class RolloutWorker:
         showings: Sequence[Showing] | None = None,
     ) -> list[list[float]]:
         """Log-prob (nats) of each option's words as the beginning of a response."""
-        return self.engine.option_logps(queries, self._shown(queries, showings), options)
+        return await self._answer(self.engine.scoring(queries, self._shown(queries, showings), options))
 
     def load_adapter(self, folder: Path | None, version: int) -> int:
         """Switches to an adapter, or with version 0 to the base; returns the version now sampled from."""
         return self.engine.load_adapter(folder or Path(), version)
 
-    def response_logps(
-        self, queries: Sequence[Query], responses: Sequence[Sequence[int]]
-    ) -> list[tuple[list[int], list[float]]]:
-        """Prompt token ids and response token log-probs as the engine sees them."""
+    def response_logps(self, queries: Sequence[Query], responses: Sequence[Sequence[int]]) -> list[Scored]:
+        """Prompts and responses as the engine sees them."""
         return [
             self.engine.response_logps(q.prompt, self.store[q.clip_id], r)
             for q, r in zip(queries, responses, strict=True)
         ]
 
-    def _shown(self, queries: Sequence[Query], showings: Sequence[Showing] | None) -> list[DecodedClip | Shown]:
-        if showings is None:
-            return [self.store[q.clip_id] for q in queries]
-        return [self._one_shown(q, showing) for q, showing in zip(queries, showings, strict=True)]
+    async def _answer(self, asking: Asking[_T]) -> _T:
+        """Takes steps for all calls in work until this one is answered."""
+        batch = self.engine.begin(asking.requests, asking.params)
+        while not self.engine.step(batch):
+            await asyncio.sleep(0)
+        return asking.read(batch.outputs)
 
-    def _one_shown(self, query: Query, showing: Showing) -> DecodedClip | Shown:
-        if showing == PLAIN:
-            return self.store[query.clip_id]
-        examples = tuple((e.query.prompt, self.store[e.query.clip_id], e.answer) for e in showing.examples)
-        if showing.words_only:
-            return Shown(None, examples)
-        clip = self.store[query.clip_id]
-        if showing.swap is not None:
-            partners = (self.store[name] if name else None for name in partner_ids(showing.swap, query.clip_id))
-            clip = apply_swap(clip, showing.swap, *partners)
-        return Shown(clip, examples)
+    def _shown(self, queries: Sequence[Query], showings: Sequence[Showing] | None) -> list[DecodedClip | Shown]:
+        """What each query shows; a clip that several show is read once."""
+        load = functools.cache(self.store.__getitem__)
+        if showings is None:
+            return [load(q.clip_id) for q in queries]
+        return [_one_shown(q, showing, load) for q, showing in zip(queries, showings, strict=True)]
+
+
+def _one_shown(query: Query, showing: Showing, load: Callable[[str], DecodedClip]) -> DecodedClip | Shown:
+    if showing == PLAIN:
+        return load(query.clip_id)
+    examples = tuple((e.query.prompt, load(e.query.clip_id), e.answer) for e in showing.examples)
+    if showing.words_only:
+        return Shown(None, examples)
+    clip = load(query.clip_id)
+    if showing.swap is not None:
+        partners = (load(name) if name else None for name in partner_ids(showing.swap, query.clip_id))
+        clip = apply_swap(clip, showing.swap, *partners)
+    return Shown(clip, examples)
 
 
 RolloutActor = ray.remote(RolloutWorker)

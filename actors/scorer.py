@@ -13,6 +13,7 @@ from avere_ray.config import ModelConfig
 from avere_ray.embed_folder import EmbedFolder
 from avere_ray.logp_cache import LogpCache
 from avere_ray.media_cache import MediaCache
+from avere_ray.parity import Scored
 from avere_ray.records import PreferencePair, Query, ReferenceLogps
 from avere_ray.reference import AdapterOff, AsIs, Cached, to_record
 from avere_ray.store import DecodedStore
@@ -68,8 +69,8 @@ class ScorerWorker:
 
     def response_logps(
         self, queries: Sequence[Query], responses: Sequence[Sequence[int]], adapter: Path | None
-    ) -> list[tuple[list[int], list[float]]]:
-        """Prompt token ids and response token log-probs as the learner sees them; `adapter` None is the base."""
+    ) -> list[Scored]:
+        """Prompts and responses as the learner sees them; `adapter` None is the base."""
         self._use(adapter)
         with self.policy.without_adapter() if adapter is None else contextlib.nullcontext():
             return [self._one(q, r) for q, r in zip(queries, responses, strict=True)]
@@ -78,14 +79,20 @@ class ScorerWorker:
         if adapter is not None:
             self.family.load_adapter(self.policy, adapter)
 
-    def _one(self, query: Query, response: Sequence[int]) -> tuple[list[int], list[float]]:
+    def _one(self, query: Query, response: Sequence[int]) -> Scored:
         import torch
 
         with torch.no_grad():
             media = self.media.clip(self.policy, query.clip_id)
             sample = self.policy.processor.sample(query.prompt, response, video=media.shown(), audio=media.heard())
             logps = self.policy([[sample]], self.media.embeds, per_token=True)
-        return sample.token_ids[: sample.branch.response_start].tolist(), logps.tolist()
+        ids, shape = sample.token_ids[: sample.branch.response_start].tolist(), media.shape
+        grid: dict[str, tuple[float, ...]] = {}
+        if media.video:
+            grid |= {"video": tuple(shape.grid_thw.tolist()), "seconds": (shape.second_per_grid,)}
+        if media.audio:
+            grid["audio"] = (shape.audio_tokens,)
+        return Scored(ids, logps.tolist(), grid)
 
 
 ScorerActor = ray.remote(ScorerWorker)

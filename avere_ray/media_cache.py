@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from avere_ray.backbones.types import MediaEmbeds, MediaShape, Policy, Processor, clip_fps
+from avere_ray.backbones.types import MediaEmbeds, MediaShape, Policy, Processor, clip_fps, content_key
 from avere_ray.embed_folder import EmbedFolder, Encoded
 from avere_ray.modality import apply_swap, partner_ids
 from avere_ray.records import DecodedClip, ModalitySwap, PreferencePair
@@ -110,8 +110,8 @@ class MediaCache:
             self._shown.clear()
         missing = {n: make for n, make in wanted.items() if not self._held(n)}
         clips = {name: make() for name, make in missing.items()}
-        videos = {_content(c.frames): c.frames for c in clips.values() if len(c.frames)}
-        audios = {_content(c.waveform): c.waveform for c in clips.values() if len(c.waveform)}
+        videos = {content_key(c.frames): c.frames for c in clips.values() if len(c.frames)}
+        audios = {content_key(c.waveform): c.waveform for c in clips.values() if len(c.waveform)}
         self._encode(policy, videos, audios)
         for name, clip in clips.items():
             self._shown[name] = self._describe(clip)
@@ -156,8 +156,8 @@ class MediaCache:
                 self.folder.put(digest(key, self._towers), entry)
 
     def _describe(self, clip: DecodedClip) -> ShownMedia:
-        video = _content(clip.frames) if len(clip.frames) else ""
-        audio = _content(clip.waveform) if len(clip.waveform) else ""
+        video = content_key(clip.frames) if len(clip.frames) else ""
+        audio = content_key(clip.waveform) if len(clip.waveform) else ""
         grid = torch.tensor(self._kept[video].grid_thw if video else (0, 0, 0))
         shape = MediaShape(
             grid_thw=grid,
@@ -241,13 +241,6 @@ def tower_digest(policy: Policy) -> str:
             sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             sha.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return sha.hexdigest()
-
-
-def _content(values: np.ndarray) -> str:
-    """Digest of frames or a waveform."""
-    sha = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
-    sha.update(np.ascontiguousarray(values).data)
-    return sha.hexdigest()[:32]
 
 
 def _name(pair: PreferencePair, swap: ModalitySwap | None) -> str:

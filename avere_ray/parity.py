@@ -4,22 +4,39 @@ Without it a wrong frame size, a doubled start token or an adapter that the engi
 preference data about another model.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from avere_ray.errors import ParityError
 from avere_ray.records import Query
 
-Scored = tuple[list[int], list[float]]
-"""Prompt token ids, and the log-prob (nats) of each response token."""
+Grid = Mapping[str, tuple[float, ...]]
+"""How a model sees the media of a prompt: "video" (patches over time, height and width), "seconds" (between temporal
+patches), "audio" (tokens)."""
+
+
+class Scored(NamedTuple):
+    """What one side makes of a probe."""
+
+    token_ids: list[int]
+    """Of the prompt, media expanded."""
+    logps: list[float]
+    """Log-prob (nats) of each response token."""
+    grid: Grid
 
 
 def choose_probes(queries: Sequence[Query], count: int) -> list[Query]:
-    """`count` queries, modalities in turn, so that audio, video and both are compared."""
+    """`count` queries, modalities in turn, so that audio, video and both are compared; about other clips each as far as
+    there are such, so that what a cache gives for the wrong clip is seen."""
     by_modality = {m: [q for q in queries if q.modality == m] for m in ("video", "audio", "audio_video")}
     turns = [list(column) for column in by_modality.values() if column]
     chosen: list[Query] = []
     while len(chosen) < count and any(turns):
-        chosen += [column.pop(0) for column in turns if column]
+        for column in filter(None, turns):
+            asked = {query.clip_id for query in chosen}
+            fresh = next((i for i, query in enumerate(column) if query.clip_id not in asked), 0)
+            chosen.append(column.pop(fresh))
     return chosen[:count]
 
 
@@ -34,10 +51,14 @@ def compare(
     """Largest difference of a response token's log-prob (nats) over all probes.
 
     Raises:
-        ParityError: token ids differ, or a log-prob differs by more than `max_abs_diff`; names probe and token.
+        ParityError: token ids or media grids differ, or a log-prob differs by more than `max_abs_diff`; names probe and
+            token.
     """
     worst = 0.0
-    for query, (engine_ids, engine_logps), (learner_ids, learner_logps) in zip(probes, engine, learner, strict=True):
+    for query, (engine_ids, engine_logps, seen), (learner_ids, learner_logps, meant) in zip(
+        probes, engine, learner, strict=True
+    ):
+        _compare_grids(query, seen, meant)
         if engine_ids != learner_ids:
             at = next(
                 (i for i, (a, b) in enumerate(zip(engine_ids, learner_ids, strict=False)) if a != b),
@@ -62,3 +83,20 @@ def compare(
                     f"parity.max_abs_diff is {max_abs_diff:g}.{hint}"
                 )
     return worst
+
+
+def _compare_grids(query: Query, engine: Grid, learner: Grid) -> None:
+    for name in sorted({*engine, *learner}):
+        ours, theirs = engine.get(name, ()), learner.get(name, ())
+        pairs = zip(ours, theirs, strict=False)
+        if len(ours) == len(theirs) and all(math.isclose(a, b, rel_tol=1e-4) for a, b in pairs):
+            continue
+        raise ParityError(
+            f"engine and learner see other media grids for {query.query_id}: {name} is {_words(ours)} in the engine "
+            f"and {_words(theirs)} in the learner. Frame rate, frame size or audio length differ; both must use "
+            "the same decoded clips, model folder and data.decode."
+        )
+
+
+def _words(grid: tuple[float, ...]) -> str:
+    return " x ".join(f"{size:g}" for size in grid) or "absent"

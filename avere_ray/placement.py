@@ -72,9 +72,29 @@ def demands(cfg: RunConfig, verb: str) -> list[Demand]:
     return [demand for part in parts(cfg, verb) for demand in part]
 
 
+def grown(cfg: RunConfig, verb: str) -> list[Demand]:
+    """What a verb reserves while it has `rollout.max_engines` engines; empty where it never has more than it needs.
+
+    Nothing has to be waited for: they are started when work waits for them, and the run goes on without them.
+    """
+    engines = cfg.rollout.most_engines
+    if engines == cfg.rollout.engines or not any("rollout" in part for part in STAGES.get(verb, ())):
+        return []
+    return _engines(cfg, f"rollout.max_engines={engines}", engines) + _scorer(cfg)
+
+
 def unmet(cfg: RunConfig, verb: str, groups: Sequence[NodeGroup]) -> list[str]:
     """What of a verb's demands finds no room on the groups' nodes; one sentence a setting, see `misfits`."""
-    return [sentence for part in parts(cfg, verb) for sentence in misfits(part, groups)]
+    return [sentence for part in (*parts(cfg, verb), grown(cfg, verb)) for sentence in misfits(part, groups)]
+
+
+def engine_bundles(num_cpus: float, num_gpus: float) -> list[dict[str, float]]:
+    """Ray's resources of one engine: one bundle, or with tensor parallelism one for each GPU, since vLLM puts a worker
+    into each; the first also has the CPUs of the process that steers them."""
+    if num_gpus <= 1:
+        return [{name: amount for name, amount in (("CPU", num_cpus), ("GPU", num_gpus)) if amount}]
+    first = {"CPU": num_cpus, "GPU": 1.0} if num_cpus else {"GPU": 1.0}
+    return [first, *({"GPU": 1.0} for _ in range(int(num_gpus) - 1))]
 
 
 def misfits(wanted: Sequence[Demand], groups: Sequence[NodeGroup]) -> list[str]:
@@ -126,13 +146,16 @@ def _demands(cfg: RunConfig, stage: str) -> list[Demand]:
     if stage == "decode":
         return [Demand(role=where.decode, what="one decoding task", bundle=Bundle(1, 0))]
     if stage == "rollout":
-        engine = Bundle(cfg.rollout.num_cpus, cfg.rollout.num_gpus)
-        what = f"rollout.engines={cfg.rollout.engines}"
-        engines = [Demand(role=where.rollout, what=what, bundle=engine)] * cfg.rollout.engines
-        return engines + _scorer(cfg)
+        return _engines(cfg, f"rollout.engines={cfg.rollout.engines}", cfg.rollout.engines) + _scorer(cfg)
     rank = Bundle(cfg.train.cpus_per_worker, cfg.train.gpus_per_worker if cfg.train.use_gpu else 0)
     what = f"train.workers={cfg.train.workers}"
     return [Demand(role=where.learner, what=what, bundle=rank)] * cfg.train.workers
+
+
+def _engines(cfg: RunConfig, what: str, count: int) -> list[Demand]:
+    """Engines; one that divides its model over GPUs has them all on one node."""
+    engine = Bundle(cfg.rollout.num_cpus, cfg.rollout.num_gpus)
+    return [Demand(role=cfg.placement.rollout, what=what, bundle=engine)] * count
 
 
 def _scorer(cfg: RunConfig) -> list[Demand]:

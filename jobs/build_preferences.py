@@ -19,6 +19,7 @@ from avere_ray.preferences import build_pairs, summarise, to_write
 from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
 from avere_ray.stages import StageFolder, StageManifest, digest, read_records
+from avere_ray.staleness import check_fresh
 from jobs import given_pairs
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
@@ -110,6 +111,7 @@ def sample(
     cfg: RunConfig, round_: int, workers: Workers, queries: Iterable[Query], *, live: bool = True
 ) -> list[list[Rollout]]:
     """Responses to queries, with the adapter that the engines have; `live` False beside another stage."""
+    workers.pool.count_anew()
     with stage_progress(f"rollouts (round {round_})", "queries", live=live) as progress:
         return workers.pool(
             queries,
@@ -134,7 +136,7 @@ def finish_rollouts(
         summary={
             "rollouts": len(rollouts),
             "parity_max_abs_diff": worst,
-            "engines_replaced": workers.pool.replaced,
+            **workers.pool.figures(),
             "scorers_replaced": workers.scorer.take_replaced(),
         },
     )
@@ -185,6 +187,7 @@ def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManife
         return manifest
     folder.begin()
     queries, rollouts = read_rollouts(cfg, round_)
+    check_fresh(rollouts, version=round_, max_staleness=cfg.rollout.allowed_staleness)
     by_id, clips = {q.query_id: q for q in queries}, {c.clip_id: c for c in workers.clips}
     verdicts: list[Verdict] = []
     with stage_progress(f"judge (round {round_})", "rollouts") as progress:

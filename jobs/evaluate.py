@@ -162,10 +162,9 @@ class LocalModel:
     ) -> None:
         """Greedy answers."""
 
-        def keep(at: slice, found: Any) -> None:
-            kept.add_answers(
-                [r for q, rollouts in zip(queries[at], found, strict=True) for r in first_answer(q, rollouts)]
-            )
+        def keep(at: Sequence[int], found: Any) -> None:
+            answered = zip(at, found, strict=True)
+            kept.add_answers([r for i, rollouts in answered for r in first_answer(queries[i], rollouts)])
 
         self.pool(queries, n=1, temperature=0.0, max_tokens=max_tokens, seed=0, showings=showings, keep=keep,
                   progress=progress)  # fmt: skip
@@ -181,9 +180,9 @@ class LocalModel:
     ) -> None:
         """Log-likelihood of every option's words."""
 
-        def keep(at: slice, found: Any) -> None:
-            rows = zip(queries[at], options[at], found, strict=True)
-            kept.add_logps({q.query_id: dict(zip(names, values, strict=True)) for q, names, values in rows})
+        def keep(at: Sequence[int], found: Any) -> None:
+            rows = zip(at, found, strict=True)
+            kept.add_logps({queries[i].query_id: dict(zip(options[i], values, strict=True)) for i, values in rows})
 
         words = [[option.scored for option in row.values()] for row in options]
         self.pool.option_logps(queries, options=words, showings=showings, keep=keep, progress=progress)

@@ -1,6 +1,6 @@
 """How much memory a run will need, from its config and the shapes of the model's weights; nothing is loaded.
 
-    peak = engines x (weights + KV cache + process)
+    peak = most engines x (weights + KV cache + process)
          + scorer (weights + activations without gradient + tower outputs + process)
          + object store
          + workers x (weights + LoRA with optimizer + activations + tower outputs + process)
@@ -108,10 +108,10 @@ def size_words(mb: float) -> str:
 
 def _engine(cfg: RunConfig, weights: float) -> Part:
     if cfg.rollout.num_gpus:
-        return Part(name="engine", count=cfg.rollout.engines, host_mb={"process": ENGINE_PROCESS_MB}, gpu_mb={})
+        return Part(name="engine", count=cfg.rollout.most_engines, host_mb={"process": ENGINE_PROCESS_MB}, gpu_mb={})
     cache = max(1, cfg.rollout.kv_cache_mb // 1024) * 1024.0  # vLLM counts whole GiB
     held = {"weights": weights, "KV cache": cache, "process": ENGINE_PROCESS_MB}
-    return Part(name="engine", count=cfg.rollout.engines, host_mb=held, gpu_mb={})
+    return Part(name="engine", count=cfg.rollout.most_engines, host_mb=held, gpu_mb={})
 
 
 def _learner(cfg: RunConfig, weights: float, shapes: Shapes, lora_targets: str) -> Part:

@@ -22,10 +22,10 @@ def token_ids(cfg: RunConfig) -> tuple[list[int], list[int]]:
 
     clip = _sample_clip(cfg)
     engine = Engine(cfg.model, cfg.rollout, lora_rank=cfg.train.lora_rank, decode=cfg.data.decode)
-    seen, _ = engine.response_logps(PROMPT, clip, engine.processor.response_ids(RESPONSE))
+    seen = engine.response_logps(PROMPT, clip, engine.processor.response_ids(RESPONSE)).token_ids
     media = ("sample", engine.processor.features(clip))
     sample = engine.processor.sample(PROMPT, RESPONSE, video=media, audio=media)
-    return list(seen), sample.token_ids[: sample.branch.response_start].tolist()
+    return seen, sample.token_ids[: sample.branch.response_start].tolist()
 
 
 def cluster_groups(cfg: RayConfig) -> list[NodeGroup]:

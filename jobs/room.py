@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import ClusterError
-from avere_ray.placement import NodeGroup, label_selector, misfits, node_groups, parts, unmet
+from avere_ray.placement import NodeGroup, grown, label_selector, misfits, node_groups, parts
 from avere_ray.progress import say
 from jobs.session import is_local
 
@@ -33,6 +33,9 @@ def check_room(cfg: RunConfig, verb: str) -> None:
             f"the nodes of this cluster {waited}have no room for {verb}: {'; '.join(missing)}. Add nodes, start them "
             "with `ray start --labels avere-ray/role=ROLE`, or correct placement, rollout.engines and train.workers."
         )
+    if wanted := grown(cfg, verb):
+        for sentence in misfits(wanted, live_groups()):
+            say(f"{sentence}. The run goes on with the engines that find room.")
 
 
 def wait_for_room(
@@ -56,7 +59,8 @@ def wait_for_room(
             told = False
             while missing := misfits(part, look()):
                 if time.monotonic() >= ends:
-                    return unmet(cfg, verb, look())
+                    groups = look()
+                    return [sentence for wanted in parts(cfg, verb) for sentence in misfits(wanted, groups)]
                 if not told:
                     say(f"waiting up to {limit_s:g} s for nodes: {'; '.join(missing)}")
                     ask(bundles, [label_selector(d.role) for d in part])

@@ -132,7 +132,7 @@ def has_room(cfg: RunConfig, cpus: float) -> bool:
     """Whether engines and decoding fit side by side into a cluster with so many CPUs."""
     if cfg.placement.decode and cfg.placement.decode != cfg.placement.rollout:
         return True
-    taken = cfg.rollout.engines * cfg.rollout.num_cpus
+    taken = cfg.rollout.most_engines * cfg.rollout.num_cpus
     return cpus - taken >= cfg.data.decode.threads
 
 

@@ -130,7 +130,7 @@ class Workers:
         assert judge.model_path is not None
         model = cfg.model.model_copy(update={"path": judge.model_path.absolute(), "dtype": judge.dtype})
         rollout = cfg.rollout.model_copy(update={
-            "engines": 1, "num_cpus": judge.num_cpus, "num_gpus": judge.num_gpus, "top_p": 1.0,
+            "engines": 1, "max_engines": None, "num_cpus": judge.num_cpus, "num_gpus": judge.num_gpus, "top_p": 1.0,
             "max_model_len": judge.max_model_len, "deadline_s": judge.deadline_s})  # fmt: skip
         say(f"judge: starting a vLLM engine on {judge.model_path}")
         pool = RolloutPool(model, rollout, lora_rank=cfg.train.lora_rank, decode=cfg.data.decode, decoded=self.decoded,
@@ -261,10 +261,12 @@ class Workers:
         rollouts = self.pool(probes, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=cfg.seed)
         responses = [r[0].token_ids for r in rollouts]
         learner = self.scorer.ask("parity gate", "response_logps", probes, responses, folder)
-        return max(
+        worst = max(
             compare(probes, engine, learner, max_abs_diff=cfg.parity.max_abs_diff, adapter_version=version)
             for engine in self.pool.response_logps(probes, responses)
         )
+        self.pool.remember(probes, responses, learner, cfg.parity.max_abs_diff)
+        return worst
 
     def close(self) -> None:
         """Ends every actor that was started."""

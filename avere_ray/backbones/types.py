@@ -6,6 +6,7 @@ without knowing which family it is.
 Legend: L = tokens of a sample, N = nodes of a row, D = model dimension, R = response tokens.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -209,3 +210,10 @@ class Policy(Protocol):
 def clip_fps(clip: DecodedClip) -> float:
     """Sampled frames per second of a clip, as processors are told."""
     return round(len(clip.frames) / clip.duration_s, 3)
+
+
+def content_key(medium: np.ndarray) -> str:
+    """Digest of frames or a waveform: what caches know a medium by, in the learner and in the engine."""
+    sha = hashlib.sha256(f"{medium.dtype} {medium.shape}".encode())
+    sha.update(np.ascontiguousarray(medium).data)
+    return sha.hexdigest()[:32]

@@ -128,6 +128,11 @@ def _engine_rules(cfg: "RunConfig") -> Iterator[str]:
             f"rollout.max_tokens ({rollout.max_tokens}) must be below rollout.max_model_len "
             f"({rollout.max_model_len}), which also has to hold the prompt"
         )
+    if rollout.most_engines < rollout.engines:
+        yield (
+            f"rollout.max_engines ({rollout.max_engines}) must not be below rollout.engines ({rollout.engines}), which "
+            "are always there; leave it out to have no more than these"
+        )
     if rollout.num_gpus > 1 and rollout.num_gpus % 1:
         yield (
             f"rollout.num_gpus ({rollout.num_gpus:g}) is a tensor parallel size when above 1; set a whole number, or a "

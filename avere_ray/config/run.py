@@ -102,10 +102,12 @@ class RunConfig(BaseSettings):
 
     @property
     def gpus(self) -> float:
-        """GPUs that engines, scorer and learner workers reserve, all at the same time."""
+        """GPUs that are reserved at the same time: by engines, scorer and learner workers, or while the engines are as
+        many as they get."""
         rollout, train = self.rollout, self.train
         workers = train.workers * train.gpus_per_worker if train.use_gpu else 0.0
-        return rollout.engines * rollout.num_gpus + rollout.scorer_gpus + workers
+        more = (rollout.most_engines - rollout.engines) * rollout.num_gpus
+        return rollout.engines * rollout.num_gpus + rollout.scorer_gpus + max(workers, more)
 
     def resolved(self) -> dict[str, Any]:
         """The whole tree as plain values, ready for YAML or JSON."""

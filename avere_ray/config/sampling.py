@@ -38,6 +38,9 @@ class RolloutConfig(Section):
     """Longest response, tokens."""
     engines: Positive = 1
     """Rollout actors, each with one engine."""
+    max_engines: Positive | None = None
+    """Most of them: while each has another batch waiting, one more is started, and ended when the work is done. None:
+    as many as rollout.engines."""
     num_cpus: Annotated[float, Field(ge=0)] = 1
     """CPUs reserved per engine."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
@@ -56,11 +59,27 @@ class RolloutConfig(Section):
     """Queries per call to an engine."""
     deadline_s: Seconds = 300.0
     """Seconds one call may take before its engine is replaced."""
+    sync_deadline_s: Seconds = 120.0
+    """Seconds an engine may take to acknowledge an adapter before it is replaced."""
+    max_staleness: Annotated[int, Field(ge=0)] = 0
+    """Adapter versions that a rollout may be behind the one in use; 0 refuses all but the policy's own (and with
+    rollout.overlap all but those one behind it)."""
+
     scorer_deadline_s: Seconds = 600.0
     """Seconds one call to the scorer may take before it is started again."""
     overlap: bool = False
     """Sample the next round's rollouts while the learner trains, from the adapter before the one in training: one step
     off-policy, as each rollout's adapter version says."""
+
+    @property
+    def allowed_staleness(self) -> int:
+        """Adapter versions that a round's rollouts may be behind the policy that is trained on them."""
+        return max(self.max_staleness, int(self.overlap))
+
+    @property
+    def most_engines(self) -> int:
+        """Engines there may be at the same time."""
+        return self.max_engines or self.engines
 
 
 class JudgeConfig(Section):

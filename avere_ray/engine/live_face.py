@@ -1,6 +1,5 @@
 """A live engine with the methods of `Engine`: queries and clips in, rollouts and log-probs out."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from avere_ray.engine.live import LiveEngine, Refused
@@ -17,7 +16,7 @@ class LiveFace(EngineFace):
         self._adapter = adapter
         self._timeout_s = timeout_s
 
-    def _ask(self, requests: list[dict[str, Any]], params: Any) -> list[Any]:
+    def _ask(self, requests: list[dict[str, Any]], params: list[Any]) -> list[Any]:
         """
         Raises:
             ModelError: the engine refuses a request.
@@ -25,8 +24,7 @@ class LiveFace(EngineFace):
         """
         from vllm.sampling_params import RequestOutputKind
 
-        given = list(params) if isinstance(params, Sequence) else [params] * len(requests)
-        each = [wanted.clone() for wanted in given]
+        each = [wanted.clone() for wanted in params]
         for wanted in each:
             wanted.output_kind = RequestOutputKind.FINAL_ONLY
         try:

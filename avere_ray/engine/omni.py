@@ -7,15 +7,21 @@ give the same rollouts.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from avere_ray.backbones import backbone, load_processor
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
+from avere_ray.engine.batches import Asking, Batch, Batches
+from avere_ray.engine.caches import CacheMeter
+from avere_ray.engine.grids import seen_grid
 from avere_ray.engine.start import start_vllm
 from avere_ray.engine.surroundings import media_limits
 from avere_ray.errors import ModelError
+from avere_ray.parity import Scored
 from avere_ray.records import DecodedClip, Query, Rollout
 from avere_ray.stages import digest
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,27 @@ class EngineFace:
         seed: int,
     ) -> list[list[Rollout]]:
         """Samples `n` responses to each query about the clip at the same index; temperature 0 is greedy."""
+        return self._answer(
+            self.sampling(queries, clips, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        )
+
+    def option_logps(
+        self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown], options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Log-prob (nats) of each option's words as the beginning of a response, by query."""
+        return self._answer(self.scoring(queries, clips, options))
+
+    def sampling(
+        self,
+        queries: Sequence[Query],
+        clips: Sequence[DecodedClip | Shown],
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+    ) -> Asking[list[list[Rollout]]]:
+        """What `generate` asks, and how it reads the outputs."""
         from vllm import SamplingParams
 
         seeds = [request_seed(seed, q.query_id) for q in queries]
@@ -68,54 +95,56 @@ class EngineFace:
             )
             for s in seeds
         ]
-        prompts = [self._request(q.prompt, clip) for q, clip in zip(queries, clips, strict=True)]
-        outputs = self._ask(prompts, params)
-        return [
-            [self._rollout(query, out, s) for out in sorted(result.outputs, key=lambda o: o.index)]
-            for query, result, s in zip(queries, outputs, seeds, strict=True)
-        ]
+        version = self.version
 
-    def response_logps(self, prompt: str, clip: DecodedClip, response: Sequence[int]) -> tuple[list[int], list[float]]:
-        """Token ids of the whole prompt as the engine sees it, and the log-prob (nats) of each response token."""
-        from vllm import SamplingParams, TokensPrompt
+        def read(outputs: Sequence[Any]) -> list[list[Rollout]]:
+            return [
+                [self._rollout(query, out, s, version) for out in sorted(result.outputs, key=lambda o: o.index)]
+                for query, result, s in zip(queries, outputs, seeds, strict=True)
+            ]
 
-        first = self._ask([self._request(prompt, clip)], SamplingParams(max_tokens=1, temperature=0.0))[0]
-        text_ids = list(self.processor.prompt_ids(prompt, True, True))
-        request = TokensPrompt(prompt_token_ids=[*text_ids, *response], **self._family.engine_inputs(clip))
-        scored = self._ask([request], SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0))[0]
-        rows = scored.prompt_logprobs[-len(response) :]
-        return (
-            list(first.prompt_token_ids),
-            [float(row[token].logprob) for row, token in zip(rows, response, strict=True)],
-        )
+        return Asking(self._requests(queries, clips), params, read)
 
-    def option_logps(
+    def scoring(
         self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown], options: Sequence[Sequence[str]]
-    ) -> list[list[float]]:
-        """Log-prob (nats) of each option's words as the beginning of a response, by query."""
+    ) -> Asking[list[list[float]]]:
+        """What `option_logps` asks, and how it reads the outputs."""
         from vllm import SamplingParams
 
         requests, lengths = [], []
-        for query, clip, texts in zip(queries, clips, options, strict=True):
-            request = self._request(query.prompt, clip)
+        for request, texts in zip(self._requests(queries, clips), options, strict=True):
             for text in texts:
                 tokens = self.processor.text_ids(text)
                 requests.append({**request, "prompt_token_ids": [*request["prompt_token_ids"], *tokens]})
                 lengths.append(len(tokens))
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
-        outputs = self._ask(requests, params)
-        sums = iter(_tail_logp(output, length) for output, length in zip(outputs, lengths, strict=True))
-        return [[next(sums) for _ in texts] for texts in options]
 
-    def _ask(self, requests: list[dict[str, Any]], params: Any) -> list[Any]:
-        """What the engine makes of requests, in order; `params` is one setting for all, or one for each.
+        def read(outputs: Sequence[Any]) -> list[list[float]]:
+            sums = iter(_tail_logp(output, length) for output, length in zip(outputs, lengths, strict=True))
+            return [[next(sums) for _ in texts] for texts in options]
+
+        return Asking(requests, [params] * len(requests), read)
+
+    def _answer(self, asking: Asking[_T]) -> _T:
+        return asking.read(self._ask(asking.requests, asking.params))
+
+    def _ask(self, requests: list[dict[str, Any]], params: list[Any]) -> list[Any]:
+        """What the engine makes of requests, in order; `params` has one setting for each.
 
         Raises:
             ModelError: it refuses one.
         """
         raise NotImplementedError
 
-    def _request(self, prompt: str, clip: DecodedClip | Shown) -> dict[str, Any]:
+    def _requests(self, queries: Sequence[Query], clips: Sequence[DecodedClip | Shown]) -> list[dict[str, Any]]:
+        """What vLLM is asked; media that several queries show are prepared once."""
+        media: dict[tuple[int, ...], dict[str, Any]] = {}
+        return [self._request(q.prompt, clip, media) for q, clip in zip(queries, clips, strict=True)]
+
+    def _request(
+        self, prompt: str, clip: DecodedClip | Shown, media: dict[tuple[int, ...], dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        """What vLLM is asked; `media` keeps the inputs of the clips that live as long as it does."""
         shown = clip if isinstance(clip, Shown) else Shown(clip)
         there = shown.clip is not None
         if shown.examples:
@@ -124,9 +153,12 @@ class EngineFace:
         else:
             ids = list(self.processor.prompt_ids(prompt, there, there))
         clips = [c for c in (*(clip for _, clip, _ in shown.examples), shown.clip) if c is not None]
-        return {"prompt_token_ids": ids, **(self._family.engine_inputs(*clips) if clips else {})}
+        known, name = {} if media is None else media, tuple(id(clip) for clip in clips)
+        if clips and name not in known:
+            known[name] = self._family.engine_inputs(*clips)
+        return {"prompt_token_ids": ids, **known.get(name, {})}
 
-    def _rollout(self, query: Query, out: Any, seed: int) -> Rollout:
+    def _rollout(self, query: Query, out: Any, seed: int, version: int) -> Rollout:
         text = self.processor.hf.tokenizer.decode(out.token_ids, skip_special_tokens=True).strip()
         return Rollout(
             rollout_id=f"{query.query_id}#{out.index}",
@@ -136,7 +168,7 @@ class EngineFace:
             text=text,
             token_ids=tuple(out.token_ids),
             finish_reason=str(out.finish_reason),
-            adapter_version=self.version,
+            adapter_version=version,
             seed=seed,
         )
 
@@ -152,11 +184,23 @@ class Engine(EngineFace):
         lora_rank: int,
         decode: DecodeConfig,
         clips_per_request: int = 1,
+        in_group: bool = False,
     ) -> None:
+        """
+        Args:
+            clips_per_request: most clips that one request shows, examples included.
+            in_group: whether this process is in a placement group with a bundle for each of the engine's GPUs.
+
+        Raises:
+            ModelError: vLLM cannot start on the folder.
+        """
         super().__init__(load_processor(model), backbone(model.backbone), rollout)
         self._lora: Any = None
         self._loads = 0
-        self._llm = start_vllm(model, rollout, lora_rank, media_limits(decode, clips_per_request))
+        media = media_limits(decode, clips_per_request)
+        self._llm = start_vllm(model, rollout, lora_rank, media, in_group=in_group)
+        self._batches = Batches(self._llm.llm_engine)
+        self.caches = CacheMeter(self._llm)
 
     def load_adapter(self, folder: Path, version: int) -> int:
         """Serves requests with the adapter in `folder` from now on; version 0 goes back to the base.
@@ -180,22 +224,54 @@ class Engine(EngineFace):
         self._lora, self.version = request, version
         return version
 
-    def _ask(self, requests: list[dict[str, Any]], params: Any) -> list[Any]:
-        """What the engine makes of requests, in order.
+    def response_logps(self, prompt: str, clip: DecodedClip, response: Sequence[int]) -> Scored:
+        """The whole prompt and a response as the engine sees them: token ids, log-probs (nats) and media grids."""
+        from vllm import SamplingParams
+
+        request = self._request(prompt, clip)
+        first = self._ask([request], [SamplingParams(max_tokens=1, temperature=0.0)])[0]
+        longer = {**request, "prompt_token_ids": [*request["prompt_token_ids"], *response]}
+        scored = self._ask([longer], [SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)])[0]
+        rows = scored.prompt_logprobs[-len(response) :]
+        logps = [float(row[token].logprob) for row, token in zip(rows, response, strict=True)]
+        return Scored(list(first.prompt_token_ids), logps, seen_grid(self._llm.llm_engine.renderer, request))
+
+    def begin(self, requests: list[dict[str, Any]], params: list[Any]) -> Batch:
+        """Takes requests into work, beside those that are; `step` until none is left, then read its `outputs`.
 
         Raises:
-            ModelError: it refuses one, for instance because its media and examples do not fit.
+            ModelError: the engine refuses one, for instance because its media and examples do not fit.
         """
         from vllm.exceptions import VLLMClientError
 
         try:
-            return self._llm.generate(requests, params, lora_request=self._lora, use_tqdm=False)
+            batch = self._batches.begin(requests, params, self._lora)
         except (VLLMClientError, ValueError) as error:
             longest = max(len(request["prompt_token_ids"]) for request in requests)
             raise ModelError(
                 f"the engine refuses a request: {error}. Prompts have up to {longest} tokens before their media; with "
                 f"media, examples and answer they must fit rollout.max_model_len ({self._max_model_len})."
             ) from error
+        self.caches.asked(requests)
+        return batch
+
+    def step(self, batch: Batch) -> bool:
+        """One step for all batches in work; whether this one is finished."""
+        self._batches.step()
+        if not batch.left:
+            self.caches.answered(batch.outputs)
+        return not batch.left
+
+    def _ask(self, requests: list[dict[str, Any]], params: list[Any]) -> list[Any]:
+        """What the engine makes of requests, in order.
+
+        Raises:
+            ModelError: see `begin`.
+        """
+        batch = self.begin(requests, params)
+        while not self.step(batch):
+            pass
+        return batch.outputs
 
 
 def _tail_logp(output: Any, length: int) -> float:

@@ -15,9 +15,17 @@ between any two tokens."""
 
 
 def start_vllm(
-    model: ModelConfig, rollout: RolloutConfig, lora_rank: int, media: Mapping[str, Any], *, adapters: int = 1
+    model: ModelConfig,
+    rollout: RolloutConfig,
+    lora_rank: int,
+    media: Mapping[str, Any],
+    *,
+    adapters: int = 1,
+    in_group: bool = False,
 ) -> Any:
     """vLLM's `LLM` in this process, for media up to `media_limits` and so many adapters in one batch.
+
+    `in_group`: see `vllm_options`.
 
     Raises:
         ModelError: it cannot start on the folder, or is built for another device than `rollout.num_gpus` says.
@@ -34,19 +42,6 @@ def start_vllm(
         )
     if not rollout.num_gpus:
         plain_matmul_for_adapters()
-    # On CPU no chunked prefill: vLLM 0.32 would rewind the generator of a seeded request, which CPU ones cannot.
-    options: dict[str, Any] = (
-        {
-            "enforce_eager": True,
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(8192, rollout.max_model_len),
-        }
-        if not rollout.num_gpus
-        else {
-            "tensor_parallel_size": max(1, int(rollout.num_gpus)),
-            "gpu_memory_utilization": rollout.gpu_memory_utilization,
-        }
-    )
     try:
         return LLM(
             model=str(model.path),
@@ -60,10 +55,25 @@ def start_vllm(
             limit_mm_per_prompt=dict(media),
             structured_outputs_config=PLAIN_JSON,
             disable_log_stats=True,
-            **options,
+            **vllm_options(rollout, in_group=in_group),
         )
     except (ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"vLLM cannot start on {model.path}: {error}") from error
+
+
+def vllm_options(rollout: RolloutConfig, *, in_group: bool) -> dict[str, Any]:
+    """What vLLM is told besides model and media, by device.
+
+    `in_group`: an engine over several GPUs has its workers started by Ray, in the placement group that its own process
+    is in; else vLLM starts them itself, as processes that see the same GPUs.
+    """
+    if not rollout.num_gpus:
+        # No chunked prefill: vLLM 0.32 would rewind the generator of a seeded request, which CPU ones cannot.
+        tokens = max(8192, rollout.max_model_len)
+        return {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": tokens}
+    size = max(1, int(rollout.num_gpus))
+    workers = {"distributed_executor_backend": "ray"} if in_group and size > 1 else {}
+    return {"tensor_parallel_size": size, "gpu_memory_utilization": rollout.gpu_memory_utilization, **workers}
 
 
 def refusals() -> tuple[type[Exception], ...]:

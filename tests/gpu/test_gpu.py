@@ -111,7 +111,7 @@ def test_the_engine_gives_what_the_learner_gives_for_base_and_adapter(tmp_path: 
     seen = {}
     for version in (0, 1):
         engine.load_adapter(tmp_path, version)
-        _, theirs = engine.response_logps(prompt, clip, response)
+        theirs = engine.response_logps(prompt, clip, response).logps
         ours = learner_logps(changed, clip, prompt, response, base=version == 0)
         assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < NATS_PER_TOKEN
         seen[version] = theirs

@@ -1,14 +1,20 @@
 """Real engine, real learner, real Ray Train and DeepSpeed, on the tiny base: one decoded corpus serves all tests."""
 
+import dataclasses
 import os
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
 from avere_ray.config import DataConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig, WorldConfig
-from avere_ray.records import PreferencePair, ReferenceLogps
+from avere_ray.errors import ParityError
+from avere_ray.records import DecodedClip, PreferencePair, ReferenceLogps
 from avere_ray.stages import read_records
 from jobs import build_preferences, decode, synth, train
 from jobs.layout import stage_path
@@ -55,21 +61,28 @@ def test_pairs_have_complete_reference_figures(cfg: RunConfig, workers: Workers)
         assert own == {"audio": (False, True), "video": (True, False), "audio_video": (False, False)}[pair.modality]
 
 
-def test_a_killed_engine_is_replaced_and_gives_the_same_rollouts(
-    local_ray: Any, cfg: RunConfig, workers: Workers
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_engine_lost_in_mid_batch_is_replaced_and_gives_the_same_rollouts(
+    local_ray: Any, cfg: RunConfig, workers: Workers, how: signal.Signals
 ) -> None:
-    queries = build_preferences.round_queries(cfg, 0, workers)
+    """Killed, or stopped, which is noticed by the deadline; other batches of its are in work then."""
+    pool, queries = workers.pool, build_preferences.round_queries(cfg, 0, workers)
     options = {"n": 2, "temperature": 1.0, "max_tokens": 32, "seed": 5}
-    undisturbed = workers.pool(queries, **options)
-    replaced = workers.pool.replaced
-    victim = local_ray.get(workers.pool.actors[0].process_id.remote(), timeout=60)
+    undisturbed = pool(queries, **options)
+    assert {r.adapter_version for group in undisturbed for r in group} == {0}
+    replaced, limits = pool.replaced, pool.engines.limits
+    victim = psutil.Process(local_ray.get(pool.actors[0].process_id.remote(), timeout=60))
 
-    def kill_after_the_first_batch(done: int, total: int | None) -> None:
-        if workers.pool.replaced == replaced and done < len(queries):
-            os.kill(victim, signal.SIGKILL)
+    def disturb_after_the_first_batch(done: int, total: int | None) -> None:
+        if pool.replaced == replaced and done < len(queries):
+            assert any(task.what == "call" for engine in pool.engines.all for task in engine.tasks.values())
+            victim.send_signal(how)
+            pool.engines.limits = limits
 
-    assert workers.pool(queries, progress=kill_after_the_first_batch, **options) == undisturbed
-    assert workers.pool.replaced == replaced + 1
+    pool.engines.limits = dataclasses.replace(limits, call_s=15.0)
+    assert pool(queries, progress=disturb_after_the_first_batch, **options) == undisturbed
+    assert pool.replaced == replaced + 1
+    victim.wait(60)
 
 
 def test_killed_judge_swap_actor_and_scorer_give_the_same_answers(cfg: RunConfig, workers: Workers) -> None:
@@ -109,8 +122,118 @@ def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, worke
     assert workers.use_adapter(folder, 1) < 1e-4
     tuned = workers.pool.response_logps(queries, responses)
     assert (
-        max(abs(a - b) for x, y in zip(base[0], tuned[0], strict=True) for a, b in zip(x[1], y[1], strict=True)) > 1e-3
+        max(abs(a - b) for x, y in zip(base[0], tuned[0], strict=True) for a, b in zip(x.logps, y.logps, strict=True))
+        > 1e-3
     )
+
+
+def test_an_engine_that_does_not_take_an_adapter_is_replaced_by_one_that_has_it(
+    cfg: RunConfig, workers: Workers
+) -> None:
+    """It is stopped before the push. The new one never answers with the base, and the gate is passed."""
+    pool, folder = workers.pool, stage_path(cfg, "adapters", 0)
+    replaced, limits = pool.replaced, pool.engines.limits
+    victim = psutil.Process(workers.ask(pool.actors[0].process_id.remote()))
+    pool.engines.limits = dataclasses.replace(limits, sync_s=3.0)
+    victim.send_signal(signal.SIGSTOP)
+    pool.engines.use(folder, 2)
+    pool.engines.limits = limits
+    assert workers.use_adapter(folder, 2) < 1e-4
+    assert pool.replaced == replaced + 1
+    assert pool.figures()["engines_quarantined"] >= 1
+    found = pool(build_preferences.round_queries(cfg, 0, workers), n=1, temperature=1.0, max_tokens=8, seed=0)
+    assert {r.adapter_version for group in found for r in group} == {2}
+    victim.wait(60)
+
+
+class Altered:
+    """A store whose clips are changed on their way to one of the two sides."""
+
+    def __init__(self, store: Any, change: Callable[[DecodedClip], dict[str, Any]]) -> None:
+        self.store, self.change = store, change
+
+    def __getitem__(self, clip_id: str) -> DecodedClip:
+        clip = self.store[clip_id]
+        return dataclasses.replace(clip, **self.change(clip))
+
+
+def alter_clips(worker: Any, change: Callable[[DecodedClip], dict[str, Any]]) -> None:
+    worker.store = Altered(worker.store, change)
+
+
+def alter_prompt(worker: Any, change: Callable[[Any, list[int]], list[int]]) -> None:
+    processor, whole = worker.engine.processor, worker.engine.processor.prompt_ids
+    worker.whole_prompt = whole
+    processor.prompt_ids = lambda *asked: change(processor, list(whole(*asked)))
+
+
+def alter_names(worker: Any, name: str) -> None:
+    """All videos have one name in the engine's caches, so that later ones meet what the first has left there."""
+    whole = worker.whole_inputs = worker.engine._family.engine_inputs
+
+    def engine_inputs(*clips: Any) -> dict[str, Any]:
+        inputs = whole(*clips)
+        return {**inputs, "multi_modal_uuids": {**inputs["multi_modal_uuids"], "video": [name] * len(clips)}}
+
+    worker.engine._family.engine_inputs = engine_inputs
+
+
+def undo(worker: Any) -> None:
+    """As it was before."""
+    worker.store = getattr(worker.store, "store", worker.store)
+    if hasattr(worker, "whole_prompt"):
+        worker.engine.processor.prompt_ids = worker.__dict__.pop("whole_prompt")
+    if hasattr(worker, "whole_inputs"):
+        worker.engine._family.engine_inputs = worker.__dict__.pop("whole_inputs")
+
+
+def audio_first(processor: Any, ids: list[int]) -> list[int]:
+    """The prompt with the sound before the video, each with the marks around it."""
+    video, audio = ids.index(processor.video_id) - 1, ids.index(processor.audio_id) - 1
+    return ids[:video] + ids[audio : audio + 3] + ids[video : video + 3] + ids[audio + 3 :]
+
+
+def smaller(frames: np.ndarray, size: int) -> np.ndarray:
+    """Frames [T, H, W, 3] with fewer pixels, the nearest ones."""
+    rows, columns = (np.linspace(0, n - 1, size).round().astype(int) for n in frames.shape[1:3])
+    return frames[:, rows][:, :, columns]
+
+
+FAULTS: dict[str, tuple[Callable[..., None], Any, str]] = {
+    "double start token": (alter_prompt, lambda processor, ids: [ids[0], *ids], "see different prompts"),
+    "half the frames": (alter_clips, lambda clip: {"frames": clip.frames[::2]}, "media grids.*(seconds|video) is"),
+    "another frame rate": (alter_clips, lambda c: {"duration_s": 1.5 * c.duration_s}, "media grids.*seconds is"),
+    "another size": (alter_clips, lambda clip: {"frames": smaller(clip.frames, 56)}, "media grids.*video is"),
+    "another way to resize": (
+        alter_clips,
+        lambda clip: {"frames": smaller(smaller(clip.frames, 28), clip.frames.shape[1])},
+        "disagree with adapter version 1",
+    ),
+    "stale encoder cache": (alter_names, "the video of some clip", "disagree with adapter version 1"),
+    "audio before video": (alter_prompt, audio_first, "see different prompts"),
+    "audio backwards": (
+        alter_clips, lambda clip: {"waveform": clip.waveform[::-1].copy()}, "disagree with adapter version 1"
+    ),
+}  # fmt: skip
+"""What goes wrong on the engine's side, and what the gate says."""
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_gate_catches(local_ray: Any, cfg: RunConfig, workers: Workers, name: str) -> None:
+    """Each fault is in what the running engine is given; the learner's side is as ever."""
+    local_ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    inject, how, words = FAULTS[name]
+    folder = stage_path(cfg, "adapters", 0)
+    actor = workers.pool.actors[0]
+    workers._loaded = None
+    workers.ask(actor.__ray_call__.remote(inject, how))
+    try:
+        with pytest.raises(ParityError, match=words):
+            workers.use_adapter(folder, 1)
+    finally:
+        workers.ask(actor.__ray_call__.remote(undo))
+        local_ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert workers.use_adapter(folder, 1) < 1e-4
 
 
 def test_an_adapter_without_the_full_prefix_is_caught(cfg: RunConfig, workers: Workers, tmp_path: Path) -> None:

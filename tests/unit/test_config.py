@@ -112,6 +112,10 @@ def test_a_bad_override_is_named(override: str, words: list[str]) -> None:
         (["--rollout.max_tokens=1024"], "rollout.max_tokens (1024) must be below rollout.max_model_len (1024)"),
         (["--data.benchmark=b.json"], "data.benchmark is set but data.clips is not"),
         (["--train.use_gpu=true"], "set parity.max_abs_diff to 1.0e-3 or more"),
+        (
+            ["--rollout.engines=4", "--rollout.max_engines=3"],
+            "rollout.max_engines (3) must not be below rollout.engines (4)",
+        ),
         (["--rollout.num_gpus=1.5"], "rollout.num_gpus (1.5) is a tensor parallel size when above 1"),
         (["--rollout.num_gpus=1"], "with rollout.num_gpus above 0 set model.dtype to bfloat16"),
         (["--train.use_gpu=true", "--train.gpus_per_worker=0.5"], "may be below 1 with one worker only"),

@@ -1,9 +1,11 @@
 """The parity gate: what passes, what stops the run, and what it says then."""
 
+from dataclasses import replace
+
 import pytest
 
 from avere_ray.errors import ParityError
-from avere_ray.parity import choose_probes, compare
+from avere_ray.parity import Scored, choose_probes, compare
 from avere_ray.records import Query
 
 
@@ -12,7 +14,14 @@ def _query(name, modality="video"):
 
 
 PROBE = [_query("q")]
-SAME = [([1, 2, 3], [-0.5, -1.0])]
+GRID = {"video": (4, 6, 6), "seconds": (1.0,), "audio": (50,)}
+
+
+def _scored(ids, logps, **grid):
+    return [Scored(ids, logps, {**GRID, **grid})]
+
+
+SAME = _scored([1, 2, 3], [-0.5, -1.0])
 
 
 def _compare(engine, learner, version=0):
@@ -20,7 +29,7 @@ def _compare(engine, learner, version=0):
 
 
 def test_equal_figures_pass_with_their_largest_difference():
-    assert _compare(SAME, [([1, 2, 3], [-0.5, -1.00005])]) == pytest.approx(5e-5)
+    assert _compare(SAME, _scored([1, 2, 3], [-0.5, -1.00005])) == pytest.approx(5e-5)
 
 
 @pytest.mark.parametrize(
@@ -28,25 +37,45 @@ def test_equal_figures_pass_with_their_largest_difference():
 )
 def test_other_prompt_tokens_stop_the_run(prompt):
     with pytest.raises(ParityError, match=r"different prompts for q.*first difference at token"):
-        _compare(SAME, [(prompt, [-0.5, -1.0])])
+        _compare(SAME, _scored(prompt, [-0.5, -1.0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "words"),
+    [
+        ("video", (4, 8, 6), r"video is 4 x 6 x 6 in the engine and 4 x 8 x 6 in the learner"),
+        ("seconds", (2.0,), r"seconds is 1 in the engine and 2 in the learner"),
+        ("audio", (), r"audio is 50 in the engine and absent in the learner"),
+    ],
+)
+def test_other_media_grids_stop_the_run(name, other, words):
+    with pytest.raises(ParityError, match=rf"other media grids for q: {words}"):
+        _compare(SAME, _scored([1, 2, 3], [-0.5, -1.0], **{name: other}))
 
 
 def test_another_log_prob_stops_the_run_and_names_the_token():
     with pytest.raises(ParityError, match=r"response token 1 of q has log-prob -1\.0+ in the engine and -1\.1"):
-        _compare(SAME, [([1, 2, 3], [-0.5, -1.1])])
+        _compare(SAME, _scored([1, 2, 3], [-0.5, -1.1]))
 
 
 def test_with_an_adapter_the_message_points_at_its_keys():
     with pytest.raises(ParityError, match=r"adapter version 2.*prefix"):
-        _compare(SAME, [([1, 2, 3], [-0.5, -1.1])], version=2)
+        _compare(SAME, _scored([1, 2, 3], [-0.5, -1.1]), version=2)
 
 
 def test_a_missing_log_prob_is_not_overlooked():
     with pytest.raises(ValueError, match="zip"):
-        _compare(SAME, [([1, 2, 3], [-0.5])])
+        _compare(SAME, _scored([1, 2, 3], [-0.5]))
 
 
 def test_probes_take_the_modalities_in_turn():
     queries = [_query(f"v{i}") for i in range(3)] + [_query("a", "audio"), _query("b", "audio_video")]
     assert [q.query_id for q in choose_probes(queries, 4)] == ["v0", "a", "b", "v1"]
     assert [q.query_id for q in choose_probes(queries[:2], 4)] == ["v0", "v1"]
+
+
+def test_probes_are_about_several_clips():
+    modalities = ("video", "audio", "audio_video")
+    queries = [replace(_query(f"{clip}{m}", m), clip_id=clip) for clip in "stu" for m in modalities]
+    assert [q.clip_id for q in choose_probes(queries, 5)] == ["s", "t", "u", "t", "s"]
+    assert len({q.query_id for q in choose_probes(queries, 9)}) == 9

@@ -12,6 +12,8 @@ from avere_ray.placement import (
     Demand,
     NodeGroup,
     demands,
+    engine_bundles,
+    grown,
     label_selector,
     misfits,
     node_groups,
@@ -81,6 +83,25 @@ def test_a_pipeline_decodes_before_its_engines_and_learner_take_their_room() -> 
     assert unmet(cfg, "pipeline", two) == []
     (sentence,) = unmet(cfg, "pipeline", [NodeGroup(name="all", role=None, node=Bundle(1, 0), nodes=1)])
     assert sentence.startswith("train.workers=2: 1 of them")
+
+
+def test_engines_that_may_be_added_need_room_while_the_learner_does_not_work() -> None:
+    cfg = load_config(
+        None, ["--rollout.num_cpus=2", "--rollout.max_engines=3", "--train.workers=4", "--train.micro_pairs=4"]
+    )
+    assert len(demands(cfg, "pipeline")) == 6, "they are not waited for"
+    assert [(d.what, d.bundle.cpus) for d in grown(cfg, "pipeline")] == [("rollout.max_engines=3", 2)] * 3
+    assert grown(cfg, "train") == grown(load_config(None, ["--rollout.engines=3"]), "pipeline") == []
+    assert unmet(cfg, "pipeline", [NodeGroup(name="all", role=None, node=Bundle(6, 0), nodes=1)]) == []
+    (sentence,) = unmet(cfg, "evaluate", [NodeGroup(name="all", role=None, node=Bundle(4, 0), nodes=1)])
+    assert sentence.startswith("rollout.max_engines=3: 1 of them, with 2 CPU each, find no room")
+
+
+def test_an_engine_over_several_gpus_has_a_bundle_for_each() -> None:
+    assert engine_bundles(2, 0) == [{"CPU": 2}]
+    assert engine_bundles(0, 0.4) == [{"GPU": 0.4}]
+    assert engine_bundles(2, 3) == [{"CPU": 2, "GPU": 1}, {"GPU": 1}, {"GPU": 1}]
+    assert engine_bundles(0, 2) == [{"GPU": 1}, {"GPU": 1}]
 
 
 def test_living_nodes_are_counted_in_groups() -> None:

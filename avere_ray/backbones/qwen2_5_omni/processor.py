@@ -29,6 +29,7 @@ from avere_ray.backbones.types import (
     Sample,
     VideoFeatures,
     clip_fps,
+    content_key,
 )
 from avere_ray.errors import InputError, ModelError
 from avere_ray.records import DecodedClip
@@ -285,7 +286,8 @@ def engine_inputs(
     """Media of one vLLM request, with the settings that keep it equal to `Processor.features`.
 
     `video`, `audio`: which media of the clips are shown. The published processor knows one frame rate per request: that
-    of the last clip, the one that is asked about.
+    of the last clip, the one that is asked about. The engine's caches know a medium by the digest of its content, to
+    which vLLM adds these settings; so a swapped medium never meets the entry of the clip's own.
     """
     options: dict[str, Any] = {"use_audio_in_video": True} if audio_in_video else {}
     media: dict[str, Any] = {}
@@ -294,7 +296,10 @@ def engine_inputs(
         options = {"size": _NO_RESIZE, "fps": clip_fps(clips[-1]), **options}
     if audio:
         media["audio"] = [(clip.waveform.copy(), SAMPLE_RATE) for clip in clips]
-    return {"multi_modal_data": media, "mm_processor_kwargs": options}
+    names = {"video": [content_key(c.frames) for c in clips] if video else [],
+             "audio": [content_key(c.waveform) for c in clips] if audio else []}  # fmt: skip
+    uuids = {medium: names[medium] for medium in media}
+    return {"multi_modal_data": media, "multi_modal_uuids": uuids, "mm_processor_kwargs": options}
 
 
 def _media_key(medium_id: str, medium: str) -> int:
