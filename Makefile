@@ -71,8 +71,8 @@ $(READY):
 	  echo "The requirements could not be installed. If torch 2.13.0+cpu was not found: set PIP_EXTRA_INDEX_URL to" \
 	       "PyTorch's index of CPU wheels and run again (see Set-up in README.md)." >&2; exit 1; }
 	@# Bytecode for all: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch and transformers anew, seven
-	@# seconds each. Some packages ship files of Python 2, which cannot be compiled; nothing imports them.
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+	@# seconds each, and what is here, half a second. Some packages ship files of Python 2, which nothing imports.
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib avere_ray actors jobs benchmarks || true
 	@$(BIN)/python -m avere_ray.environment repair build
 	@rm -f .venv/.ready-*
 	@touch $@

@@ -28,6 +28,8 @@ CONFIG = "config.yaml"
 DROPS = "drops.parquet"
 
 _R = TypeVar("_R")
+_NO_ROOM = 1 << 20
+"""Bytes free on a disk that counts as full, where a library does not say what went wrong."""
 
 
 def digest(*parts: Any) -> str:
@@ -245,6 +247,30 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     else:
         what, remedy = str(error), "Check the disk and run again"
     return StorageError(f"cannot write {path}: {what}. {remedy}; finished stages are kept.")
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Around another library that writes to `folder`: what it raises because the disk is full becomes a StorageError.
+
+    safetensors and torch raise errors of their own, of which torch's says nothing of the disk.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, StorageError) or not _is_full(folder, error):
+            raise
+        raise storage_error(folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+
+
+def _is_full(folder: Path, error: Exception) -> bool:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+        return True
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(place).free < _NO_ROOM
 
 
 def _sync(path: Path) -> None:

@@ -16,6 +16,8 @@ from avere_ray.stages import StageFolder, file_digest, write_text
 TASKS = ("modality_agreement", "reasoning_stress_audio", "reasoning_stress_video")
 YES_NO = ["(A) Yes", "(B) No"]
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 Says = Callable[[int, str, str], str]
 """Clip number, task and right letter to a response."""
 
@@ -34,7 +36,7 @@ def write_run(
 
     Without `write_clip`, the media are files of a few bytes, which differ by seed.
     """
-    config = yaml.safe_load(RunConfig(name=name, seed=seed, run_dir=folder).to_yaml()) | dict(settings or {})
+    config = {**RunConfig(name=name, seed=seed, run_dir=folder).resolved(), **(settings or {})}
     questions = [_question(i, task) for i in range(clips) for task in TASKS]
     write_text(folder / "clips" / "emorealm.json", json.dumps(questions))
     for i in range(clips):
@@ -45,7 +47,7 @@ def write_run(
         else:
             media.write_text(f"{seed}/{i}")
     for stage, answer in says.items():
-        _write_evaluation(folder, stage, answer, questions, yaml.safe_dump(config))
+        _write_evaluation(folder, stage, answer, questions, yaml.dump(config, Dumper=DUMPER))
     spool = MetricSpool(folder / FOLDER, "train-round0")
     for step in range(6):
         spool.log({"loss": 2.0 - 0.2 * step + 0.01 * seed, "learning_rate": 1e-5, "epoch": 0.0}, step=step)

@@ -10,10 +10,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avere_ray.config import RunConfig
-from avere_ray.errors import TrainingError
+from avere_ray.errors import StorageError, TrainingError
 from avere_ray.learner import checkpoints, guard, zero
 from avere_ray.learner.checkpoints import Checkpoint
 from avere_ray.learner.explain import explain_pair
@@ -22,7 +23,7 @@ from avere_ray.learner.meters import STAGES, Clock, Sums, peak_bytes
 from avere_ray.learner.order import StepShare, count_steps, most_passes, rate_factor, step_shares
 from avere_ray.learner.stream import Dealt, read_pairs
 from avere_ray.records import AdapterManifest, DecodedClip, PreferencePair, ReferenceLogps
-from avere_ray.stages import file_digest, read_records, write_json, write_text
+from avere_ray.stages import file_digest, full_disk_named, read_records, write_json, write_text
 
 if TYPE_CHECKING:
     from avere_ray.learner.objective import Scored
@@ -218,9 +219,21 @@ class Learner:
         return self._sent[clip_id] if clip_id in self._sent else self._store[clip_id]
 
     def _checkpoint(self, engine: Any, share: StepShare, metrics: dict[str, float]) -> None:
-        """Writes a checkpoint, manifest last; all workers take part."""
-        cfg, job, done = self.cfg, self.job, share.step + 1
-        folder = checkpoints.step_folder(job.checkpoints, done)
+        """Writes a checkpoint, manifest last; all workers take part.
+
+        Raises:
+            StorageError: the disk is full; nothing of the checkpoint stays, so that there is room to say so.
+        """
+        folder = checkpoints.step_folder(self.job.checkpoints, share.step + 1)
+        try:
+            with full_disk_named(folder):
+                self._write_checkpoint(engine, share, metrics, folder)
+        except StorageError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _write_checkpoint(self, engine: Any, share: StepShare, metrics: dict[str, float], folder: Path) -> None:
+        cfg, job = self.cfg, self.job
         if self.rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -231,7 +244,7 @@ class Learner:
         guard.agree({})
         if self.rank == 0:
             made = Checkpoint(
-                step=done,
+                step=share.step + 1,
                 cursor=share.cursor,
                 epoch=share.cursor / self.num_pairs,
                 key=job.key,
@@ -264,11 +277,16 @@ class Learner:
             self.family.save_model(whole, self.cfg.model.path, folder)
 
     def _save(self) -> AdapterManifest | None:
-        """Writes what was trained, and its manifest last."""
+        """Writes what was trained, and its manifest last.
+
+        Raises:
+            StorageError: the disk is full.
+        """
         from avere_ray.backbones import model_digest
 
         cfg, job, lora = self.cfg, self.job, self.cfg.train.tuning == "lora"
-        self._save_adapter(job.out) if lora else self._save_model(job.out / MODEL_FOLDER)
+        with full_disk_named(job.out):
+            self._save_adapter(job.out) if lora else self._save_model(job.out / MODEL_FOLDER)
         if self.rank != 0:
             return None
         manifest = AdapterManifest(

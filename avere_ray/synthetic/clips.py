@@ -12,7 +12,7 @@ from pathlib import Path
 from avere_ray.prompts import TASKS, all_queries
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, Query
-from avere_ray.stages import file_digest, write_json, write_records
+from avere_ray.stages import file_digest, full_disk_named, write_json, write_records
 from avere_ray.strip import write_png
 from avere_ray.synthetic.annotator import captioned
 from avere_ray.synthetic.draw import FPS, SIZE, draw_frames
@@ -75,7 +75,8 @@ def write_corpus(folder: Path, spec: CorpusSpec, *, workers: int, progress: Prog
     if spec.speech == PROGRAM:
         check_speech()
     scenes = plan_scenes(spec)
-    (folder / "media").mkdir(parents=True, exist_ok=True)
+    with full_disk_named(folder):
+        (folder / "media").mkdir(parents=True, exist_ok=True)
     write_png(folder / SHEET, contact_sheet(scenes))
     clips: list[Clip] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

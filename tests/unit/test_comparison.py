@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from runfolders import write_run
 from avere_ray.comparison.differences import compare, correct
 from avere_ray.comparison.markdown import to_markdown
 from avere_ray.comparison.page import FLIPS, to_html
-from avere_ray.comparison.report import make_report, run_labels, verdict
+from avere_ray.comparison.report import Report, make_report, run_labels, verdict
 from avere_ray.comparison.results import LIKELIHOODS, read_run_folder
 from avere_ray.comparison.thumbnails import thumbnail
 from avere_ray.comparison.wording import markdown_table, p_value
@@ -41,16 +42,22 @@ def mends_audio(i: int, task: str, gold: str) -> str:
     return "perhaps" if task == "reasoning_stress_video" and i % 10 == 0 else "(A) Yes"
 
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "demo", {"before": yes, "round=1": mends_audio}, name="demo")
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that no test may change."""
+    return write_run(tmp_path_factory.mktemp("runs") / "demo", {"before": yes, "round=1": mends_audio}, name="demo")
+
+
+@pytest.fixture(scope="module")
+def demo_report(demo: Path) -> Report:
+    return make_report([(read_run_folder(demo), None)])
 
 
 # differences ----------------------------------------------------------------------------------------------------------
 
 
-def test_one_run_is_compared_with_itself_before_training(demo: Path) -> None:
-    report = make_report([(read_run_folder(demo), None)])
+def test_one_run_is_compared_with_itself_before_training(demo_report: Report) -> None:
+    report = demo_report
     assert [column.label for column in report.columns] == ["demo, before", "demo, round 1"]
     pair = report.pairs[0]
     tasks = {task.task: task for task in pair.tasks}
@@ -70,8 +77,8 @@ def test_one_run_is_compared_with_itself_before_training(demo: Path) -> None:
     assert spurious.p_holm == spurious.test.p  # a family of its own
 
 
-def test_flips_name_the_question_and_both_answers(demo: Path) -> None:
-    flips = make_report([(read_run_folder(demo), None)]).pairs[0].flips
+def test_flips_name_the_question_and_both_answers(demo_report: Report) -> None:
+    flips = demo_report.pairs[0].flips
     fixed = [flip for flip in flips if flip.fixed]
     assert len(fixed) == 15 and all(flip.first == "(A) Yes" and flip.second == "(B)" for flip in fixed)
     assert {flip.question.item.task for flip in flips if not flip.fixed} == {"reasoning_stress_video"}
@@ -183,7 +190,10 @@ def _numbers(value: Interval | float) -> list[float]:
     return [value.low, value.high] if isinstance(value, Interval) else [value]
 
 
-def test_likelihoods_beside_the_predictions_are_drawn(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_likelihoods_beside_the_predictions_are_drawn(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = shutil.copytree(demo, tmp_path / "demo")
     names = list(read_run_folder(demo).last().questions)
     rows = [json.dumps({"query_id": name, "logps": {"A": -0.1, "B": -2.4}}) for name in names]
     (demo / "evals" / "round=1" / LIKELIHOODS).write_text("\n".join(rows))
@@ -226,8 +236,8 @@ def test_flips_are_shown_with_their_clips_up_to_a_limit(tmp_path: Path) -> None:
     assert page.count('class="flip"') == FLIPS and f"36 questions fixed, {FLIPS} shown" in page
 
 
-def test_markdown_has_the_tables_and_the_flips(demo: Path) -> None:
-    text = to_markdown(make_report([(read_run_folder(demo), None)]))
+def test_markdown_has_the_tables_and_the_flips(demo_report: Report) -> None:
+    text = to_markdown(demo_report)
     assert text.startswith("# Comparison of demo, before and demo, round 1\n")
     assert "| reasoning_stress_audio | 30 | 50.0 | 100.0 | +50.0 |" in text
     assert "15 fixed:" in text and 'Was: "(A) Yes"; now: "(B)"' in text

@@ -44,6 +44,15 @@ def test_a_choice_between_numbers_can_be_given_on_the_command_line() -> None:
         load_config(None, ["--train.lora_rank=7"])
 
 
+def test_nothing_is_left_of_an_earlier_command_line() -> None:
+    assert load_config(None, ["--seed=4", "--evaluation.annotations.cmm=c.json"]).seed == 4
+    with pytest.raises(ConfigError):
+        load_config(None, ["--train.epochs=2", "--trian=1"])
+    later = load_config(None, ["--rounds=3"])
+    assert later == RunConfig(rounds=3)
+    assert load_config(None) == RunConfig()
+
+
 def test_entries_of_a_table_can_be_given_with_dots(tmp_path: Path) -> None:
     file = write(tmp_path, "evaluation: {annotations: {dfew: set_1.csv}}\n")
     given = ["--evaluation.annotations.emer=a,b=c.csv", "--evaluation.annotations.cmm=c.json"]

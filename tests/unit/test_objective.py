@@ -34,15 +34,20 @@ def base():
     return load_policy(tiny_base(), "float32")
 
 
+@pytest.fixture(scope="module")
+def encoded(base):
+    """The media of all tests, encoded once, since towers have no adapter."""
+    return MediaCache(processor=base.processor, load=Clips())
+
+
 @pytest.fixture
-def make(base):
+def make(base, encoded):
     """Makes the objective of some settings over a fresh adapter."""
     made = []
 
-    def of(**settings):
+    def of(media=encoded, **settings):
         policy = add_lora(base, rank=8, alpha=32.0, seed=0).train()
         made.append(policy)
-        media = MediaCache(processor=policy.processor, load=Clips())
         cfg = LossConfig(**settings)
         return PairObjective(cfg, policy, media, AdapterOff(policy, media, reference_branches(cfg)))
 
@@ -87,8 +92,8 @@ def test_the_passes_of_a_micro_batch_do_not_depend_on_its_pairs(make, name):
     assert counts[0] == {"vista_dpo": 3, "mod_dpo": 3, "mod_dpo_pp": 3, "own text prior": 3, "adaptive": 3}.get(name, 2)
 
 
-def test_a_loss_that_reads_no_swapped_input_encodes_none(make):
-    objective = make(kind="dpo")
+def test_a_loss_that_reads_no_swapped_input_encodes_none(make, base):
+    objective = make(media=MediaCache(processor=base.processor, load=Clips()), kind="dpo")
     _score(objective, PAIRS[:2])
     assert objective.media.encoder_calls == 2  # the clip's own video and sound
 

@@ -5,7 +5,6 @@ import functools
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from avere_ray.backbones import load_policy as load_model
 from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
@@ -20,7 +19,11 @@ TEXTS = ("Yes, her voice is loud.", "No, the shirt is yellow.", "(A)", "He smile
 @pytest.fixture(scope="module")
 def published():
     """The model as transformers runs it, with its own masks and positions."""
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration  # seconds: for the worker that has this file
+
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(tiny_base(), dtype=torch.float32)
+    model.visual.requires_grad_(False)  # the language model's gradients alone are looked at
+    model.audio_tower.requires_grad_(False)
     return model.eval()
 
 
@@ -70,9 +73,10 @@ def _sample(policy, video, audio, text):
     )
 
 
-def _media(policy, grad=False):
+@functools.cache
+def _media(policy):
     clips = (OWN, OTHER, LONG)
-    with torch.set_grad_enabled(grad):
+    with torch.no_grad():
         encoded = policy.encode([_features(policy, c.clip_id) for c in clips])
     return dict(zip([c.clip_id for c in clips], encoded, strict=True))
 
@@ -106,15 +110,21 @@ def _alone(published, policy, video, audio, sample):
     return logps.gather(-1, ids[0, start:, None])[:, 0]
 
 
+@functools.cache
+def _row_alone(published, policy, name):
+    """What each of TEXTS gets by itself, for the test of one input and the one of all."""
+    with torch.no_grad():
+        return [_alone(published, policy, *INPUTS[name], _sample(policy, *INPUTS[name], text)) for text in TEXTS]
+
+
 @pytest.mark.parametrize("names", [[n] for n in INPUTS] + [list(INPUTS)], ids=[*INPUTS, "all in one row"])
 def test_every_branch_gets_the_log_probs_it_has_alone(published, policy, names):
-    rows = [[_sample(policy, *INPUTS[name], text) for text in TEXTS] for name in names]
-    samples = [(name, s) for name, row in zip(names, rows, strict=True) for s in row]
+    samples = [_sample(policy, *INPUTS[name], text) for name in names for text in TEXTS]
+    apart = [logps for name in names for logps in _row_alone(published, policy, name)]
     with torch.no_grad():
         media = _media(policy)
-        together = policy([[s for _, s in samples]], media)
-        tokens = policy([[s for _, s in samples]], media, per_token=True)
-        apart = [_alone(published, policy, *INPUTS[name], s) for name, s in samples]
+        together = policy([samples], media)
+        tokens = policy([samples], media, per_token=True)
     torch.testing.assert_close(tokens, torch.cat(apart), atol=1e-5, rtol=0)
     # Sums reach a hundred nats, where float32 itself steps by 8e-6.
     torch.testing.assert_close(together, torch.stack([a.sum() for a in apart]), atol=1e-5, rtol=1e-6)

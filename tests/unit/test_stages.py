@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from avere_ray.stages import (
     atomic_path,
     digest,
     file_digest,
+    full_disk_named,
     read_drops,
     read_manifest,
     read_records,
@@ -125,6 +127,35 @@ def test_a_full_disk_leaves_nothing_half_written(
         write(folder)
     assert names(folder.path) == []
     assert folder.finished() is None
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a device without space")
+@pytest.mark.parametrize("library", ["torch", "none"])
+def test_a_full_disk_is_named_whatever_a_library_says_of_it(
+    tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    (tmp_path / "x").symlink_to("/dev/full")
+    if library == "torch":  # says nothing of the disk, so that is looked at
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    save = {"torch": torch.save, "none": lambda weights, path: path.write_bytes(b"1")}[library]
+    words = f"cannot write {tmp_path}: the disk is full. Free some space"
+    with pytest.raises(StorageError, match=words), full_disk_named(tmp_path):
+        save({"a": torch.zeros(100_000)}, tmp_path / "x")
+
+
+def test_a_full_disk_is_known_by_what_safetensors_says(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    with pytest.raises(StorageError, match="the disk is full"), full_disk_named(tmp_path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_an_error_that_is_none_of_the_disk_s_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="something else"), full_disk_named(tmp_path / "not" / "there"):
+        raise RuntimeError("something else")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
