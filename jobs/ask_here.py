@@ -93,10 +93,11 @@ def _in_child(
     references: "Sequence[Reference]",
     grounding: bool,
 ) -> "dict[str, Insight]":
+    from avere_ray.engine import engine_threads
     from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
 
     limit = START_S + cfg.rollout.deadline_s * len(versions)
-    threads = str(int(cfg.rollout.num_cpus) or min(4, os.cpu_count() or 1))
+    threads = str(engine_threads(cfg.rollout, 1))
     os.environ.update({"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads), **_QUIET})
     child = ChildProcess()
     try:

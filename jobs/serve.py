@@ -184,17 +184,9 @@ def check_address(host: str, port: str | int, *, token: bool) -> int:
 
 def _application(cfg: RunConfig, spec: "ServeSpec") -> "Application":
     from actors.server import chat_application
+    from avere_ray.engine import engine_threads
 
-    return chat_application(spec, threads=engine_threads(cfg))
-
-
-def engine_threads(cfg: RunConfig) -> int:
-    """Threads of each engine: rollout.num_cpus, or what leaves one core to HTTP and decoders, at most 4.
-
-    Threads of an engine wait for each other by spinning; when one of them has no core, the others use up theirs.
-    """
-    spare = (os.cpu_count() or 1) - 1
-    return int(cfg.rollout.num_cpus) or max(1, min(4, spare // cfg.serve.num_replicas))
+    return chat_application(spec, threads=engine_threads(cfg.rollout, cfg.serve.num_replicas))
 
 
 def _refuse_other_applications() -> None:

@@ -5,7 +5,6 @@ gate is passed before anything is sampled from one. Ray is imported when the fir
 to set where Ray listens before that.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -310,5 +309,7 @@ def _with_absolute_model(judge: JudgeConfig) -> JudgeConfig:
 
 
 def _threads(cfg: RunConfig) -> int:
-    """OpenMP threads of an engine: the CPUs it reserves, or what a small machine has when it reserves none."""
-    return int(cfg.rollout.num_cpus) or min(4, os.cpu_count() or 1)
+    """Threads of an engine, and of the scorer."""
+    from avere_ray.engine import engine_threads
+
+    return engine_threads(cfg.rollout, cfg.rollout.engines)

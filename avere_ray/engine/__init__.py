@@ -5,7 +5,7 @@ from avere_ray.engine.live import LiveEngine, NoRoom, Refused
 from avere_ray.engine.live_face import LiveFace
 from avere_ray.engine.omni import Engine, EngineFace, Shown, request_seed
 from avere_ray.engine.progress import Piece, Progress, TokenLogp, Wanted, sampling_params
-from avere_ray.engine.surroundings import engine_environment, media_limits
+from avere_ray.engine.surroundings import engine_environment, engine_threads, media_limits
 from avere_ray.engine.text import TextEngine
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "TokenLogp",
     "Wanted",
     "engine_environment",
+    "engine_threads",
     "media_limits",
     "request_seed",
     "sampling_params",

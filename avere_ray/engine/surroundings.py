@@ -1,5 +1,6 @@
 """What an engine's process and vLLM itself are told before the engine starts."""
 
+import os
 from typing import Any
 
 from avere_ray.config import DecodeConfig, RolloutConfig
@@ -9,6 +10,15 @@ def media_limits(decode: DecodeConfig, clips: int = 1) -> dict[str, Any]:
     """Largest media of one request. vLLM warms up on media of this size; without it, on gigabytes."""
     video = {"count": clips, "num_frames": decode.most_frames, "width": decode.width, "height": decode.height}
     return {"video": video, "audio": {"count": clips, "length": round(decode.max_duration_s * 16_000)}, "image": 0}
+
+
+def engine_threads(rollout: RolloutConfig, engines: int) -> int:
+    """Threads of each of so many engines: rollout.num_cpus, or what leaves one core to all else, at most 4.
+
+    Threads of an engine wait for each other by spinning; when one of them has no core, the others use up theirs.
+    """
+    spare = (os.cpu_count() or 1) - 1
+    return int(rollout.num_cpus) or max(1, min(4, spare // engines))
 
 
 def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:

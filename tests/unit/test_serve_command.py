@@ -9,12 +9,13 @@ import pytest
 
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
+from avere_ray.engine import engine_threads
 from avere_ray.errors import ConfigError, InputError, ModelError
 from avere_ray.media import spec_digest
 from avere_ray.records import AdapterManifest
 from avere_ray.stages import StageFolder, file_digest, write_json, write_text
 from jobs import serve
-from jobs.serve import check_address, engine_threads, serve_arguments, serve_spec
+from jobs.serve import check_address, serve_arguments, serve_spec
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_an_engine_leaves_a_core_to_the_rest(
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     cfg = RunConfig.model_validate({"rollout": {"num_cpus": num_cpus}, "serve": {"num_replicas": replicas}})
-    assert engine_threads(cfg) == threads
+    assert engine_threads(cfg.rollout, cfg.serve.num_replicas) == threads
 
 
 def test_arguments(cfg: RunConfig) -> None:
