@@ -1,7 +1,8 @@
 """Decoded clips to preference pairs of one round: rollouts, verdicts, pairs, reference log-probs.
 
 Reads RUN/decoded and the adapter of the round before; writes RUN/rollouts, verdicts, pairs and reference of the round.
-With data.pairs the pairs are those of the preference data, and nothing is sampled or judged.
+With data.pairs.path the pairs are those of the preference data, with data.pairs.source answers they are right answers
+to the benchmarks' questions about training clips; then nothing is sampled or judged.
 """
 
 import sys
@@ -20,7 +21,7 @@ from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
 from avere_ray.stages import StageFolder, StageManifest, digest, read_records
 from avere_ray.staleness import check_fresh
-from jobs import given_pairs
+from jobs import answer_pairs, given_pairs
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
 from jobs.room import check_room
@@ -44,6 +45,8 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
     decoded = require(cfg, "decoded")
     if cfg.data.pairs.path is not None:
         made = given_pairs.make_pairs(cfg, decoded)
+    elif cfg.data.pairs.source == "answers":
+        made = answer_pairs.make_pairs(cfg, decoded, workers.clips)
     else:
         sample_rollouts(cfg, round_, workers)
         judge_rollouts(cfg, round_, workers)

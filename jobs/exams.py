@@ -129,7 +129,7 @@ def examine(
     folder.begin()
     unfinished = stage_path(cfg, "evals") / "unfinished" / folder.key
     ledger = Ledger("evals")
-    questions = _questions(cfg, candidate, ledger)
+    questions = held_out_questions(cfg, candidate.clips, ledger)
     asked = [_one(cfg, BENCHMARKS[name], candidate, questions[name], unfinished, ledger, rate) for name in questions]
     total = sum(len(one.plain.queries) for one in asked)
     loaded = total + sum(drop.reason == "missing_clip" for drop in ledger.drops)
@@ -171,7 +171,7 @@ class _Asked:
         return replace(found, notes=(*found.notes, f"rated by {self.judge}")) if self.judge else found
 
 
-def _questions(cfg: RunConfig, candidate: Candidate, ledger: Ledger) -> dict[str, list[Query]]:
+def held_out_questions(cfg: RunConfig, clips: Sequence[Clip], ledger: Ledger) -> dict[str, list[Query]]:
     """The questions of each benchmark; those without a clip go to the ledger.
 
     Raises:
@@ -181,7 +181,7 @@ def _questions(cfg: RunConfig, candidate: Candidate, ledger: Ledger) -> dict[str
     found: dict[str, list[Query]] = {}
     owner: dict[str, str] = {}
     for name in dict.fromkeys(cfg.evaluation.benchmarks):
-        found[name], left_out = BENCHMARKS[name].load(annotation_path(cfg, name), candidate.clips, options)
+        found[name], left_out = BENCHMARKS[name].load(annotation_path(cfg, name), clips, options)
         ledger.extend(left_out)
         for query in found[name]:
             if owner.setdefault(query.query_id, name) != name:

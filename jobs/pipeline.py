@@ -5,8 +5,9 @@
       -> evaluate
 
 The rollouts of the first round begin while later clips are still being decoded (`jobs.streaming`); with rollout.overlap
-those of the next round are sampled while a round trains (`jobs.overlap`). With data.pairs it is decode -> reference ->
-train, on the pairs of these preference data.
+those of the next round are sampled while a round trains (`jobs.overlap`). With data.pairs.path it is decode ->
+reference -> train, on the pairs of these preference data; with data.pairs.source answers a round has neither rollouts
+nor a judge.
 
 Each stage reads the folder of the one before and writes its own; finished stages are reused, so the same command goes
 on where an interrupted run stopped.
@@ -51,16 +52,18 @@ def _stages(cfg: RunConfig, log: Log) -> None:
 
     if cfg.data.pairs.path is not None:
         return _train_on_given_pairs(cfg, log)
+    sampled = cfg.data.pairs.source == "rollouts"
     log("clips", partial(synth.run, cfg))
     with ray_session(cfg.ray), watched_nodes(cfg), Workers(cfg) as workers:
         check_room(cfg, "pipeline")
-        log("decoded", partial(streaming.run, cfg, workers))
+        log("decoded", partial(streaming.run, cfg, workers) if sampled else partial(decode.run, cfg))
         log.clips(cfg)
         log.evaluation(cfg, -1, partial(evaluate.run, cfg, -1, workers))
         for k in range(cfg.rounds):
             began_ms = now_ms()
             log.preferences(cfg, k, partial(build_preferences.run, cfg, k, workers))
-            log.round(cfg, k)
+            if sampled:
+                log.round(cfg, k)
             with overlap.sampling_ahead(cfg, k + 1, workers):
                 log.training(cfg, k, partial(train.run, cfg, k))
             if cfg.evaluation.every_round or k == cfg.rounds - 1:
@@ -88,7 +91,9 @@ def _report(cfg: RunConfig, tracker: Any) -> dict[str, Any]:
     tracker.log_artifacts(cfg.run_dir / "config.yaml", "run")
     tracker.finish()
     tracker.close()
-    build = partial(build_report, rounds=cfg.rounds) if cfg.data.pairs.path is None else build_training_report
+    sampled = cfg.data.pairs.source == "rollouts"
+    given = cfg.data.pairs.path is not None
+    build = build_training_report if given else partial(build_report, rounds=cfg.rounds, sampled=sampled)
     report = build(cfg.run_dir, seed=cfg.seed, mlflow_run_id=tracker.run_id, mlflow_tracking_uri=tracker.uri)
     write_report(cfg.run_dir, report)
     print_summary(report, cfg.run_dir)

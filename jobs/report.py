@@ -26,15 +26,25 @@ _RATED = ("emer_", "ovmerd_")
 """What figures of rated descriptions begin with."""
 _OPTIONAL = ("clips",)
 """Stages that a run on clips of one's own does not have."""
+_SAMPLED = ("rollouts", "verdicts")
+"""Stages that a run trained on right answers does not have."""
 _ROUND_STAGES = ("rollouts", "verdicts", "pairs", "reference", "adapters")
 _SAMPLE_COLUMNS = ("verdict", "clip", "task", "modality", "asked", "answered", "evidence", "confidence", "judge",
                    "rollout", "adapter_version")  # fmt: skip
 
 
 def build_report(
-    run_dir: Path, *, rounds: int, seed: int, mlflow_run_id: str | None = None, mlflow_tracking_uri: str | None = None
+    run_dir: Path,
+    *,
+    rounds: int,
+    seed: int,
+    mlflow_run_id: str | None = None,
+    mlflow_tracking_uri: str | None = None,
+    sampled: bool = True,
 ) -> dict[str, Any]:
     """The report of a finished run; plain values, in a fixed order.
+
+    `sampled`: whether its pairs come from rollouts; else "rollouts" and "verdicts" are left out.
 
     Accuracies are in percent, seconds are those of the run in which a stage was really done. `inputs`, `used` and
     `dropped` count clips. `adapter` is relative to the run folder. `mlflow_run_id` is None until the run could be
@@ -43,7 +53,7 @@ def build_report(
     Raises:
         StageError: a stage has not finished, or its manifest lacks a figure.
     """
-    manifests = _read_stages(run_dir, rounds)
+    manifests = _read_stages(run_dir, rounds, () if sampled else _SAMPLED)
     clips, last = manifests["decoded"], rounds - 1
 
     def figures(stage: str, name: str) -> list[Any]:
@@ -53,14 +63,14 @@ def build_report(
         "inputs": clips.inputs,
         "used": clips.used,
         "dropped": clips.dropped,
-        "rollouts": sum(figures("rollouts", "rollouts")),
-        "verdicts": _add_labels(figures("verdicts", "labels")),
+        **({"rollouts": sum(figures("rollouts", "rollouts"))} if sampled else {}),
+        **({"verdicts": _add_labels(figures("verdicts", "labels"))} if sampled else {}),
         "pairs": sum(figures("pairs", "pairs")),
         "rounds": rounds,
         "steps": sum(figures("adapters", "steps")),
         "parity_max_abs_diff": max(
             [
-                *figures("rollouts", "parity_max_abs_diff"),
+                *(figures("rollouts", "parity_max_abs_diff") if sampled else ()),
                 _figure(manifests, f"evals/round={last}", "parity_max_abs_diff"),
             ]
         ),
@@ -206,9 +216,11 @@ def print_rollout_sample(
     (console or _console()).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _read_stages(run_dir: Path, rounds: int) -> dict[str, StageManifest]:
+def _read_stages(run_dir: Path, rounds: int, left_out: Sequence[str] = ()) -> dict[str, StageManifest]:
     manifests = {}
     for name in _stage_folders(rounds):
+        if name.split("/")[0] in left_out:
+            continue
         manifest = read_manifest(run_dir / name)
         if manifest is not None:
             manifests[name] = manifest

@@ -113,11 +113,15 @@ class SourceConfig(Section):
 
 
 class PairsConfig(Section):
-    """Preference data that are there already, trained on instead of pairs from rollouts."""
+    """What is trained on: pairs from rollouts, preference data that are there already, or right answers."""
 
+    source: Literal["rollouts", "answers"] = "rollouts"
+    """Where pairs come from while `path` is None. "rollouts": responses of the policy, judged. "answers", the
+    fine-tuned setting: for each question that evaluation.benchmarks have about a training clip, the right answer over
+    the others; never about a held-out person."""
     path: Path | None = None
     """A folder of our records or a file of AVERE, TRL, ms-swift or VeRL-Omni, as `avere-ray convert` reads them; None
-    builds pairs from rollouts."""
+    makes the pairs as `source` says."""
     media: Path | None = None
     """Folder that media paths in it are relative to; None: the file's own."""
     modality: Literal["audio", "video", "audio_video"] | None = None
@@ -139,7 +143,7 @@ class DataConfig(Section):
     source: SourceConfig = SourceConfig()
     """What kind of folder (or manifest file) data.clips is."""
     pairs: PairsConfig = PairsConfig()
-    """Preference data to train on as they are; their media take the place of data.clips."""
+    """What is trained on instead of rollouts; the media of given preference data take the place of data.clips."""
     benchmark: Path | None = None
     """EmoReAlM-format JSON of the held-out questions; None uses the one drawn with the world."""
     queries: Path | None = None

@@ -15,6 +15,8 @@ _SET_BY_PLACEMENT = {
     "train_workers": ("train", "workers"),
 }
 """Settings of placement, each with the section and setting that it sets."""
+_NO_TRAINING_ANSWERS = ("avhbench", "cmm", "emer", "ovmerd")
+"""Benchmarks whose questions cannot be made from annotated clips, or have no options."""
 
 
 def check_rules(cfg: "RunConfig") -> None:
@@ -162,6 +164,8 @@ def _overlap_rules(cfg: "RunConfig") -> Iterator[str]:
         )
     if cfg.data.pairs.path is not None:
         yield "rollout.overlap is set, but nothing is sampled with data.pairs.path. Set rollout.overlap to false"
+    if cfg.data.pairs.source == "answers":
+        yield "rollout.overlap is set, but nothing is sampled with data.pairs.source answers. Set rollout.overlap to false"
     if cfg.rounds == 1:
         yield (
             "rollout.overlap samples the next round's rollouts while one round trains; rounds is 1. Set rounds to 2 or "
@@ -179,6 +183,8 @@ def _data_rules(cfg: "RunConfig") -> Iterator[str]:
     data = cfg.data
     if data.pairs.path is not None:
         yield from _given_pairs_rules(cfg)
+    if data.pairs.source == "answers":
+        yield from _answer_rules(cfg)
     if data.clips is None and data.source.kind != "clips":
         yield f"data.source.kind is {data.source.kind!r} but data.clips is not set; set it to the folder of the corpus"
     if data.source.columns and data.source.kind != "manifest":
@@ -201,6 +207,29 @@ def _given_pairs_rules(cfg: "RunConfig") -> Iterator[str]:
         yield (
             f"data.pairs.path is set and rounds is {cfg.rounds}; given pairs are one round. Set rounds to 1, and "
             "train.epochs for more passes"
+        )
+
+
+def _answer_rules(cfg: "RunConfig") -> Iterator[str]:
+    setting, names = "data.pairs.source is answers", cfg.evaluation.benchmarks
+    if cfg.data.pairs.path is not None:
+        yield f"{setting} and data.pairs.path is {cfg.data.pairs.path}; pairs come from one of them. Remove the other"
+    if cfg.data.queries is not None:
+        yield f"{setting}, and data.queries is for rollouts; the questions are the benchmarks' own. Remove it"
+    if cfg.rounds > 1:
+        yield (
+            f"{setting} and rounds is {cfg.rounds}; the answers are the same in every round. Set rounds to 1, and "
+            "train.epochs for more passes"
+        )
+    if cfg.loss.kind != "dpo":
+        yield (
+            f"{setting}, whose pairs have no mismatched input, and loss.kind is {cfg.loss.kind}, which compares with "
+            "one. Set loss.kind to dpo; loss.sft_weight above 0 adds plain likelihood of the right answer"
+        )
+    if set(names) <= set(_NO_TRAINING_ANSWERS):
+        yield (
+            f"{setting}, but {', '.join(names)} ask nothing about training clips that has a known answer; add one of "
+            "emorealm, world, dfew, ravdess or mer2023 to evaluation.benchmarks"
         )
 
 

@@ -73,7 +73,8 @@ class EvaluationConfig(Section):
     modes: tuple[Literal["swapped_audio", "swapped_video", "muted", "blank_video", "text_only"], ...] = ()
     """Robustness modes in which the questions are asked again; what is lost tells what the model uses."""
     few_shot: Annotated[int, Field(ge=0, le=16)] = 0
-    """Answered examples before each question, about training clips with other persons; 0 is zero-shot."""
+    """Answered examples before each question, about training clips with other persons; 0 is zero-shot. To train
+    on such answers instead, see data.pairs.source."""
     drop_budget: Share = 0.0
     """Share of questions that may go unasked or unanswered (a clip is missing, a server refuses) before it stops."""
     endpoint: EndpointConfig = EndpointConfig()

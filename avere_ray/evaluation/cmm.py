@@ -6,7 +6,8 @@ Split: all, zero-shot. File: JSON or JSON lines of {"category", "sub_category", 
 per sub-category: perception accuracy (pa: right among Yes), hallucination resistance (hr: right among No), accuracy;
 and, beyond the released scorer, the share of Yes. A prediction is called `<id>.txt`, or has the question's place in the
 file (from 0) where it has no id; the released layout, the same rows with "pred", is taken as well.
-Released rules: `calculate_score.py`, which asks whether "yes" or "no" is in the first five characters; shares of 1.
+Released rules: `calculate_score.py`, which looks at the first five characters, for pa and hr for "yes" or "no", for the
+accuracy for the whole answer as the file has it, so that "yes." is not found in "Yes, it is."; shares of 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,8 @@ def read(path: Path, options: ReadOptions) -> Annotations:
         where = f"{path}, question {number}"
         if not isinstance(row, Mapping) or not {"answer", "sub_category"} <= set(row):
             raise InputError(f"{where}: answer and sub_category are needed, it is {row!r}"[:500])
-        answer = str(row["answer"]).strip(" .").lower()
+        written = str(row["answer"]).strip().lower()
+        answer = written.strip(" .")
         if answer not in LABELS:
             raise InputError(f"{where}: answer {row['answer']!r} is neither yes nor no")
         clip = str(row.get("video_path") or row.get("audio_path") or number)
@@ -50,6 +52,7 @@ def read(path: Path, options: ReadOptions) -> Annotations:
                 task=_name(row["sub_category"]),
                 subtype=_name(row.get("granularity") or ""),
                 question=str(row.get("question") or ""),
+                written=written,
             )
         )
     return Annotations(items=unique(items, path))
@@ -68,10 +71,12 @@ def score_released(items: Sequence[Item], responses: Responses) -> Scores:
     found: dict[str, Figure] = {}
     for group in groups:
         members = [item for item in there if group in _groups(item)]
-        hits = [item.gold in responses[item.sample_id].strip().lower()[:_HEAD] for item in members]
-        for metric, gold in (("accuracy", LABELS), ("pa", LABELS[:1]), ("hr", LABELS[1:])):
-            own = [hit for hit, item in zip(hits, members, strict=True) if item.gold in gold]
-            found[f"{group}_{metric}"] = Figure(sum(own) / len(own) if own else 0.0, NO_INTERVAL, len(own))
+        heads = [responses[item.sample_id].strip().lower()[:_HEAD] for item in members]
+        whole = [(item.written or item.gold) in head for item, head in zip(members, heads, strict=True)]
+        found[f"{group}_accuracy"] = _share(whole)
+        for metric, gold in (("pa", LABELS[0]), ("hr", LABELS[1])):
+            own = [gold in head for item, head in zip(members, heads, strict=True) if item.gold == gold]
+            found[f"{group}_{metric}"] = _share(own)
     return Scores(
         benchmark="cmm",
         legacy=True,
@@ -81,6 +86,10 @@ def score_released(items: Sequence[Item], responses: Responses) -> Scores:
         figures=found,
         notes=("released rules: shares of 1; the answer is looked for in the first five characters",),
     )
+
+
+def _share(hits: Sequence[bool]) -> Figure:
+    return Figure(sum(hits) / len(hits) if hits else 0.0, NO_INTERVAL, len(hits))
 
 
 def _groups(item: Item) -> list[str]:

@@ -27,8 +27,17 @@ def cue_examples(clips: Iterable[Clip], seed: int) -> dict[str, list[Example]]:
     return found
 
 
-def example_clips(clips: Sequence[Clip], held_out: Sequence[Clip]) -> list[Clip]:
+def example_clips(
+    clips: Sequence[Clip],
+    held_out: Sequence[Clip],
+    *,
+    wanted: str = "few-shot examples",
+    instead: str = "set evaluation.few_shot to 0",
+) -> list[Clip]:
     """Clips that examples may be taken from.
+
+    Args:
+        wanted, instead: what they are for, and the way out, for the message of an error.
 
     Raises:
         InputError: nobody knows who is in a held-out clip, or no clip is left.
@@ -36,15 +45,15 @@ def example_clips(clips: Sequence[Clip], held_out: Sequence[Clip]) -> list[Clip]
     unknown = [clip.clip_id for clip in held_out if not clip.identity]
     if unknown:
         raise InputError(
-            f"few-shot examples must show other persons than the held-out clips, and nobody knows who is in "
-            f"{len(unknown)} of these, for instance {unknown[0]}. Fill in `identity`, or set evaluation.few_shot to 0."
+            f"{wanted} must show other persons than the held-out clips, and nobody knows who is in {len(unknown)} of "
+            f"these, for instance {unknown[0]}. Fill in `identity`, or {instead}."
         )
     taken = {mark for clip in held_out for mark in _marks(clip)}
     left = [c for c in clips if c.identity and c.split != "test" and not taken.intersection(_marks(c))]
     if not left:
         raise InputError(
             f"none of the {len(clips)} clips shows a known person who is in none of the held-out clips, so there are "
-            "no few-shot examples. Add training clips with `identity`, or set evaluation.few_shot to 0."
+            f"no {wanted}. Add training clips with `identity`, or {instead}."
         )
     return left
 

@@ -37,6 +37,8 @@ class Item:
     """Name of the media file, where it is not the clip's."""
     question: str = ""
     """The words asked, where every sample has its own and the file holds them."""
+    written: str = ""
+    """The right answer as the file has it, in lower case, where released rules look at that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """The whole loop on real components: from nothing to a report; again; interrupted; with a broken clip."""
 
 import json
+import shutil
 import signal
 import sqlite3
 import sys
@@ -127,6 +128,30 @@ def test_a_second_run_reuses_every_stage_and_says_so(finished: tuple[Path, str])
     assert "starting" not in output  # no engine
     assert runs.without_timing(runs.report(run_dir)) == before
     assert set(runs.points(run_dir).values()) == {1}
+
+
+def test_a_run_trained_on_answers_is_held_against_the_same_base(finished: tuple[Path, str]) -> None:
+    """Decoded clips and the base's evaluation are those of the run above; the engine starts for the adapter alone."""
+    from avere_ray.records import Clip, PreferencePair
+    from avere_ray.stages import read_records
+
+    run_dir, tuned = finished[0], finished[0].parent / "tuned"
+    for stage in ("clips", "decoded", "evals/before"):
+        shutil.copytree(run_dir / stage, tuned / stage)
+    code, output = runs.complete(tuned, *SETTINGS, "--data.pairs.source=answers", "--loss.kind=dpo",
+                                 "--loss.lambda_av=None", "--loss.text_prior_gamma=None")  # fmt: skip
+    assert code == 0, output
+    assert output.count("reused") >= 2
+    assert not (tuned / "rollouts").exists() and not (tuned / "verdicts").exists()
+    figures = runs.report(tuned)
+    assert figures["before"] == runs.report(run_dir)["before"]
+    assert figures["after"].keys() == figures["before"].keys() and "verdicts" not in figures
+    people = {clip.clip_id: clip.identity for clip in read_records(tuned / "decoded" / "clips.parquet", Clip)}
+    held_out = {people[c.clip_id] for c in read_records(tuned / "evals/round=0/clips.parquet", Clip)}
+    pairs = read_records(tuned / "pairs" / "round=0" / "pairs.parquet", PreferencePair)
+    assert len(pairs) == figures["pairs"] and figures["steps"] == -(-len(pairs) // 8)
+    assert len(held_out) > 1 and not held_out & {people[pair.clip_id] for pair in pairs}
+    assert (tuned / figures["adapter"] / "adapter_model.safetensors").is_file()
 
 
 def test_an_interrupted_run_goes_on_with_more_engines_and_ends_the_same(

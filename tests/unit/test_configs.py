@@ -21,7 +21,14 @@ def test_a_shipped_config_loads(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("demo", 0), ("demo-gpu", 1), ("avem_dpo_paper", 8), ("avem_dpo_lora", 8), ("qwen2_5_omni_7b", 8)],
+    [
+        ("demo", 0),
+        ("fine_tuned", 0),
+        ("demo-gpu", 1),
+        ("avem_dpo_paper", 8),
+        ("avem_dpo_lora", 8),
+        ("qwen2_5_omni_7b", 8),
+    ],
 )
 def test_a_shipped_config_needs_the_gpus_that_it_says(name: str, most: int) -> None:
     """Engines, scorer and learner live at the same time; none of a model of billions is left to the CPU."""

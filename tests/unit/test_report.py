@@ -85,6 +85,17 @@ def test_rounds_of_an_earlier_longer_run_do_not_count(run_dir):
     assert (report["rollouts"], report["adapter"], report["after"]) == (100, "adapters/round=0/adapter", BEFORE)
 
 
+def test_a_run_without_rollouts_reports_everything_else(run_dir):
+    whole = build_report(run_dir, rounds=2, seed=0)
+    for k in range(2):
+        for stage in ("rollouts", "verdicts"):
+            (run_dir / f"{stage}/round={k}/manifest.json").unlink()
+    report = build_report(run_dir, rounds=2, seed=0, sampled=False)
+    assert set(whole) - set(report) == {"rollouts", "verdicts"}
+    assert (report["pairs"], report["after"], report["parity_max_abs_diff"]) == (61, AFTER, 1e-6)
+    assert not any(line.startswith("rollouts") for line in summary_lines(report, run_dir))
+
+
 def test_a_stage_that_has_not_finished_is_named(run_dir):
     (run_dir / "pairs/round=1/manifest.json").unlink()
     with pytest.raises(StageError, match="pairs/round=1 has not finished"):

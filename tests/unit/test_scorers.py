@@ -192,6 +192,16 @@ def test_cmm_in_the_released_layout(tmp_path: Path) -> None:
     assert values(released, "overall_pa", "overall_hr", "overall_accuracy") == [0.5, 0.0, 0.25]
 
 
+def test_cmm_golds_that_end_in_a_stop_count_as_the_released_scorer_counts_them(tmp_path: Path) -> None:
+    """Accuracy looks for "yes." and "no." as written; pa and hr for the words."""
+    said = [("Yes.", "Yes, there is."), ("Yes.", "yes."), ("no.", "No"), ("No.", "No."), ("yes", "Yes, it is.")]
+    rows = [{"sub_category": "s", "granularity": "g", "answer": a, "pred": p} for a, p in said]
+    file = written(tmp_path / "final_output.json", "\n".join(json.dumps(row) for row in rows))
+    released = scored("cmm", file, file, legacy=True)
+    assert values(released, "overall_accuracy", "overall_pa", "overall_hr") == [0.6, 1.0, 1.0]
+    assert values(scored("cmm", file, file), "overall_accuracy") == [100.0]
+
+
 # files ----------------------------------------------------------------------------------------------------------------
 
 
