@@ -165,7 +165,7 @@ def _overlap_rules(cfg: "RunConfig") -> Iterator[str]:
     if cfg.data.pairs.path is not None:
         yield "rollout.overlap is set, but nothing is sampled with data.pairs.path. Set rollout.overlap to false"
     if cfg.data.pairs.source == "answers":
-        yield "rollout.overlap is set, but nothing is sampled with data.pairs.source answers. Set rollout.overlap to false"
+        yield "rollout.overlap is set, but data.pairs.source answers samples nothing. Set rollout.overlap to false"
     if cfg.rounds == 1:
         yield (
             "rollout.overlap samples the next round's rollouts while one round trains; rounds is 1. Set rounds to 2 or "
