@@ -65,8 +65,9 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]], title: str) -> str
         _line(left, 8, left, height - bottom, "grid"),
         _line(left, height - bottom, width - 8, height - bottom, "grid"),
     ]
-    ends = [0.0 if abs(y) < 1e-3 * span_y else y for y in (y1, y0)]
-    parts += [_text(left - 4, 14, _short(ends[0]), "end"), _text(left - 4, height - bottom, _short(ends[1]), "end")]
+    ends = [0.0 if abs(y) < 1e-3 * (y1 - y0) else y for y in (y1, y0)]
+    parts.append(_text(left - 4, 14, _short(ends[0]), "end"))
+    parts += [_text(left - 4, height - bottom, _short(ends[1]), "end")] if y1 > y0 else []
     parts += [_text(left, height - 6, str(x0), "start"), _text(width - 8, height - 6, str(x1), "end")]
     for i, line in enumerate(series.values()):
         path = " ".join(at(x, y) for x, y in line if math.isfinite(y))
@@ -99,7 +100,8 @@ def radar(tasks: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
         shape = ring([0.0 if math.isnan(v) else v for v in values])
         parts.append(f'<polygon points="{shape}" fill="{color(i)}" fill-opacity="0.12" stroke="{color(i)}" '
                      'stroke-width="2"/>')  # fmt: skip
-    return _svg(520, 330, "Accuracy of each task as a radar", parts)
+    lowest = cy + (radius + 12) * max(math.sin(a) for a in angles)
+    return _svg(520, lowest + 16, "Accuracy of each task as a radar", parts)
 
 
 def reliability(found: Mapping[str, Calibration]) -> str:
@@ -107,7 +109,9 @@ def reliability(found: Mapping[str, Calibration]) -> str:
     side, left = 240.0, 36.0
     parts = [_line(left, side, left + side - 20, 20, "grid"), _line(left, 20, left, side, "grid"),
              _line(left, side, left + side - 20, side, "grid"), _text(left - 4, 26, "1", "end"),
-             _text(left - 4, side, "0", "end"), _text(left + side - 20, side + 14, "1", "end")]  # fmt: skip
+             _text(left - 4, side, "0", "end"), _text(left + side - 20, side + 14, "1", "end"),
+             _text(left + 6, 14, "share right", "start"),
+             _text(left + (side - 20) / 2, side + 14, "probability given", "middle")]  # fmt: skip
     for i, calibration in enumerate(found.values()):
         points = [(left + b.confidence * (side - 20), side - b.accuracy * (side - 20)) for b in calibration.bins]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

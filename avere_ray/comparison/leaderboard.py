@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from avere_ray.comparison.differences import AVERAGE, OWN_PARAMS, accuracies
 from avere_ray.comparison.published import PUBLISHED, PublishedTable
-from avere_ray.comparison.results import BEFORE, RunResult
+from avere_ray.comparison.results import BEFORE, Evaluation, RunResult
 from avere_ray.comparison.wording import markdown_table
 from avere_ray.evaluation.emer import CRITERIA, DESCRIBED
-from avere_ray.evaluation.statistics import over_seeds
+from avere_ray.evaluation.statistics import NO_INTERVAL, Interval, over_seeds
 from avere_ray.evaluation.tables import Figure
 
 HEAD = """# Leaderboard
@@ -25,6 +25,10 @@ against a row of the other.
 """
 _SHOWN = ("rounds", "loss.kind", "loss.beta", "loss.sft_weight", "train.learning_rate")
 """Settings named in a row, where a run has them."""
+_SURE = (
+    "In brackets the 95 % interval: with several seeds Student's t over the seeds, with one a bootstrap over clips, "
+    "where the answers are known."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +82,8 @@ def _measured(settings: Sequence[Sequence[LeaderboardRun]]) -> str:
     rows = [row for runs in settings for row in _setting_rows(runs, tasks)] if tasks != [AVERAGE] else []
     if not rows:
         return "No accuracies."
-    sure = "With several seeds: mean ± standard deviation over seeds; with one: 95 % interval over clips, where known."
-    return markdown_table(["run", "stage", "seeds", *tasks, "runs, commit"], rows) + f"\n\n{sure} Accuracy, percent."
+    table = markdown_table(["run", "stage", "seeds", "n", *tasks, "runs, commit"], rows)
+    return f"{table}\n\nAccuracy, percent; n: questions of each seed. {_SURE}"
 
 
 def _rated(settings: Sequence[Sequence[LeaderboardRun]]) -> list[str]:
@@ -88,15 +92,15 @@ def _rated(settings: Sequence[Sequence[LeaderboardRun]]) -> list[str]:
     for name in DESCRIBED:
         rows = [row for runs in settings for row in _rating_rows(name, runs)]
         if rows:
-            table = markdown_table(["run", "stage", "seeds", "rated by", *CRITERIA, "runs, commit"], rows)
-            tables.append(f"{name}: descriptions rated from 1 to 10.\n\n{table}")
+            table = markdown_table(["run", "stage", "seeds", "n", "rated by", *CRITERIA, "runs, commit"], rows)
+            tables.append(f"{name}: n descriptions of each seed, rated from 1 to 10. {_SURE}\n\n{table}")
     return tables
 
 
 def _rating_rows(name: str, runs: Sequence[LeaderboardRun]) -> list[list[str]]:
     runs = sorted(runs, key=lambda run: run.result.params.get("seed", ""))
     head = f"{runs[0].result.name}: {_setting(runs[0].result.params)}"
-    seeds, origin = ", ".join(run.result.params.get("seed", "?") for run in runs), _origin(runs)
+    seeds, origin = _seeds(runs), _origin(runs)
     alone = all(list(run.result.evaluations) == [BEFORE] for run in runs)
     rows = []
     for stage, said in ((BEFORE, "as it is"),) if alone else ((BEFORE, "before"), (None, "after")):
@@ -108,7 +112,8 @@ def _rating_rows(name: str, runs: Sequence[LeaderboardRun]) -> list[list[str]]:
             continue
         figures = [evaluation.beside.ratings[name] for evaluation in evaluations]
         cells = [_rating_cell([found[key] for found in figures if key in found], len(runs)) for key in CRITERIA]
-        rows.append([head, said, seeds, str(*raters), *cells, origin])
+        sizes = [max((figure.n for figure in found.values()), default=0) for found in figures]
+        rows.append([head, said, seeds, _sizes(sizes), str(*raters), *cells, origin])
     return rows
 
 
@@ -117,11 +122,33 @@ def _rating_cell(found: Sequence[Figure], seeds: int) -> str:
         return "-"
     if seeds > 1:
         summary = over_seeds([figure.value for figure in found])
-        return f"{summary.mean:.2f} ± {summary.sd:.2f}"
+        return _with_interval(summary.mean, summary.interval, 2)
     [figure] = found
-    if math.isnan(figure.interval.low):
-        return f"{figure.value:.2f}"
-    return f"{figure.value:.2f} [{figure.interval.low:.2f}, {figure.interval.high:.2f}]"
+    return _with_interval(figure.value, figure.interval, 2)
+
+
+def _with_interval(value: float, interval: Interval, digits: int) -> str:
+    """A figure and, where one is known, its interval."""
+    if math.isnan(interval.low):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _seeds(runs: Sequence[LeaderboardRun]) -> str:
+    """How many seeds, and which."""
+    return f"{len(runs)} ({', '.join(run.result.params.get('seed', '?') for run in runs)})"
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    """Questions of each seed: one number where all have as many; "-" where a run does not say it."""
+    return "-" if not all(sizes) else ", ".join(str(n) for n in (sizes if len(set(sizes)) > 1 else sizes[:1]))
+
+
+def _questions(evaluation: Evaluation) -> int:
+    """Questions that the accuracies of an evaluation rest on; 0 where it does not say."""
+    tasks = [task for task in accuracies(evaluation.metrics) if task != AVERAGE]
+    counted = [evaluation.metrics.get(f"{task}_n") for task in tasks]
+    return 0 if None in counted else sum(int(n) for n in counted if n is not None)
 
 
 def _origin(runs: Sequence[LeaderboardRun]) -> str:
@@ -130,32 +157,35 @@ def _origin(runs: Sequence[LeaderboardRun]) -> str:
 
 def _setting_rows(runs: Sequence[LeaderboardRun], tasks: Sequence[str]) -> list[list[str]]:
     runs = sorted(runs, key=lambda run: run.result.params.get("seed", ""))
-    seeds = ", ".join(run.result.params.get("seed", "?") for run in runs)
+    seeds = _seeds(runs)
     name = f"{runs[0].result.name}: {_setting(runs[0].result.params)}"
     origin = _origin(runs)
     rows = []
+
+    def row(said: str, stage: str | None) -> list[str]:
+        evaluations = [run.result.evaluations[stage] if stage else run.result.last() for run in runs]
+        sizes = _sizes([_questions(evaluation) for evaluation in evaluations])
+        return [name, said, seeds, sizes, *(_cell(evaluations, task) for task in tasks), origin]
+
     if all(list(run.result.evaluations) == [BEFORE] for run in runs):
-        return [[name, "as it is", seeds, *(_cell(runs, task, None) for task in tasks), origin]]
+        return [row("as it is", None)]
     if all(BEFORE in run.result.evaluations for run in runs):
-        rows.append([name, "before", seeds, *(_cell(runs, task, BEFORE) for task in tasks), origin])
-    return [*rows, [name, "after", seeds, *(_cell(runs, task, None) for task in tasks), origin]]
+        rows.append(row("before", BEFORE))
+    return [*rows, row("after", None)]
 
 
-def _cell(runs: Sequence[LeaderboardRun], task: str, stage: str | None) -> str:
-    evaluations = [run.result.evaluations[stage] if stage else run.result.last() for run in runs]
+def _cell(evaluations: Sequence[Evaluation], task: str) -> str:
     values = [accuracies(evaluation.metrics).get(task, math.nan) for evaluation in evaluations]
     if any(math.isnan(value) for value in values):
         return "-"
     if len(values) > 1:
         summary = over_seeds(values)
-        return f"{summary.mean:.1f} ± {summary.sd:.1f}"
+        return _with_interval(summary.mean, summary.interval, 1)
     scores = evaluations[0].scores()
     figure = (
         scores.figures.get("average_accuracy" if task == AVERAGE else f"{task}_overall_accuracy") if scores else None
     )
-    if figure is None or math.isnan(figure.interval.low):
-        return f"{values[0]:.1f}"
-    return f"{values[0]:.1f} [{figure.interval.low:.1f}, {figure.interval.high:.1f}]"
+    return _with_interval(values[0], figure.interval if figure is not None else NO_INTERVAL, 1)
 
 
 def _setting(params: Mapping[str, str]) -> str:

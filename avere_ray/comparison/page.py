@@ -46,7 +46,9 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .8rem 0; white-space: nowrap;
   font-size: .93em; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); }
-th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 600; }
+th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 7rem; position: sticky; left: 0;
+  background: var(--paper); overflow-wrap: anywhere; } h1, h2 { overflow-wrap: anywhere; }
 tr:last-child td { border-bottom: 0; } .wide { overflow-x: auto; }
 .better { color: var(--good); font-weight: 600; } .worse { color: var(--bad); font-weight: 600; }
 svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
@@ -164,7 +166,9 @@ def _grounding(report: Report) -> str:
     ends = [end for row in bars.values() for bar in row if bar for end in (bar.low, bar.value) if math.isfinite(end)]
     lowest = min(0, 20 * math.floor(min(ends, default=0.0) / 20))
     chart = charts.intervals(bars, labels, span=(lowest, 100), title="Accuracy lost by mode with 95 % intervals")
-    table = _table(GROUNDING_HEAD, grounding_rows(report))
+    shown = [i for i, column in enumerate(GROUNDING_HEAD) if several or column != "benchmark"]
+    rows = [[row[i] for i in shown] for row in grounding_rows(report)]
+    table = _table([GROUNDING_HEAD[i] for i in shown], rows)
     return _section("Grounding: what is lost without a medium", f"<p>{escape(GROUNDING_NOTE)}</p>{chart}{table}")
 
 

@@ -121,7 +121,7 @@ def test_ratings_are_on_the_leaderboard_with_who_rated(rated: list[Path]) -> Non
     rows = [line for line in to_leaderboard(runs).splitlines() if "remote model" in line]
     assert len(rows) == 3
     row = next(line for line in rows if "remote model good" in line)
-    assert "| as it is | 0 | rater | 6.50 [" in row
+    assert f"| as it is | 1 (0) | {COUNT} | rater | 6.50 [" in row
     assert any("| other | 6.50 [" in line for line in rows)
 
 

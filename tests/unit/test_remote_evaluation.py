@@ -74,7 +74,7 @@ def test_every_question_is_asked_with_its_file_and_the_folder_can_be_compared(cl
     row = next(
         line for line in to_markdown([LeaderboardRun(result=result, start_ms=0)]).splitlines() if "remote" in line
     )
-    assert row.startswith("| run: remote model m | as it is | 0 | 100.0")
+    assert row.startswith(f"| run: remote model m | as it is | 1 (0) | {COUNT} | 100.0")
 
 
 def test_an_interrupted_evaluation_keeps_what_was_answered(clips: Path, tmp_path: Path) -> None:
