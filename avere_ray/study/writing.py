@@ -42,7 +42,7 @@ def to_markdown(found: Outcome, pictures: Sequence[str]) -> str:
         f"{about['date']}, {about['machine']}. Seeds {seeds}; {about['test_clips']} held-out clips and "
         f"{about['pairs']} preference pairs each, {about['steps']} optimizer steps for every method, from the same "
         f"base. Written by `{about['command']}` in {about['minutes']:.0f} minutes.",
-        "Means over seeds in percent, with 95 % intervals (Student's t over seeds). The base and its pairs are the "
+        "Means over seeds in percent, with 95 % intervals (Student's t over seeds, cut at 0 and 100). The base and its pairs are the "
         "same for all methods of a seed. Learning rate and beta of each method were chosen on the validation split of "
         "another world.",
         _means(found),
@@ -76,7 +76,9 @@ def _means(found: Outcome) -> str:
 def _mean(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "-"
-    return f"{row['mean']:.1f}" + ("" if row["low"] is None else f" ({row['low']:.1f} to {row['high']:.1f})")
+    if row["low"] is None:
+        return f"{row['mean']:.1f}"
+    return f"{row['mean']:.1f} ({max(0.0, row['low']):.1f} to {min(100.0, row['high']):.1f})"
 
 
 def _retention(found: Outcome) -> str:
