@@ -43,8 +43,8 @@ def to_markdown(found: Outcome, pictures: Sequence[str]) -> str:
         f"{about['pairs']} preference pairs each, {about['steps']} optimizer steps for every method, from the same "
         f"base. Written by `{about['command']}` in {about['minutes']:.0f} minutes.",
         "Means over seeds in percent, with 95 % intervals (Student's t over seeds, cut at 0 and 100). The base and its "
-        "pairs are the same for all methods of a seed. Learning rate and beta of each method were chosen on the validation split of "
-        "another world.",
+        "pairs are the same for all methods of a seed. Learning rate and beta of each method were chosen on the "
+        "validation split of another world.",
         _means(found),
         _retention(found),
         "## Paired tests",
