@@ -34,7 +34,6 @@ class Engines:
     """Stands in for engines, scorer and their gate."""
 
     gate_clips = 2
-    replaced = 0
     scorer = SimpleNamespace(take_replaced=lambda: 0)
 
     def __init__(self, decoded: Path, last: Path | None) -> None:
@@ -43,6 +42,13 @@ class Engines:
         self.gate: list[str] = []
         self.asked: list[str] = []
         self.finished_at_first: bool | None = None
+
+    def count_anew(self) -> None:
+        """As `RolloutPool`."""
+
+    def figures(self) -> dict[str, float]:
+        """As `RolloutPool`."""
+        return {"engines_replaced": 0}
 
     def use_adapter(self, folder: None, version: int, clips: list[Clip]) -> float:
         self.gate = [clip.clip_id for clip in clips]

@@ -128,12 +128,12 @@ def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, worke
 
 
 def test_an_engine_that_does_not_take_an_adapter_is_replaced_by_one_that_has_it(
-    cfg: RunConfig, workers: Workers
+    local_ray: Any, cfg: RunConfig, workers: Workers
 ) -> None:
     """It is stopped before the push. The new one never answers with the base, and the gate is passed."""
     pool, folder = workers.pool, stage_path(cfg, "adapters", 0)
     replaced, limits = pool.replaced, pool.engines.limits
-    victim = psutil.Process(workers.ask(pool.actors[0].process_id.remote()))
+    victim = psutil.Process(local_ray.get(pool.actors[0].process_id.remote(), timeout=60))
     pool.engines.limits = dataclasses.replace(limits, sync_s=3.0)
     victim.send_signal(signal.SIGSTOP)
     pool.engines.use(folder, 2)
@@ -226,12 +226,12 @@ def test_the_gate_catches(local_ray: Any, cfg: RunConfig, workers: Workers, name
     folder = stage_path(cfg, "adapters", 0)
     actor = workers.pool.actors[0]
     workers._loaded = None
-    workers.ask(actor.__ray_call__.remote(inject, how))
+    local_ray.get(actor.__ray_call__.remote(inject, how), timeout=60)
     try:
         with pytest.raises(ParityError, match=words):
             workers.use_adapter(folder, 1)
     finally:
-        workers.ask(actor.__ray_call__.remote(undo))
+        local_ray.get(actor.__ray_call__.remote(undo), timeout=60)
         local_ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert workers.use_adapter(folder, 1) < 1e-4
 
