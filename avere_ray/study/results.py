@@ -12,7 +12,6 @@ from typing import Any
 from avere_ray.comparison.differences import Pair, compare, correct
 from avere_ray.comparison.results import Evaluation, Question
 from avere_ray.evaluation.statistics import over_seeds
-from avere_ray.losses.terms import MODALITIES
 
 Figures = Mapping[str, float]
 """Metrics of one method on one world."""
@@ -35,6 +34,7 @@ METRICS: dict[str, str] = {
     "perception": "perception of single cues",
 }
 """What the table shows, by metric; all in percent."""
+_MODALITIES = ("audio", "video", "audiovisual")  # as `losses.terms` has them, which needs torch
 TRAINING: dict[str, str] = {
     "rewards/margins": "reward margin",
     "rewards/spurious": "reward of spurious rejects",
@@ -49,7 +49,7 @@ CURVES = (
     "loss",
     "rewards/accuracies",
     *TRAINING,
-    *(f"text_prior/{what}_{modality}" for what in ("reliance", "gamma") for modality in MODALITIES),
+    *(f"text_prior/{what}_{modality}" for what in ("reliance", "gamma") for modality in _MODALITIES),
 )
 """Training metrics that a study reads."""
 RETENTION_POINTS = 3.0

@@ -36,6 +36,13 @@ class Engines:
         self.version, self.loaded = -1, Path()
         self.asked, self.let = threading.Event(), threading.Event()
 
+    def count_anew(self) -> None:
+        """As `RolloutPool`."""
+
+    def figures(self) -> dict[str, float]:
+        """As `RolloutPool`."""
+        return {"engines_replaced": 0}
+
     def use_adapter(self, folder: Path | None, version: int) -> float:
         self.loaded, self.version = folder or Path(), version
         return 0.5
