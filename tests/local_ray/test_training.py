@@ -218,6 +218,7 @@ FAULTS: dict[str, tuple[Callable[..., None], Any, str]] = {
 """What goes wrong on the engine's side, and what the gate says."""
 
 
+@pytest.mark.faults  # with `make faults`: eight passes through the gate take minutes
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_gate_catches(local_ray: Any, cfg: RunConfig, workers: Workers, name: str) -> None:
     """Each fault is in what the running engine is given; the learner's side is as ever."""
