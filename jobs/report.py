@@ -24,8 +24,8 @@ TASK_SUFFIX = "_overall_accuracy"
 
 _RATED = ("emer_", "ovmerd_")
 """What figures of rated descriptions begin with."""
-_OPTIONAL = ("clips",)
-"""Stages that a run on clips of one's own does not have."""
+_OPTIONAL = ("clips", "reference")
+"""Stages that a run on clips of one's own, and one whose learner makes its reference figures itself, do not have."""
 _SAMPLED = ("rollouts", "verdicts")
 """Stages that a run trained on right answers does not have."""
 _ROUND_STAGES = ("rollouts", "verdicts", "pairs", "reference", "adapters")
@@ -224,7 +224,7 @@ def _read_stages(run_dir: Path, rounds: int, left_out: Sequence[str] = ()) -> di
         manifest = read_manifest(run_dir / name)
         if manifest is not None:
             manifests[name] = manifest
-        elif name not in _OPTIONAL and (not name.startswith("evals/round=") or name.endswith(f"={rounds - 1}")):
+        elif _is_needed(name, rounds):
             raise StageError(
                 f"{run_dir / name} has not finished, so there is nothing to report yet. "
                 "Run the pipeline again: finished stages are reused."
@@ -232,9 +232,15 @@ def _read_stages(run_dir: Path, rounds: int, left_out: Sequence[str] = ()) -> di
     return manifests
 
 
+def _is_needed(folder: str, rounds: int) -> bool:
+    """Of the evaluations after rounds, the last one alone is."""
+    stage, _, round_ = folder.partition("/round=")
+    return stage not in _OPTIONAL and (stage != "evals" or round_ == str(rounds - 1))
+
+
 def _stage_folders(rounds: int) -> list[str]:
     in_rounds = [f"{stage}/round={k}" for k in range(rounds) for stage in (*_ROUND_STAGES, "evals")]
-    return [*_OPTIONAL, "decoded", "evals/before", *in_rounds]
+    return ["clips", "decoded", "evals/before", *in_rounds]
 
 
 def _figure(manifests: Mapping[str, StageManifest], folder: str, name: str) -> Any:

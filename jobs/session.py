@@ -108,11 +108,11 @@ def _start_local(cfg: RayConfig) -> None:
             logging_level=logging.WARNING,
             _node_ip_address="127.0.0.1",
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a start that takes too long is a plain Exception in Ray
         raise ClusterError(
             f"cannot start a local Ray with ray.num_cpus={cfg.num_cpus} and ray.object_store_mb="
-            f"{cfg.object_store_mb}: {_first_line(error)}. Free memory and shared memory, or lower "
-            "these settings."
+            f"{cfg.object_store_mb}: {_first_line(error)}. Free memory, shared memory and processors, or "
+            "lower these settings."
         ) from error
 
 

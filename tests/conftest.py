@@ -1,7 +1,7 @@
 """Tiers: the folder of a test gives it its marker, its time limit and its place in the order; one shared Ray.
 
 With several pytest workers (`make test`) the longest tests come first and the quick ones fill what is left; a file
-stays on one worker, so that what its tests share is made once. So do the files that run the tiny base, since importing
+stays on one worker, so that what its tests share is made once. So does the whole model tier, since importing
 transformers' model takes longer than most files do.
 """
 
@@ -21,9 +21,7 @@ from jobs.session import LOOPBACK_VARIABLE, ray_session
 os.environ.setdefault(LOOPBACK_VARIABLE, "0")  # read when a test imports Ray, whichever does so first
 
 TESTS = Path(__file__).parent
-TINY_BASE = ("base_towers", "objective", "policy", "reference")
-"""Unit tests that run the tiny base, tests/unit/test_<name>.py; their first waits for that import on a busy machine."""
-TIERS = {"unit": 60, "local_ray": 300, "e2e": 900, "faults": 1800, "gpu": 600}
+TIERS = {"unit": 60, "page": 60, "model": 300, "local_ray": 300, "e2e": 900, "faults": 1800, "gpu": 600}
 """Folder (and marker) to time limit in seconds, in the order they run."""
 
 
@@ -34,25 +32,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if tier != "unit":
             item.add_marker(getattr(pytest.mark, tier))
         if item.get_closest_marker("timeout") is None:
-            of_base = tier == "unit" and _runs_the_tiny_base(item.path)
-            item.add_marker(pytest.mark.timeout(TIERS["local_ray" if of_base else tier]))
+            item.add_marker(pytest.mark.timeout(TIERS[tier]))
     alone = "PYTEST_XDIST_WORKER" not in os.environ
     items.sort(key=lambda item: list(TIERS).index(_tier(item)) * (1 if alone else -1))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """As `--dist=loadfile`, with the files of TINY_BASE as if they were one; None leaves it to pytest-xdist."""
+    """As `--dist=loadfile`, with the model tier as if it were one file; None leaves it to pytest-xdist."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class ByFileOrModel(LoadFileScheduling):
+    class ByFileOrModelTier(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "tiny base" if _runs_the_tiny_base(Path(file)) else file
+            return "tests/model" if nodeid.startswith("tests/model/") else super()._split_scope(nodeid)
 
-    return ByFileOrModel(config, log)
+    return ByFileOrModelTier(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -76,10 +72,6 @@ def local_ray() -> Iterator[Any]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _runs_the_tiny_base(file: Path) -> bool:
-    return file.stem.removeprefix("test_") in TINY_BASE
 
 
 def _tier(item: pytest.Item) -> str:

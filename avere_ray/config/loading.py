@@ -16,16 +16,14 @@ from avere_ray.errors import ConfigError
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str = "avere-ray") -> RunConfig:
-    """Reads a YAML file and applies overrides such as `--train.learning_rate=1.0e-5`.
+    """Reads a YAML file and applies overrides such as `--train.learning_rate=1.0e-5`, or with a space for the `=`.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, a value has the wrong type, or two settings
             contradict each other; the message names the key, the value and what is allowed.
     """
     values = _read_yaml(path) if path is not None else {}
-    for argument in overrides:
-        if not argument.startswith("--"):
-            raise ConfigError(f"unexpected argument {argument!r}; overrides look like --train.learning_rate=1.0e-5")
+    overrides = _with_equals(overrides)
     try:
         if not overrides:
             return RunConfig(**values)
@@ -35,6 +33,23 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str =
         raise ConfigError(_explain(error, path)) from error
     except SettingsError as error:
         raise ConfigError(f"{_last_line(error)}. See `{prog} --help` for every setting.") from error
+
+
+def _with_equals(arguments: Sequence[str]) -> list[str]:
+    """The overrides as `--key=value`, also those given as `--key value`.
+
+    Raises:
+        ConfigError: an argument is neither.
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            joined.append(argument)
+        elif joined and "=" not in joined[-1]:
+            joined[-1] += f"={argument}"
+        else:
+            raise ConfigError(f"unexpected argument {argument!r}; overrides look like --train.learning_rate=1.0e-5")
+    return joined
 
 
 @functools.cache

@@ -16,9 +16,9 @@ from avere_ray.learner.objective import PairObjective, reference_branches
 from avere_ray.media_cache import MediaCache
 from avere_ray.reference import AdapterOff
 from avere_ray.tree import join_rows, pack_branches
-from tests.unit.models import tiny_base
-from tests.unit.pairs import PAIRS, Clips, make_clip
-from tests.unit.test_attention import GROUPS, _branch
+from tests.model.models import tiny_base
+from tests.model.pairs import PAIRS, Clips, make_clip
+from tests.model.test_attention import GROUPS, _branch
 
 DEVICE = "cuda"
 MODEL = ModelConfig(path=tiny_base(), dtype="bfloat16")

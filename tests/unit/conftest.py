@@ -1,11 +1,5 @@
-"""One thread for torch: the models here are so small that a second one only waits for the first."""
+"""One thread for torch in every test of this tier."""
 
-import pytest
+from tests.threads import one_thread
 
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Imported here, since pytest also reads this file where it only hands out the tests."""
-    import torch
-
-    torch.set_num_threads(1)
+__all__ = ["one_thread"]

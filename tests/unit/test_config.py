@@ -96,6 +96,15 @@ def test_a_bad_file_names_the_key_the_value_and_what_is_allowed(tmp_path: Path, 
     assert all(word in message for word in [*words, str(file)] if word), message
 
 
+def test_an_override_may_have_a_space_for_its_equals_sign() -> None:
+    cfg = load_config(None, ["--seed", "3", "--train.learning_rate", "1e-3", "--rounds=2"])
+    assert (cfg.seed, cfg.train.learning_rate, cfg.rounds) == (3, 1e-3, 2)
+    with pytest.raises(ConfigError, match=r"'5'.*overrides look like"):
+        load_config(None, ["--seed", "3", "5"])
+    with pytest.raises(ConfigError, match=r"--prot=8000.*--help"):
+        load_config(None, ["--prot", "8000"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 from rich.console import Console
@@ -94,6 +95,15 @@ def test_a_run_without_rollouts_reports_everything_else(run_dir):
     assert set(whole) - set(report) == {"rollouts", "verdicts"}
     assert (report["pairs"], report["after"], report["parity_max_abs_diff"]) == (61, AFTER, 1e-6)
     assert not any(line.startswith("rollouts") for line in summary_lines(report, run_dir))
+
+
+def test_a_run_whose_learner_makes_its_own_reference_figures_reports_too(run_dir):
+    with_stage = build_report(run_dir, rounds=2, seed=0)
+    for k in range(2):
+        shutil.rmtree(run_dir / f"reference/round={k}")
+    report = build_report(run_dir, rounds=2, seed=0)
+    assert "reference" not in report.pop("seconds") and with_stage.pop("seconds")
+    assert report == with_stage
 
 
 def test_a_stage_that_has_not_finished_is_named(run_dir):

@@ -16,8 +16,8 @@ from avere_ray.logp_cache import LogpCache
 from avere_ray.media_cache import MediaCache, irrelevant_swap, tower_digest
 from avere_ray.modality import made_swap
 from avere_ray.reference import AdapterOff, AsIs, Cached, Precomputed, check_complete, from_record, pair_key, to_record
-from tests.unit.models import tiny_base
-from tests.unit.pairs import PAIRS, Clips, make_pair
+from tests.model.models import tiny_base
+from tests.model.pairs import PAIRS, Clips, make_pair
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from avere_ray.learner.explain import explain_pair
 from avere_ray.learner.objective import PairObjective, reference_branches
 from avere_ray.media_cache import MediaCache
 from avere_ray.reference import AdapterOff
-from tests.unit.models import tiny_base
-from tests.unit.pairs import PAIRS, Clips, make_pair
+from tests.model.models import tiny_base
+from tests.model.pairs import PAIRS, Clips, make_pair
 
 LOG_2 = math.log(2.0)
 WORDS = make_pair(clip="", modality="", swap=None)

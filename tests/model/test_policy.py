@@ -11,7 +11,7 @@ from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
 from avere_ray.backbones.types import clip_fps
 from avere_ray.config import ModelConfig
 from avere_ray.records import DecodedClip
-from tests.unit.models import tiny_base
+from tests.model.models import tiny_base
 
 TEXTS = ("Yes, her voice is loud.", "No, the shirt is yellow.", "(A)", "He smiles.")
 
