@@ -6,6 +6,9 @@ newest adapter version and has given the learner's figures for the prompts of th
 
     starting -> (sync -> acknowledged) -> (proof -> agrees) -> ready
         any deadline missed, or dead -> replaced, up to three times in a row
+
+A run ends at once where another engine would fare no better: the first one in a place cannot start by its own account,
+or is not there when its deadline has passed.
 """
 
 import itertools
@@ -18,16 +21,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.calls import Call
+from actors.lost import LOST, cannot_start, last_line, why
 from actors.rollout import RolloutActor
 from avere_ray.errors import StageError
 from avere_ray.parity import Scored, compare
 from avere_ray.placement import engine_bundles, label_selector
-from avere_ray.records import Query
+from avere_ray.records import Modality, Query
 
 ATTEMPTS = 3
 """How often a batch is issued, and an engine replaced in a row, before the run stops."""
@@ -43,6 +46,15 @@ class Limits:
     call_s: float
     sync_s: float
     start_s: float = START_S
+    call_setting: str = "rollout.deadline_s"
+    """Where `call_s` is set."""
+
+    def remedy(self, what: str) -> str:
+        """What to do when an engine was lost in vain with a task."""
+        if what == "start":
+            return "Check that the cluster has the CPUs, GPUs and memory that rollout asks for, and see Ray's logs."
+        setting = "rollout.sync_deadline_s" if what == "sync" else self.call_setting
+        return f"Raise {setting}, or give the engine more memory and processors; see Ray's logs."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +63,8 @@ class Proof:
 
     probes: Sequence[Query]
     responses: Sequence[Sequence[int]]
+    shown: Sequence[Modality]
+    """The media of each prompt."""
     learner: Sequence[Scored]
     max_abs_diff: float
 
@@ -219,7 +233,8 @@ class Engines:
         now = time.monotonic()
         for ref, engine, task in asked:
             if ref in engine.tasks and ref not in done and now > task.asked_s + task.limit_s:
-                ended += self._failed(engine, task, f"gave no answer within {task.limit_s:.0f} s")
+                reason = f"{'did not start' if task.what == 'start' else 'gave no answer'} within {task.limit_s:g} s"
+                ended += self._failed(engine, task, reason, vain=task.what == "start")
         return ended
 
     # An engine's life ----------------------------------------------------------------------------------------------
@@ -231,8 +246,10 @@ class Engines:
             return []
         try:
             answer = ray.get(ref, timeout=self.limits.call_s)
-        except (RayActorError, ObjectLostError, GetTimeoutError) as error:
-            return self._failed(engine, task, f"died: {_last_line(error) if task.what == 'start' else _line(error)}")
+        except LOST as error:
+            vain = task.what == "start" and cannot_start(error)
+            reason = f"cannot start: {last_line(error)}" if vain else why(error, task.limit_s)
+            return self._failed(engine, task, reason, vain=vain)
         except BaseException:
             engine.tasks.pop(ref, None)
             raise
@@ -259,7 +276,7 @@ class Engines:
         elif engine.version is None:
             self.send(engine, "sync", engine.actor.load_adapter.remote(folder, version), self.limits.sync_s)
         elif not engine.proven and self.proof is not None:
-            asked = engine.actor.response_logps.remote(self.proof.probes, self.proof.responses)
+            asked = engine.actor.response_logps.remote(self.proof.probes, self.proof.responses, self.proof.shown)
             self.send(engine, "proof", asked, self.limits.call_s)
         else:
             engine.proven = True
@@ -276,24 +293,27 @@ class Engines:
                     adapter_version=self.adapter[1])  # fmt: skip
         engine.proven = True
 
-    def _failed(self, engine: Engine, task: Task, reason: str) -> list[Ended]:
-        """Puts another engine in the place of one that died or hangs."""
+    def _failed(self, engine: Engine, task: Task, reason: str, *, vain: bool) -> list[Ended]:
+        """Puts another engine in the place of one that died or hangs.
+
+        Args:
+            vain: another one in a place that never had an engine would fare no better.
+        """
         lost = [Ended(engine, t.call, None, reason) for t in engine.tasks.values() if t.call is not None]
-        stops = task.what in ("sync", "proof", "ask")
         doing = {"start": "starting", "sync": f"loading adapter version {self.adapter[1]}", "proof": "proving itself"}
-        words = f"{reason} while {doing[task.what]}" if task.what in doing else reason
+        words = f"{reason} while {doing[task.what]}" if task.what in doing and not vain else reason
         engine.failures += 1
         if engine.extra and task.what != "call":
             _log.warning("one more rollout engine %s; the others go on without it", words)
             self.may_grow = False
             self.end(engine)
             return lost
-        never_came = task.what == "start" and (engine.generation == 0 or engine.failures >= ATTEMPTS)
-        if never_came or (stops and engine.failures >= ATTEMPTS):
+        again = task.what not in ("call", "left") and engine.failures >= ATTEMPTS
+        if again or (vain and engine.generation == 0):
             raise StageError(
                 f"rollout engine {engine.number} {words}"
                 + (f", {engine.failures} times in a row" if engine.failures > 1 else "")
-                + ". Check that the cluster has the CPUs, GPUs and memory that rollout asks for, and see Ray's logs."
+                + f". {self.limits.remedy(task.what)}"
             )
         _log.warning("rollout engine %d %s; it is replaced%s", engine.number, words,
                      " and its batches issued again" if lost else "")  # fmt: skip
@@ -339,12 +359,3 @@ def placed(num_cpus: float, num_gpus: float, role: str | None) -> tuple[Any, dic
         group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
     )
     return group, {"num_cpus": num_cpus, "num_gpus": 0, "scheduling_strategy": strategy}
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -18,7 +18,7 @@ from avere_ray.errors import StageError
 from avere_ray.evaluation.showing import Showing
 from avere_ray.parity import Scored
 from avere_ray.protocols import ProgressFn
-from avere_ray.records import Query, Rollout
+from avere_ray.records import Modality, Query, Rollout
 from avere_ray.staleness import check_fresh
 
 CALLS_AT_ONCE = 2
@@ -46,10 +46,12 @@ class RolloutPool:
         threads: int,
         role: str | None = None,
         clips_per_request: int = 1,
+        deadline_setting: str = "rollout.deadline_s",
         actor: Any = RolloutActor,
     ) -> None:
         """
         Args:
+            deadline_setting: where the user sets `rollout.deadline_s`, for messages.
             role: run the engines on nodes with this role only, see `avere_ray.placement`.
             clips_per_request: most clips that one request shows, examples included.
             actor: the class of the engines' actors, with the methods of `RolloutWorker`.
@@ -64,10 +66,12 @@ class RolloutPool:
             keywords={
                 "lora_rank": lora_rank, "decode": decode, "decoded": decoded, "clips_per_request": clips_per_request
             },
-            limits=Limits(call_s=rollout.deadline_s, sync_s=rollout.sync_deadline_s),
+            limits=Limits(
+                call_s=rollout.deadline_s, sync_s=rollout.sync_deadline_s, call_setting=deadline_setting
+            ),
             actor=actor,
         )  # fmt: skip
-        self.meter = Meter()
+        self.meter, self._taken_replaced = Meter(), 0
         for _ in range(rollout.engines):
             self.engines.start()
 
@@ -75,6 +79,11 @@ class RolloutPool:
     def replaced(self) -> int:
         """Engines replaced so far."""
         return self.engines.replaced
+
+    def take_replaced(self) -> int:
+        """Engines replaced since this was last asked."""
+        before, self._taken_replaced = self._taken_replaced, self.replaced
+        return self.replaced - before
 
     @property
     def actors(self) -> list[Any]:
@@ -122,15 +131,19 @@ class RolloutPool:
         self.wait_ready()
 
     def remember(
-        self, probes: Sequence[Query], responses: Sequence[Sequence[int]], learner: Sequence[Scored],
-        max_abs_diff: float,
+        self, probes: Sequence[Query], responses: Sequence[Sequence[int]], shown: Sequence[Modality],
+        learner: Sequence[Scored], max_abs_diff: float,
     ) -> None:  # fmt: skip
         """What the parity gate has compared for the adapter in use; engines that start later are held against it."""
-        self.engines.proof = Proof(probes=probes, responses=responses, learner=learner, max_abs_diff=max_abs_diff)
+        self.engines.proof = Proof(
+            probes=probes, responses=responses, shown=shown, learner=learner, max_abs_diff=max_abs_diff
+        )
 
-    def response_logps(self, queries: Sequence[Query], responses: Sequence[Sequence[int]]) -> list[list[Scored]]:
+    def response_logps(
+        self, queries: Sequence[Query], responses: Sequence[Sequence[int]], shown: Sequence[Modality] | None = None
+    ) -> list[list[Scored]]:
         """What each engine gives for the same responses; see `RolloutWorker.response_logps`."""
-        return self.engines.ask_all("response_logps", queries, responses)
+        return self.engines.ask_all("response_logps", queries, responses, shown)
 
     def __call__(
         self,
@@ -262,7 +275,8 @@ class RolloutPool:
         if call.attempts >= ATTEMPTS:
             raise StageError(
                 f"rollout engine {ended.reason}; the batch that starts with query {call.queries[0].query_id} "
-                f"failed {ATTEMPTS} times. Lower rollout.batch_queries or give the engine more memory."
+                f"failed {ATTEMPTS} times. Raise {self.engines.limits.call_setting} if it takes that long, lower "
+                "rollout.batch_queries, or give the engine more memory."
             )
         line.give_back(call)
         return False

@@ -19,8 +19,8 @@ from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.engine import Asking, Shown
 from avere_ray.evaluation.showing import PLAIN, Showing
 from avere_ray.modality import apply_swap, partner_ids
-from avere_ray.parity import Scored
-from avere_ray.records import DecodedClip, Query, Rollout
+from avere_ray.parity import BOTH, Scored
+from avere_ray.records import DecodedClip, Modality, Query, Rollout
 from avere_ray.store import DecodedStore
 
 _T = TypeVar("_T")
@@ -86,11 +86,13 @@ class RolloutWorker:
         """Switches to an adapter, or with version 0 to the base; returns the version now sampled from."""
         return self.engine.load_adapter(folder or Path(), version)
 
-    def response_logps(self, queries: Sequence[Query], responses: Sequence[Sequence[int]]) -> list[Scored]:
-        """Prompts and responses as the engine sees them."""
+    def response_logps(
+        self, queries: Sequence[Query], responses: Sequence[Sequence[int]], shown: Sequence[Modality] | None = None
+    ) -> list[Scored]:
+        """Prompts and responses as the engine sees them; `shown`: which media each prompt has, else both."""
         return [
-            self.engine.response_logps(q.prompt, self.store[q.clip_id], r)
-            for q, r in zip(queries, responses, strict=True)
+            self.engine.response_logps(q.prompt, self.store[q.clip_id], r, media)
+            for q, r, media in zip(queries, responses, shown or [BOTH] * len(queries), strict=True)
         ]
 
     async def _answer(self, asking: Asking[_T]) -> _T:

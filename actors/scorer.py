@@ -13,8 +13,8 @@ from avere_ray.config import ModelConfig
 from avere_ray.embed_folder import EmbedFolder
 from avere_ray.logp_cache import LogpCache
 from avere_ray.media_cache import MediaCache
-from avere_ray.parity import Scored
-from avere_ray.records import PreferencePair, Query, ReferenceLogps
+from avere_ray.parity import BOTH, Scored
+from avere_ray.records import Modality, PreferencePair, Query, ReferenceLogps
 from avere_ray.reference import AdapterOff, AsIs, Cached, to_record
 from avere_ray.store import DecodedStore
 
@@ -68,29 +68,39 @@ class ScorerWorker:
         return found
 
     def response_logps(
-        self, queries: Sequence[Query], responses: Sequence[Sequence[int]], adapter: Path | None
+        self,
+        queries: Sequence[Query],
+        responses: Sequence[Sequence[int]],
+        adapter: Path | None,
+        shown: Sequence[Modality] | None = None,
     ) -> list[Scored]:
-        """Prompts and responses as the learner sees them; `adapter` None is the base."""
+        """Prompts and responses as the learner sees them; `adapter` None is the base.
+
+        `shown`: which media each prompt has, else both.
+        """
         self._use(adapter)
+        asked = zip(queries, responses, shown or [BOTH] * len(queries), strict=True)
         with self.policy.without_adapter() if adapter is None else contextlib.nullcontext():
-            return [self._one(q, r) for q, r in zip(queries, responses, strict=True)]
+            return [self._one(*probe) for probe in asked]
 
     def _use(self, adapter: Path | None) -> None:
         if adapter is not None:
             self.family.load_adapter(self.policy, adapter)
 
-    def _one(self, query: Query, response: Sequence[int]) -> Scored:
+    def _one(self, query: Query, response: Sequence[int], shown: Modality) -> Scored:
         import torch
 
         with torch.no_grad():
             media = self.media.clip(self.policy, query.clip_id)
-            sample = self.policy.processor.sample(query.prompt, response, video=media.shown(), audio=media.heard())
+            video = media.shown() if "video" in shown else None
+            audio = media.heard() if "audio" in shown else None
+            sample = self.policy.processor.sample(query.prompt, response, video=video, audio=audio)
             logps = self.policy([[sample]], self.media.embeds, per_token=True)
         ids, shape = sample.token_ids[: sample.branch.response_start].tolist(), media.shape
         grid: dict[str, tuple[float, ...]] = {}
-        if media.video:
+        if video:
             grid |= {"video": tuple(shape.grid_thw.tolist()), "seconds": (shape.second_per_grid,)}
-        if media.audio:
+        if audio:
             grid["audio"] = (shape.audio_tokens,)
         return Scored(ids, logps.tolist(), grid)
 

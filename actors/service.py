@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError
 
+from actors.lost import LOST, cannot_start, last_line, why
 from avere_ray.errors import ActorLost, StageError
 
 ATTEMPTS = 3
@@ -119,10 +120,10 @@ class Service:
                 f"{stage}: the {self.name} did not start within {self.start_s:g} s; check that the cluster has the "
                 "CPUs, GPUs and memory that the config asks for"
             ) from error
-        except RayActorError as error:
-            if error.actor_init_failed:
-                raise StageError(f"{stage}: the {self.name} cannot start: {_last_line(error)}") from error
-            raise ActorLost(_reason(error, self.deadline_s)) from error
+        except LOST as error:
+            if cannot_start(error):
+                raise StageError(f"{stage}: the {self.name} cannot start: {last_line(error)}") from error
+            raise ActorLost(why(error, self.start_s)) from error
         self._is_up = True
         return self._actor
 
@@ -138,31 +139,12 @@ def answer(ref: Any, deadline_s: float) -> Any:
     """The answer to an actor call.
 
     Raises:
-        ActorLost: the actor died, or gave no answer within `deadline_s` seconds.
+        ActorLost: the actor died, its answer is lost, or it gave none within `deadline_s` seconds.
     """
     try:
         return ray.get(ref, timeout=deadline_s)
-    except (GetTimeoutError, RayActorError) as error:
-        raise ActorLost(_reason(error, deadline_s)) from error
-
-
-def _reason(error: Exception, deadline_s: float) -> str:
-    if isinstance(error, GetTimeoutError):
-        return f"gave no answer within {deadline_s:g} s"
-    words = str(error)
-    return "died: out of memory" if "OutOfMemory" in words or "memory monitor" in words else f"died ({_cause(words)})"
-
-
-def _cause(words: str) -> str:
-    """What of Ray's many lines about a dead actor says why."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    why = next((line for line in lines if line.startswith("The actor is dead because")), lines[0] if lines else "")
-    return why.partition(" Worker exit type")[0].rstrip(". ").removeprefix("The actor is dead because ")
-
-
-def _last_line(error: RayActorError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    except LOST as error:
+        raise ActorLost(why(error, deadline_s)) from error
 
 
 def _process_id(_: Any) -> int:

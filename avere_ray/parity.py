@@ -9,11 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from avere_ray.errors import ParityError
-from avere_ray.records import Query
+from avere_ray.records import Modality, Query
 
 Grid = Mapping[str, tuple[float, ...]]
 """How a model sees the media of a prompt: "video" (patches over time, height and width), "seconds" (between temporal
 patches), "audio" (tokens)."""
+
+
+BOTH: Modality = "audio_video"
+"""The media that a prompt of a rollout has, whatever it asks about."""
 
 
 class Scored(NamedTuple):
@@ -38,6 +42,12 @@ def choose_probes(queries: Sequence[Query], count: int) -> list[Query]:
             fresh = next((i for i, query in enumerate(column) if query.clip_id not in asked), 0)
             chosen.append(column.pop(fresh))
     return chosen[:count]
+
+
+def ways_to_show(queries: Sequence[Query]) -> list[tuple[Query, Modality]]:
+    """Each query with sound and picture, as rollouts and the learner have it; one that is about a single medium also
+    with that medium alone."""
+    return [(query, shown) for query in queries for shown in dict.fromkeys((BOTH, query.modality))]
 
 
 def compare(
@@ -71,11 +81,11 @@ def compare(
             )
         for i, (a, b) in enumerate(zip(engine_logps, learner_logps, strict=True)):
             worst = max(worst, abs(a - b))
-            if abs(a - b) > max_abs_diff:
+            if not abs(a - b) <= max_abs_diff:  # so that NaN is no agreement
                 hint = (
                     " The adapter may not be applied: its keys must have the full model's prefix."
                     if adapter_version
-                    else ""
+                    else " Weights or precision differ: both must read the same model folder with the same model.dtype."
                 )
                 raise ParityError(
                     f"engine and learner disagree with adapter version {adapter_version}: response token {i} of "

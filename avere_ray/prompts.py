@@ -43,6 +43,9 @@ _DESCRIBE: dict[str, tuple[str, ...]] = {
     "describe_video": ("How does the person look, and what shows it?",),
     "describe_audio": ("How does the person sound, and what shows it?",),
 }
+_ASKED_ABOUT: dict[str, Modality] = {
+    "describe": "audio_video", "describe_video": "video", "describe_audio": "audio"
+}  # fmt: skip
 
 
 def definite(cue_text: str) -> str:
@@ -217,7 +220,7 @@ def agreement_query(clip: Clip, rng: random.Random) -> Query | None:
 
 def open_query(clip: Clip, task: str, rng: random.Random) -> Query | None:
     """An open question about the emotion and its evidence; None when the emotion asked about is unknown."""
-    modality: Modality = {"describe_audio": "audio", "describe_video": "video"}.get(task, "audio_video")  # type: ignore[assignment]
+    modality = _ASKED_ABOUT[task]
     needed = [clip.face_emotion] * (modality != "audio") + [clip.voice_emotion] * (modality != "video")
     if not all(e in EMOTION_ADJECTIVES for e in needed):
         return None
@@ -229,6 +232,20 @@ def open_query(clip: Clip, task: str, rng: random.Random) -> Query | None:
         prompt=rng.choice(_DESCRIBE[task]),
         reference=description(clip, task),
     )
+
+
+def plain_queries(clip: Clip) -> list[Query]:
+    """One open question per modality, for clips of which nothing is known: to compare what two models make of them."""
+    return [
+        Query(
+            query_id=f"{clip.clip_id}/{task}/plain",
+            clip_id=clip.clip_id,
+            modality=modality,
+            task=task,
+            prompt=_DESCRIBE[task][0],
+        )
+        for task, modality in _ASKED_ABOUT.items()
+    ]
 
 
 def _choice_query(

@@ -19,9 +19,9 @@ from avere_ray.placement import label_selector
 from avere_ray.preferences import build_pairs, summarise, to_write
 from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
-from avere_ray.stages import StageFolder, StageManifest, digest, read_records
+from avere_ray.stages import StageFolder, StageManifest, digest, file_digest, read_drops, read_records
 from avere_ray.staleness import check_fresh
-from jobs import answer_pairs, given_pairs
+from jobs import answer_pairs, given_pairs, given_queries
 from jobs.command import run_command
 from jobs.layout import finished, next_round, stage_path
 from jobs.room import check_room
@@ -66,7 +66,7 @@ def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
     queries = round_queries(cfg, round_, workers)
     worst = use_policy(cfg, round_, workers)
     found = sample(cfg, round_, workers, queries)
-    return finish_rollouts(folder, workers, queries, found, worst)
+    return finish_rollouts(cfg, folder, workers, queries, found, worst)
 
 
 def policy_round(cfg: RunConfig, round_: int) -> int:
@@ -104,7 +104,7 @@ def rollouts_folder(cfg: RunConfig, round_: int) -> StageFolder:
             rules,
             cfg.seed,
             round_,
-            str(cfg.data.queries or ""),
+            file_digest(cfg.data.queries) if cfg.data.queries else "",
             *ahead,
         ),
     )
@@ -127,15 +127,25 @@ def sample(
 
 
 def finish_rollouts(
-    folder: StageFolder, workers: Workers, queries: Sequence[Query], found: Sequence[Sequence[Rollout]], worst: float
+    cfg: RunConfig,
+    folder: StageFolder,
+    workers: Workers,
+    queries: Sequence[Query],
+    found: Sequence[Sequence[Rollout]],
+    worst: float,
 ) -> StageManifest:
-    """Writes a round's queries and rollouts; `worst` is what the parity gate found."""
+    """Writes a round's queries and rollouts, and drops for given queries that could not be asked.
+
+    `worst`: what the parity gate found.
+    """
     rollouts = [r for group in found for r in group]
     folder.write("queries", Query, queries)
     folder.write("rollouts", Rollout, rollouts)
+    drops = given_queries.left_out(cfg, queries, workers.clips) if cfg.data.queries else []
     return folder.finish(
-        inputs=len(queries),
+        inputs=len(queries) + len(drops),
         used=len(queries),
+        drops=drops,
         summary={
             "rollouts": len(rollouts),
             "parity_max_abs_diff": worst,
@@ -150,18 +160,21 @@ def round_queries(cfg: RunConfig, round_: int, workers: Workers) -> list[Query]:
 
     Raises:
         InputError: there is no training clip, or no query can be asked about any.
+        DropBudgetExceeded: too many of data.queries are about clips that are not in the corpus.
     """
     clips = workers.training_clips
     if cfg.data.queries is not None:
-        known = {c.clip_id for c in clips}
-        queries = [q for q in read_records(cfg.data.queries, Query) if q.clip_id in known]
+        listed, known = given_queries.read(cfg.data.queries), {c.clip_id for c in clips}
+        lost = [drop.sample_id for drop in read_drops(stage_path(cfg, "decoded"))]
+        given_queries.check_known(cfg, listed, [*(c.clip_id for c in workers.clips), *lost])
+        queries = [q for q in listed if q.clip_id in known]
     else:
         queries = sample_queries(clips, cfg, round_)
-    check_queries(queries, len(clips))
+    check_queries(cfg, queries, len(clips))
     return queries
 
 
-def check_queries(queries: Sequence[Query], clips: int) -> None:
+def check_queries(cfg: RunConfig, queries: Sequence[Query], clips: int) -> None:
     """Refuses a round without questions; `clips` is the number of training clips.
 
     Raises:
@@ -169,6 +182,11 @@ def check_queries(queries: Sequence[Query], clips: int) -> None:
     """
     if not clips:
         raise InputError('no decoded clip belongs to the split "train"; mark some in the clip table')
+    if not queries and cfg.data.queries is not None:
+        raise InputError(
+            f"none of the queries of {cfg.data.queries} (data.queries) is about one of the {clips} training clips. "
+            'Their clip_id must be that of a clip of the split "train".'
+        )
     if not queries:
         raise InputError(
             f"no query can be asked about the {clips} training clips: their clip table has no cues "
@@ -178,12 +196,12 @@ def check_queries(queries: Sequence[Query], clips: int) -> None:
 
 def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Labels every rollout of the round."""
-    source = require(cfg, "rollouts", round_)
+    source, decoded = require(cfg, "rollouts", round_), require(cfg, "decoded")
     folder = StageFolder(
         stage_path(cfg, "verdicts", round_),
         stage="verdicts",
         config=cfg.to_yaml(),
-        key=digest("verdicts", source.output_digest, *judge_key(cfg.judge)),
+        key=digest("verdicts", source.output_digest, decoded.output_digest, *judge_key(cfg.judge)),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"verdicts of round {round_}", manifest.used, "rollouts")
@@ -208,11 +226,12 @@ def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManife
 def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Turns the judged rollouts of the round into pairs, with a mismatched input for each."""
     source, rules = require(cfg, "verdicts", round_), cfg.preference.model_dump(exclude={"swap_deadline_s"})
+    read = [require(cfg, "rollouts", round_).output_digest, require(cfg, "decoded").output_digest]
     folder = StageFolder(
         stage_path(cfg, "pairs", round_),
         stage="pairs",
         config=cfg.to_yaml(),
-        key=digest("pairs", source.output_digest, rules, cfg.judge.write_rejects, cfg.seed),
+        key=digest("pairs", source.output_digest, *read, rules, cfg.judge.write_rejects, cfg.seed),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"pairs of round {round_}", manifest.used, "queries")

@@ -81,7 +81,7 @@ class Sampling:
         folder.begin()
         queries = build_preferences.round_queries(cfg, self.round, workers)
         found = build_preferences.sample(cfg, self.round, workers, self._until_stopped(queries), live=False)
-        build_preferences.finish_rollouts(folder, workers, queries, found, self.worst)
+        build_preferences.finish_rollouts(cfg, folder, workers, queries, found, self.worst)
         workers.sampled.add(self.round)
 
     def _until_stopped(self, queries: Sequence[Query]) -> Iterator[Query]:

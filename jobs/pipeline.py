@@ -21,7 +21,7 @@ from typing import Any
 from avere_ray.config import RunConfig
 from avere_ray.metrics import now_ms
 from avere_ray.stages import write_text
-from jobs import build_preferences, decode, evaluate, overlap, streaming, synth, train
+from jobs import build_preferences, decode, evaluate, given_queries, overlap, streaming, synth, train
 from jobs.command import run_command
 from jobs.corpus import check_clips
 from jobs.layout import stage_path
@@ -38,6 +38,8 @@ def run(cfg: RunConfig) -> dict[str, Any]:
 
     check_model_folder(cfg.model.path)
     check_clips(cfg)
+    if cfg.data.queries is not None:
+        given_queries.read(cfg.data.queries)
     write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
         tracker.start(cfg.resolved(), base_tags(cfg))

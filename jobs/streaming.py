@@ -17,8 +17,8 @@ from avere_ray.config import RunConfig
 from avere_ray.ledger import Ledger
 from avere_ray.progress import say
 from avere_ray.records import Clip, Query
-from avere_ray.stages import StageManifest, read_records
-from jobs import build_preferences, decode
+from avere_ray.stages import StageManifest
+from jobs import build_preferences, decode, given_queries
 from jobs.layout import finished
 from jobs.workers import Workers, sample_queries
 
@@ -151,10 +151,10 @@ def sample_while_decoding(cfg: RunConfig, workers: Workers, decoding: Decoding) 
     queries: list[Query] = []
     found = build_preferences.sample(cfg, 0, workers, _noted(arrivals.queries(), queries))
     decoding.result()
-    build_preferences.check_queries(queries, arrivals.training)
+    build_preferences.check_queries(cfg, queries, arrivals.training)
     folder = build_preferences.rollouts_folder(cfg, 0)
     folder.begin(since=began)
-    build_preferences.finish_rollouts(folder, workers, queries, found, worst)
+    build_preferences.finish_rollouts(cfg, folder, workers, queries, found, worst)
     workers.sampled.add(0)
 
 
@@ -169,6 +169,9 @@ class Arrivals:
         self._store = AvStore(decode.store_folder(cfg))
         self._groups = decoding.groups()
         self._ahead: deque[list[Decided]] = deque()
+        self._listed = deque(given_queries.read(cfg.data.queries)) if cfg.data.queries else None
+        if self._listed is not None:
+            given_queries.check_known(cfg, self._listed, [clip.clip_id for clip in decoding.plan.clips])
 
     def first_clips(self, count: int) -> list[Clip]:
         """The first clips that are not dropped; they are given again by `queries`."""
@@ -183,7 +186,7 @@ class Arrivals:
 
     def queries(self) -> Iterator[Query]:
         """The questions of round 0, each when its clip has arrived; ends early when too many clips are dropped."""
-        listed = deque(read_records(self.cfg.data.queries, Query)) if self.cfg.data.queries else None
+        listed = self._listed
         known, undecided = set[str](), {query.clip_id for query in listed or ()}
         for group in self._all_groups():
             self._dropped += sum(place is None for _, place in group)

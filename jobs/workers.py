@@ -14,10 +14,10 @@ from avere_ray.config import JudgeConfig, RunConfig
 from avere_ray.judges.choose import model_name
 from avere_ray.judges.omni import OmniJudge
 from avere_ray.learner import MODEL_FOLDER
-from avere_ray.parity import choose_probes, compare
+from avere_ray.parity import choose_probes, compare, ways_to_show
 from avere_ray.placement import label_selector
 from avere_ray.progress import say
-from avere_ray.prompts import all_queries
+from avere_ray.prompts import all_queries, plain_queries
 from avere_ray.protocols import AskFn
 from avere_ray.records import Clip, Query, Rollout, Verdict
 from avere_ray.store import DecodedStore
@@ -133,7 +133,8 @@ class Workers:
             "max_model_len": judge.max_model_len, "deadline_s": judge.deadline_s})  # fmt: skip
         say(f"judge: starting a vLLM engine on {judge.model_path}")
         pool = RolloutPool(model, rollout, lora_rank=cfg.train.lora_rank, decode=cfg.data.decode, decoded=self.decoded,
-                           threads=_threads(cfg), role=cfg.placement.rollout)  # fmt: skip
+                           threads=_threads(cfg), role=cfg.placement.rollout,
+                           deadline_setting="judge.deadline_s")  # fmt: skip
         pool.wait_ready()
         return pool
 
@@ -150,7 +151,7 @@ class Workers:
 
     def judges_replaced(self) -> int:
         """How often the judge that the config names was replaced since this was last asked."""
-        return self.judge_pool.replaced if self.cfg.judge.backend == "omni" else self.judge.take_replaced()
+        return (self.judge_pool if self.cfg.judge.backend == "omni" else self.judge).take_replaced()
 
     @cached_property
     def rating_judge(self) -> "Service":
@@ -256,15 +257,18 @@ class Workers:
         cfg = self.cfg
         clips = self.clips if clips is None else clips
         queries = [q for clip in clips[: self.gate_clips] for q in all_queries(clip, cfg.seed)]
-        probes = choose_probes(queries, cfg.parity.prompts)
-        rollouts = self.pool(probes, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=cfg.seed)
-        responses = [r[0].token_ids for r in rollouts]
-        learner = self.scorer.ask("parity gate", "response_logps", probes, responses, folder)
+        queries = queries or [q for clip in clips[: self.gate_clips] for q in plain_queries(clip)]
+        asked = choose_probes(queries, cfg.parity.prompts)
+        rollouts = self.pool(asked, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=cfg.seed)
+        said = {r[0].query_id: r[0].token_ids for r in rollouts}
+        probes, shown = zip(*ways_to_show(asked), strict=True)
+        responses = [said[q.query_id] for q in probes]
+        learner = self.scorer.ask("parity gate", "response_logps", probes, responses, folder, shown)
         worst = max(
             compare(probes, engine, learner, max_abs_diff=cfg.parity.max_abs_diff, adapter_version=version)
-            for engine in self.pool.response_logps(probes, responses)
+            for engine in self.pool.response_logps(probes, responses, shown)
         )
-        self.pool.remember(probes, responses, learner, cfg.parity.max_abs_diff)
+        self.pool.remember(probes, responses, shown, learner, cfg.parity.max_abs_diff)
         return worst
 
     def close(self) -> None:

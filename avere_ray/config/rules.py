@@ -147,6 +147,11 @@ def _engine_rules(cfg: "RunConfig") -> Iterator[str]:
             f"train.gpus_per_worker ({train.gpus_per_worker:g}) may be below 1 with one worker only, since NCCL takes "
             f"no two on one GPU; train.workers is {train.workers}"
         )
+    if cfg.model.dtype == "bfloat16" and cfg.parity.max_abs_diff < 1e-2:
+        yield (
+            "in bfloat16 engine and learner differ by more than parity.max_abs_diff "
+            f"({cfg.parity.max_abs_diff:g}) where nothing is wrong; set it to 0.5"
+        )
     if train.use_gpu and cfg.model.dtype == "float32" and cfg.parity.max_abs_diff < 1e-3:
         yield (
             "on GPU float32 parity is not reached below 1e-3; set parity.max_abs_diff to 1.0e-3 or more (bfloat16: 0.5)"

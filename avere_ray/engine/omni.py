@@ -14,11 +14,11 @@ from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
 from avere_ray.engine.batches import Asking, Batch, Batches
 from avere_ray.engine.caches import CacheMeter
 from avere_ray.engine.grids import seen_grid
-from avere_ray.engine.start import start_vllm
+from avere_ray.engine.start import refusals, start_vllm
 from avere_ray.engine.surroundings import media_limits
 from avere_ray.errors import ModelError
 from avere_ray.parity import Scored
-from avere_ray.records import DecodedClip, Query, Rollout
+from avere_ray.records import DecodedClip, Modality, Query, Rollout
 from avere_ray.stages import digest
 
 _T = TypeVar("_T")
@@ -219,16 +219,23 @@ class Engine(EngineFace):
         request = LoRARequest(f"adapter-{version}-{digest(str(folder))[:8]}", self._loads, str(folder.resolve()))
         try:
             self._llm.llm_engine.add_lora(request)
-        except (ValueError, OSError, RuntimeError) as error:
+        except refusals() as error:
             raise ModelError(f"the engine does not accept adapter {folder}: {error}") from error
         self._lora, self.version = request, version
         return version
 
-    def response_logps(self, prompt: str, clip: DecodedClip, response: Sequence[int]) -> Scored:
-        """The whole prompt and a response as the engine sees them: token ids, log-probs (nats) and media grids."""
+    def response_logps(
+        self, prompt: str, clip: DecodedClip, response: Sequence[int], shown: Modality = "audio_video"
+    ) -> Scored:
+        """The whole prompt and a response as the engine sees them: token ids, log-probs (nats) and media grids.
+
+        `shown`: which media of the clip the prompt has.
+        """
         from vllm import SamplingParams
 
-        request = self._request(prompt, clip)
+        video, audio = "video" in shown, "audio" in shown
+        ids = list(self.processor.prompt_ids(prompt, video, audio))
+        request = {"prompt_token_ids": ids, **self._family.engine_inputs(clip, video=video, audio=audio)}
         first = self._ask([request], [SamplingParams(max_tokens=1, temperature=0.0)])[0]
         longer = {**request, "prompt_token_ids": [*request["prompt_token_ids"], *response]}
         scored = self._ask([longer], [SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)])[0]

@@ -28,6 +28,8 @@ SHARDS = "shares"
 _LOOK_EVERY_S = 1.0
 _START_TIMEOUT = ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
 """Ray Train gives workers a minute to start, which an autoscaled node or a busy machine does not keep."""
+_SILENCE = ("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", 600.0)
+"""How long a worker that hangs goes unnoticed, at most; Ray Train hands this on to its controller."""
 
 
 def run_training(cfg: "RunConfig", job: TrainJob) -> AdapterManifest:
@@ -40,10 +42,11 @@ def run_training(cfg: "RunConfig", job: TrainJob) -> AdapterManifest:
     """
     check_start(job)
     os.environ.setdefault(*_START_TIMEOUT)
+    os.environ.setdefault(_SILENCE[0], str(min(_SILENCE[1], cfg.train.deadline_s)))
     for note in _stop_notes(job):
         note.unlink()
     try:
-        _fit(_trainer(cfg, job))
+        _fit(_trainer(cfg, job), limit_s=_limit_s(cfg))
     except Exception as error:  # Ray Train wraps what a worker raised in classes of its own
         raise _stopped(job) or TrainingError(
             f"training of round {job.round} failed: {_last_words(error)}. "
@@ -58,9 +61,19 @@ def run_training(cfg: "RunConfig", job: TrainJob) -> AdapterManifest:
     return AdapterManifest(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def _fit(trainer: Any) -> None:
+def _limit_s(cfg: "RunConfig") -> float:
+    """Seconds after which no attempt can still be at work."""
+    start_s = float(os.environ[_START_TIMEOUT[0]])
+    return (cfg.train.max_failures + 1) * (start_s + cfg.train.deadline_s + float(os.environ[_SILENCE[0]]))
+
+
+def _fit(trainer: Any, limit_s: float) -> None:
     """Runs a trainer in a thread. In the main one Ray Train takes Ctrl-C for itself, and keeps it afterwards: the
-    process would exit with code 0 as if its work were done."""
+    process would exit with code 0 as if its work were done.
+
+    Raises:
+        TimeoutError: it has not ended after `limit_s` seconds, for instance because Ray Train's controller hangs.
+    """
     done: Future[None] = Future()
 
     def work() -> None:
@@ -72,8 +85,10 @@ def _fit(trainer: Any) -> None:
             done.set_result(None)
 
     threading.Thread(target=work, name="ray-train", daemon=True).start()
+    end = time.monotonic() + limit_s
     while not wait([done], timeout=_LOOK_EVERY_S).done:
-        pass
+        if time.monotonic() > end:
+            raise TimeoutError(f"it has not ended within {limit_s:g} s, which all its attempts together have")
     done.result()
 
 

@@ -122,6 +122,22 @@ def in_call(worker: str, method: str, nth: int = 1, after: str = "") -> Moment:
     return moment
 
 
+def starting(worker: str) -> Moment:
+    """While a worker is being made."""
+
+    def moment(run: Run) -> psutil.Process:
+        found: list[psutil.Process] = []
+
+        def there() -> bool:
+            found[:] = [p for p in run.below() if _title(p) == f"ray::{worker}.__init__"]
+            return bool(found)
+
+        run.wait(there, f"the start of a {worker}")
+        return found[0]
+
+    return moment
+
+
 def in_stage(stage: str) -> Moment:
     """While a stage has begun and is not finished; the driver."""
 

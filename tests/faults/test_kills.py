@@ -9,7 +9,21 @@ from pathlib import Path
 
 import pytest
 from raynodes import Nodes
-from striking import STAGES, Moment, Run, at_step, completed, copied, digests, in_call, in_stage, runs, steps, summary
+from striking import (
+    STAGES,
+    Moment,
+    Run,
+    at_step,
+    completed,
+    copied,
+    digests,
+    in_call,
+    in_stage,
+    runs,
+    starting,
+    steps,
+    summary,
+)
 
 KILL, STOP, TERM, CTRL_C = signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT
 CONTINUE = "finished stages are kept; run the same command again to continue"
@@ -32,6 +46,7 @@ def check_same(run_dir: Path, undisturbed: Path) -> None:
 
 
 BLOWS = {
+    "rollout worker that starts": (1, starting("RolloutWorker"), KILL, "engines_replaced", ""),
     "rollout worker": (1, in_call("RolloutWorker", "generate", nth=3), KILL, "engines_replaced", ""),
     "judge": (2, in_call("JudgeWorker", "judge"), KILL, "judges_replaced", ""),
     "judge stopped": (2, in_call("JudgeWorker", "judge"), STOP, "judges_replaced", "--judge.deadline_s=10"),
@@ -42,6 +57,7 @@ BLOWS = {
     "scorer stopped": (4, in_call("ScorerWorker", "score_pairs"), STOP, "scorers_replaced",
                        "--rollout.scorer_deadline_s=30"),
     "train worker": (5, at_step(5), KILL, "", ""),
+    "train worker stopped": (5, at_step(5), STOP, "", "--train.deadline_s=120"),
 }  # fmt: skip
 """Stages that are finished, the moment, the signal, the figure that counts replacements, a setting."""
 
@@ -104,10 +120,10 @@ def test_a_run_that_is_asked_to_end_says_how_to_go_on(
 
 NODES = {
     "decode and train": (("decode", "learner"), (), (in_stage("decoded"), at_step(5))),
-    "rollouts, judge and reference": (
+    "everything between": (
         ("rollout",),
         ("decoded",),
-        tuple(in_stage(f"{stage}/round=0") for stage in ("rollouts", "verdicts", "reference")),
+        tuple(in_stage(f"{stage}/round=0") for stage in ("rollouts", "verdicts", "pairs", "reference", "evals")),
     ),
 }  # fmt: skip
 """What works on the node that is lost, the stages that are finished before, and when it is lost."""

@@ -13,7 +13,7 @@ import pytest
 from actors.engines import placed
 from actors.pool import CALLS_AT_ONCE, RolloutPool
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
-from avere_ray.errors import ParityError, StageError
+from avere_ray.errors import ModelError, ParityError, StageError
 from avere_ray.parity import Scored
 from avere_ray.records import Query, Rollout
 
@@ -24,6 +24,9 @@ class Sleepy:
     def __init__(self, model: ModelConfig, rollout: RolloutConfig, **_: Any) -> None:
         self.folder, self.version = model.path, 0
         self.clips: set[str] = set()
+        self._may_fail("start")
+        if (self.folder / "start: refuse").exists():
+            raise ModelError("no model here")
 
     def ready(self) -> bool:
         return True
@@ -52,7 +55,9 @@ class Sleepy:
         self.version = version
         return version
 
-    def response_logps(self, queries: Sequence[Query], responses: Sequence[Sequence[int]]) -> list[Scored]:
+    def response_logps(
+        self, queries: Sequence[Query], responses: Sequence[Sequence[int]], shown: Any = None
+    ) -> list[Scored]:
         off = 1.0 if (self.folder / "base").exists() else 0.0
         return [Scored([1], [-0.5 - off] * len(r), {}) for r in responses]
 
@@ -145,6 +150,19 @@ def test_queries_may_come_from_a_source_that_is_still_being_filled(make: MakeFn)
     assert texts(ask(pool, asked)) == expected(asked), "what was in work does not meet the next questions"
 
 
+def test_an_engine_that_is_killed_while_it_starts_is_replaced(make: MakeFn, tmp_path: Path) -> None:
+    (tmp_path / "start: die").touch()
+    pool, asked = make(engines=2), queries(6)
+    assert pool.replaced == 1
+    assert texts(ask(pool, asked)) == expected(asked)
+
+
+def test_an_engine_that_cannot_start_ends_the_run_at_once(make: MakeFn, tmp_path: Path) -> None:
+    (tmp_path / "start: refuse").touch()
+    with pytest.raises(StageError, match=r"rollout engine 0 cannot start: .*no model here\. Check that"):
+        make(engines=1)
+
+
 @pytest.mark.parametrize("how", ["hang", "die"])
 def test_an_engine_that_does_not_take_an_adapter_is_quarantined(make: MakeFn, tmp_path: Path, how: str) -> None:
     pool, asked = make(engines=2, sync_deadline_s=3), queries(6)
@@ -162,7 +180,8 @@ def test_an_engine_that_never_takes_it_ends_the_run(make: MakeFn, tmp_path: Path
     pool = make(engines=1, sync_deadline_s=1)
     (tmp_path / "sync: always hang").touch()
     with pytest.raises(
-        StageError, match=r"engine 0 gave no answer within 1 s while loading adapter version 1, 3 times"
+        StageError,
+        match=r"engine 0 gave no answer within 1 s while loading adapter version 1, 3 times.*rollout\.sync_deadline_s",
     ):
         pool.load_adapter(tmp_path, 1)
 
@@ -171,7 +190,7 @@ def test_a_new_engine_must_agree_with_the_learner_before_it_answers(make: MakeFn
     """The gate was passed; the engine that replaces a dead one acknowledges the adapter but answers with the base."""
     pool, asked = make(engines=1), queries(3)
     pool.load_adapter(tmp_path, 2)
-    pool.remember(asked[:1], [[7, 8]], [Scored([1], [-0.5, -0.5], {})], 1e-4)
+    pool.remember(asked[:1], [[7, 8]], ["audio_video"], [Scored([1], [-0.5, -0.5], {})], 1e-4)
     (tmp_path / "generate: die").touch()
     assert texts(ask(pool, asked)) == expected(asked)
     (tmp_path / "base").touch()

@@ -15,7 +15,7 @@ import pytest
 from avere_ray.config import DataConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig, WorldConfig
 from avere_ray.errors import ParityError
 from avere_ray.records import DecodedClip, PreferencePair, ReferenceLogps
-from avere_ray.stages import read_records
+from avere_ray.stages import read_manifest, read_records
 from jobs import build_preferences, decode, synth, train
 from jobs.layout import stage_path
 from jobs.workers import Workers
@@ -105,12 +105,20 @@ def test_killed_judge_swap_actor_and_scorer_give_the_same_answers(cfg: RunConfig
     assert [service.take_replaced() for service in services] == [1, 1, 1]
 
 
-def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, workers: Workers) -> None:
+@pytest.fixture(scope="module")
+def adapter(cfg: RunConfig, workers: Workers) -> Path:
+    """The folder of an adapter that one round has trained, with two workers and ZeRO 2."""
+    ctrl_c = signal.getsignal(signal.SIGINT)
+    train.run(cfg, 0)
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
+    return stage_path(cfg, "adapters", 0)
+
+
+def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, workers: Workers, adapter: Path) -> None:
     """Two workers with ZeRO 2 end with an adapter for which engine and learner agree, and it is not the base. (Stages 0
     and 3 are trained in `test_learner_alone.py`, stage 3 with two workers in `test_two_ranks.py`.)"""
-    ctrl_c = signal.getsignal(signal.SIGINT)
-    manifest = train.run(cfg, 0)
-    assert signal.getsignal(signal.SIGINT) is ctrl_c
+    manifest = read_manifest(adapter)
+    assert manifest is not None
     assert manifest.summary["steps"] == -(-manifest.used // 8)
     queries = build_preferences.round_queries(cfg, 0, workers)[:2]
     answer = workers.pool(queries, n=1, temperature=0.0, max_tokens=16, seed=0)
@@ -118,8 +126,7 @@ def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, worke
     workers._loaded = None
     workers.use_adapter(None, 0)
     base = workers.pool.response_logps(queries, responses)
-    folder = stage_path(cfg, "adapters", 0)
-    assert workers.use_adapter(folder, 1) < 1e-4
+    assert workers.use_adapter(adapter, 1) < 1e-4
     tuned = workers.pool.response_logps(queries, responses)
     assert (
         max(abs(a - b) for x, y in zip(base[0], tuned[0], strict=True) for a, b in zip(x.logps, y.logps, strict=True))
@@ -128,17 +135,17 @@ def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, worke
 
 
 def test_an_engine_that_does_not_take_an_adapter_is_replaced_by_one_that_has_it(
-    local_ray: Any, cfg: RunConfig, workers: Workers
+    local_ray: Any, cfg: RunConfig, workers: Workers, adapter: Path
 ) -> None:
     """It is stopped before the push. The new one never answers with the base, and the gate is passed."""
-    pool, folder = workers.pool, stage_path(cfg, "adapters", 0)
+    pool = workers.pool
     replaced, limits = pool.replaced, pool.engines.limits
     victim = psutil.Process(local_ray.get(pool.actors[0].process_id.remote(), timeout=60))
     pool.engines.limits = dataclasses.replace(limits, sync_s=3.0)
     victim.send_signal(signal.SIGSTOP)
-    pool.engines.use(folder, 2)
+    pool.engines.use(adapter, 2)
     pool.engines.limits = limits
-    assert workers.use_adapter(folder, 2) < 1e-4
+    assert workers.use_adapter(adapter, 2) < 1e-4
     assert pool.replaced == replaced + 1
     assert pool.figures()["engines_quarantined"] >= 1
     found = pool(build_preferences.round_queries(cfg, 0, workers), n=1, temperature=1.0, max_tokens=8, seed=0)
@@ -171,9 +178,11 @@ def alter_names(worker: Any, name: str) -> None:
     """All videos have one name in the engine's caches, so that later ones meet what the first has left there."""
     whole = worker.whole_inputs = worker.engine._family.engine_inputs
 
-    def engine_inputs(*clips: Any) -> dict[str, Any]:
-        inputs = whole(*clips)
-        return {**inputs, "multi_modal_uuids": {**inputs["multi_modal_uuids"], "video": [name] * len(clips)}}
+    def engine_inputs(*clips: Any, **shown: bool) -> dict[str, Any]:
+        inputs = whole(*clips, **shown)
+        uuids = inputs["multi_modal_uuids"]
+        return {**inputs, "multi_modal_uuids": {medium: [name] * len(clips) if medium == "video" else uuids[medium]
+                                                for medium in uuids}}  # fmt: skip
 
     worker.engine._family.engine_inputs = engine_inputs
 
@@ -188,7 +197,9 @@ def undo(worker: Any) -> None:
 
 
 def audio_first(processor: Any, ids: list[int]) -> list[int]:
-    """The prompt with the sound before the video, each with the marks around it."""
+    """The prompt with the sound before the video, each with the marks around it; one with a single medium as it is."""
+    if processor.video_id not in ids or processor.audio_id not in ids:
+        return ids
     video, audio = ids.index(processor.video_id) - 1, ids.index(processor.audio_id) - 1
     return ids[:video] + ids[audio : audio + 3] + ids[video : video + 3] + ids[audio + 3 :]
 
@@ -220,33 +231,29 @@ FAULTS: dict[str, tuple[Callable[..., None], Any, str]] = {
 
 @pytest.mark.faults  # with `make faults`: eight passes through the gate take minutes
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_gate_catches(local_ray: Any, cfg: RunConfig, workers: Workers, name: str) -> None:
+def test_the_gate_catches(local_ray: Any, workers: Workers, adapter: Path, name: str) -> None:
     """Each fault is in what the running engine is given; the learner's side is as ever."""
     local_ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     inject, how, words = FAULTS[name]
-    folder = stage_path(cfg, "adapters", 0)
     actor = workers.pool.actors[0]
     workers._loaded = None
     local_ray.get(actor.__ray_call__.remote(inject, how), timeout=60)
     try:
         with pytest.raises(ParityError, match=words):
-            workers.use_adapter(folder, 1)
+            workers.use_adapter(adapter, 1)
     finally:
         local_ray.get(actor.__ray_call__.remote(undo), timeout=60)
         local_ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    assert workers.use_adapter(folder, 1) < 1e-4
+    assert workers.use_adapter(adapter, 1) < 1e-4
 
 
-def test_an_adapter_without_the_full_prefix_is_caught(cfg: RunConfig, workers: Workers, tmp_path: Path) -> None:
+def test_an_adapter_without_the_full_prefix_is_caught(workers: Workers, adapter: Path, tmp_path: Path) -> None:
     """Keys as peft saves them for the Thinker: vLLM would accept them and apply nothing."""
     from safetensors.torch import load_file, save_file
 
-    from avere_ray.errors import AvereError
-
-    good = stage_path(cfg, "adapters", 0)
-    weights = load_file(good / "adapter_model.safetensors")
+    weights = load_file(adapter / "adapter_model.safetensors")
     bare = {k.replace("model.thinker.model.", "model.model."): v for k, v in weights.items()}
     save_file(bare, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
-    (tmp_path / "adapter_config.json").write_text((good / "adapter_config.json").read_text())
-    with pytest.raises(AvereError):
+    (tmp_path / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text())
+    with pytest.raises(ParityError, match="full model's prefix"):
         workers.use_adapter(tmp_path, 7)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from avere_ray.errors import ParityError
-from avere_ray.parity import Scored, choose_probes, compare
+from avere_ray.parity import Scored, choose_probes, compare, ways_to_show
 from avere_ray.records import Query
 
 
@@ -51,6 +51,20 @@ def test_other_prompt_tokens_stop_the_run(prompt):
 def test_other_media_grids_stop_the_run(name, other, words):
     with pytest.raises(ParityError, match=rf"other media grids for q: {words}"):
         _compare(SAME, _scored([1, 2, 3], [-0.5, -1.0], **{name: other}))
+
+
+@pytest.mark.parametrize("strange", [float("nan"), float("-inf")])
+def test_a_log_prob_that_is_no_number_is_no_agreement(strange):
+    for engine, learner in ((strange, -1.0), (-1.0, strange), (strange, strange)):
+        with pytest.raises(ParityError, match="response token 0 of q"):
+            _compare(_scored([1], [engine]), _scored([1], [learner]))
+
+
+def test_a_query_about_one_medium_is_also_shown_with_that_one_alone():
+    queries = [_query("v"), _query("a", "audio"), _query("b", "audio_video")]
+    assert [(q.query_id, shown) for q, shown in ways_to_show(queries)] == [
+        ("v", "audio_video"), ("v", "video"), ("a", "audio_video"), ("a", "audio"), ("b", "audio_video")
+    ]  # fmt: skip
 
 
 def test_another_log_prob_stops_the_run_and_names_the_token():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
+from ray.exceptions import ActorDiedError, GetTimeoutError, ObjectLostError, OutOfMemoryError, RayActorError
 
 from actors import service
 from actors.service import Service
@@ -20,6 +20,14 @@ def dies() -> Any:
 
 def hangs() -> Any:
     raise GetTimeoutError
+
+
+def loses_its_node() -> Any:
+    raise ObjectLostError("0" * 56, None, "")
+
+
+def is_too_big() -> Any:
+    raise OutOfMemoryError("Task was killed due to the node running low on memory.")
 
 
 class Actor:
@@ -64,7 +72,7 @@ def test_it_starts_when_it_is_asked_and_once(started: list[Actor]) -> None:
     assert judge.take_replaced() == 0
 
 
-@pytest.mark.parametrize("fate", [dies, hangs])
+@pytest.mark.parametrize("fate", [dies, hangs, loses_its_node, is_too_big])
 def test_a_lost_actor_is_replaced_told_and_asked_again(started: list[Actor], fate: Fate) -> None:
     judge = make(started, [fate])
     judge.tell("arrive", "a")
