@@ -66,14 +66,16 @@ def _with_letter(text: str, letters: Mapping[str, str]) -> str:
 
 
 def _other_stress(kind: RejectKind, query: Query, clip: Clip, cue: Cue | None, *, right_is_yes: bool) -> list[str]:
-    """Against Yes: the cue dismissed (spurious) or denied (hallucinated). Against No: an unfit cue affirmed."""
+    """Against Yes: the cue dismissed (spurious) or denied (hallucinated). Against No: the cue affirmed, where it is of
+    the kind; else the No with another unfit cue added, since nobody would affirm one that was not asked about."""
     if right_is_yes:
         seen = kind is RejectKind.SPURIOUS
         return [prompts.no_answer(dataclasses.replace(cue, present=seen))] if cue is not None else []
     emotion = prompts.shown_emotion(clip, query.modality)
     pool = _unfit(kind, clip, cue.modality if cue is not None else _modalities(query)[0])
-    asked = [c for c in pool if c.name == query.about_cue]
-    return [prompts.yes_answer(c, emotion) for c in asked or pool]
+    asked = [prompts.yes_answer(c, emotion) for c in pool if c.name == query.about_cue]
+    said = prompts.no_answer(cue).rstrip(".") if cue is not None else "(B) No"
+    return asked or [f"{said}, but {prompts.evidence(c, emotion)}." for c in pool]
 
 
 def _other_agreement(kind: RejectKind, clip: Clip, *, right_is_yes: bool) -> list[str]:

@@ -13,6 +13,7 @@ with the emotion that the clip shows in the modality asked about.
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,8 @@ class PartnerIndex:
         The partner is another clip of the same split, never of the same identity, source video or file where these
         are known. With "other_emotion" it is annotated with another emotion in the modality asked about (in both, for
         a question about both); with "random_clip" it only is not annotated with the same one. Among a few that fit,
-        drawn by the seed, the nearest in duration is taken.
+        drawn by the seed, the nearest in duration is taken. For a question about one cue, clips that change its answer
+        come first: those without a cue that is there, those with one that is not.
 
         Args:
             level: noise level of strategy "diffusion", above 0 to 1.
@@ -147,7 +149,9 @@ class PartnerIndex:
             return made_swap(query.modality, strategy, clip.clip_id, seed=made, level=level)
         self._check_emotions(query.modality, strategy)
         rng = random.Random(digest("swap", seed, query.query_id, strategy))
-        shortlist = self._draw(rng, lambda other: _fits(clip, other, query.modality, strategy))
+        fits = partial(_fits, clip, modality=query.modality, strategy=strategy)
+        shortlist = self._draw(rng, lambda other: _changes_answer(query, other) and fits(other))
+        shortlist = shortlist or self._draw(rng, fits)
         if not shortlist:
             return None
         length = self._durations_s.get(clip.clip_id)
@@ -178,6 +182,35 @@ class PartnerIndex:
             )
 
 
+def as_shown(clip: Clip, swap: ModalitySwap, clips: Mapping[str, Clip]) -> Clip:
+    """The annotation of a mismatched input: where a partner's medium is shown its cues and its emotion, where the
+    medium is made useless ("noise", "blank") neither. What else the clip's own inventory names is absent there.
+
+    Raises:
+        InputError: the partner is not in `clips`.
+    """
+    swapped = _parts(swap.modality)
+    cues = [cue for cue in clip.cues if cue.modality not in swapped]
+    shown = {part: shown_emotion(clip, part) for part in _parts("audio_video")}
+    for part in swapped:
+        partner = None if is_made(swap) else _named(clips, swap, part)
+        theirs = [cue for cue in partner.cues if cue.modality == part] if partner else []
+        names = {cue.name for cue in theirs}
+        own = [cue for cue in clip.cues if cue.modality == part and cue.name not in names]
+        cues += [*theirs, *(replace(cue, present=False) for cue in own)]
+        shown[part] = shown_emotion(partner, part) if partner else ""
+    face, voice = shown["video"], shown["audio"]
+    whole = face if face == voice else ""
+    return replace(clip, cues=tuple(cues), emotion=whole, face_emotion=face, voice_emotion=voice)
+
+
+def _named(clips: Mapping[str, Clip], swap: ModalitySwap, part: Modality) -> Clip:
+    name = swap.video_clip_id if part == "video" else swap.audio_clip_id
+    if name not in clips:
+        raise InputError(f"a swap takes its {part} from clip {name}, which is not in the corpus")
+    return clips[name]
+
+
 def _parts(modality: Modality) -> tuple[Modality, ...]:
     return ("video", "audio") if modality == "audio_video" else (modality,)
 
@@ -196,6 +229,14 @@ def _same_origin(clip: Clip, other: Clip) -> bool:
             (clip.sha256, other.sha256),
         )
     )
+
+
+def _changes_answer(query: Query, other: Clip) -> bool:
+    """Whether a question about one cue is answered otherwise about this clip; True also where no clip can."""
+    if not query.about_cue or query.subtype == "spurious":
+        return True
+    there = any(cue.name == query.about_cue and cue.present for cue in other.cues)
+    return there == (query.subtype == "hallucination")
 
 
 def _fits(clip: Clip, other: Clip, modality: Modality, strategy: str) -> bool:

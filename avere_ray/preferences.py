@@ -10,6 +10,8 @@ Rules, in order:
   by a model (`to_write` says what is needed), and marked so.
 - texts that say the same (`avere_ray.likeness`) count as one. Rejects of very different length are used only when there
   is no other, and up to a limit (`preference.max_length_ratio`).
+- swapped input: left out where the chosen response would be right about it too ("no, there is no laugh" about a clip
+  that has none either), since the modality term would then train against a right answer (`preference.check_swaps`).
 - selection: both kinds only, a least margin, hard queries only. Pairs that repeat an earlier one are left out.
 
 A query that gives no pair ends as a Drop with its reason: `no_rollouts`, `not_hard`, `no_chosen`, `all_faithful`,
@@ -26,6 +28,7 @@ from avere_ray.config import PreferenceConfig
 from avere_ray.errors import StageError
 from avere_ray.judges.writing import WriteRequest
 from avere_ray.likeness import close_in_length, length_ratio, normalise, saying, word_share
+from avere_ray.modality import as_shown
 from avere_ray.records import (
     Clip,
     Drop,
@@ -40,6 +43,7 @@ from avere_ray.records import (
 )
 from avere_ray.responses import find_cues, leading_letter, split_choice
 from avere_ray.stages import digest
+from avere_ray.verdicts import judge_text
 
 MIN_CONFIDENCE = 0.6
 """A faithful verdict below this does not make a chosen response: the rollout cites things that no inventory knows."""
@@ -99,7 +103,7 @@ def build_pairs(
     seen: dict[tuple[str, ...], str] = {}
     for query in queries:
         judged = _judged(query, rollouts_by_query, verdicts_by_rollout, clips, rules, seed, written or {})
-        made = _build_pair(judged, swaps.get(query.query_id))
+        made = _build_pair(judged, swaps.get(query.query_id), clips)
         if isinstance(made, PreferencePair):
             words = (made.clip_id, made.prompt, saying(made.chosen), *sorted(saying(r.text) for r in made.rejects))
             if (first := seen.setdefault(words, query.query_id)) != query.query_id:
@@ -187,7 +191,7 @@ def _judged(
     return _Judged(query, clips[query.clip_id], ordered, labels, rules, written, seed)
 
 
-def _build_pair(judged: _Judged, swap: ModalitySwap | None) -> PreferencePair | Drop:
+def _build_pair(judged: _Judged, swap: ModalitySwap | None, clips: Mapping[str, Clip]) -> PreferencePair | Drop:
     query, rules = judged.query, judged.rules
     if not judged.rollouts:
         return _drop(query, "no_rollouts", "no response was sampled")
@@ -205,6 +209,8 @@ def _build_pair(judged: _Judged, swap: ModalitySwap | None) -> PreferencePair | 
         return _drop(query, "one_kind", "it has one kind of reject alone")
     if (margin := _margin(judged, chosen, rejects)) < rules.min_margin:
         return _drop(query, "low_margin", f"its margin is {margin:.2f}, below {rules.min_margin:g}")
+    if swap is not None and rules.check_swaps and _stays_right(chosen, judged, swap, clips):
+        swap = None
     key = digest(query.query_id, chosen, [r.text for r in rejects], dataclasses.asdict(swap) if swap else None)
     return PreferencePair(
         pair_id=f"{query.query_id}~{key[:12]}",
@@ -217,6 +223,18 @@ def _build_pair(judged: _Judged, swap: ModalitySwap | None) -> PreferencePair | 
         rejects=rejects,
         swap=swap,
     )
+
+
+def _stays_right(chosen: str, judged: _Judged, swap: ModalitySwap, clips: Mapping[str, Clip]) -> bool:
+    """Whether the chosen response is as faithful to the mismatched input as to the clip, so that preferring the clip
+    would teach that it is wrong; False where that cannot be told, without cues or for a medium that is half there."""
+    if swap.strategy in ("crop", "diffusion"):
+        return False
+    shown = as_shown(judged.clip, swap, clips)
+    told = {cue.modality for cue in shown.cues}
+    if not told >= {"audio_video": {"video", "audio"}, "video": {"video"}, "audio": {"audio"}}[swap.modality]:
+        return False
+    return judge_text(chosen, judged.query, shown).label is VerdictLabel.FAITHFUL
 
 
 def _margin(judged: _Judged, chosen: str, rejects: Sequence[Reject]) -> float:

@@ -99,7 +99,12 @@ def absent_cues(clip: Clip, modality: CueModality) -> list[Cue]:
 
 def yes_answer(cue: Cue, emotion: str) -> str:
     """Says that a cue is evidence for an emotion."""
-    return f"(A) Yes, {definite(cue.text)} {'show' if is_plural(cue.text) else 'shows'} {emotion}."
+    return f"(A) Yes, {evidence(cue, emotion)}."
+
+
+def evidence(cue: Cue, emotion: str) -> str:
+    """ "the wide smile shows happiness"."""
+    return f"{definite(cue.text)} {'show' if is_plural(cue.text) else 'shows'} {emotion}"
 
 
 def no_answer(cue: Cue) -> str:

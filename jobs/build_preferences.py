@@ -250,12 +250,13 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
         if cfg.judge.write_rejects:
             wanted = to_write(queries, by_query, judged, clips, cfg.preference, cfg.seed)
             written = workers.judge.ask("pairs", "write", wanted)
+        by_id = {q.query_id: s for q, s in zip(queries, swaps, strict=True)}
         pairs, drops = build_pairs(
             queries,
             by_query,
             judged,
             clips,
-            {q.query_id: s for q, s in zip(queries, swaps, strict=True)},
+            by_id,
             cfg.preference,
             cfg.seed,
             written,
@@ -268,7 +269,8 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
             " Sample more (rollout.samples), or set preference.written_rejects."
         )
     folder.write("pairs", PreferencePair, pairs)
-    replaced = {"swap_actors_replaced": workers.swap.take_replaced()}
+    left_out = sum(pair.swap is None and by_id[pair.query_id] is not None for pair in pairs)
+    replaced = {"swaps_left_out": left_out, "swap_actors_replaced": workers.swap.take_replaced()}
     if cfg.judge.write_rejects:
         replaced |= {"judges_replaced": workers.judges_replaced()}
     return folder.finish(

@@ -141,6 +141,9 @@ class PreferenceConfig(Section):
     useless ("noise"; "blank": silence or black frames; "crop": mDPO's; "diffusion": noised by swap_level)."""
     swap_level: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Noise level of swap "diffusion", as share of its schedule of 1,000 steps."""
+    check_swaps: bool = True
+    """Whether a pair whose chosen response stays right about its mismatched input, as the rules judge finds by the cues
+    that are annotated, has none; the paper swaps always."""
     swap_deadline_s: Seconds = 300.0
     """Seconds the choice of a round's swap partners may take before it is started again."""
 

@@ -12,7 +12,7 @@ from avere_ray.arrow import from_row, to_row
 from avere_ray.corruptions import CORRUPTIONS
 from avere_ray.errors import InputError
 from avere_ray.modality import PARTNER_STRATEGIES, PartnerIndex, apply_swap, choose_partner, partner_ids
-from avere_ray.records import Clip, DecodedClip, Modality, ModalitySwap, Query
+from avere_ray.records import Clip, Cue, DecodedClip, Modality, ModalitySwap, Query
 
 EMOTIONS = ("happiness", "sadness", "anger")
 MODALITIES: tuple[Modality, ...] = ("audio", "video", "audio_video")
@@ -261,3 +261,25 @@ def test_seed_and_level_make_other_media_with_other_ids() -> None:
     assert len(set(ids)) == 4
     assert partner_ids(ModalitySwap(modality="audio", strategy="other_emotion", audio_clip_id="b", video_clip_id="a"),
                        "a") == ("b", None)  # fmt: skip
+
+
+def test_partners_that_change_the_answer_about_a_cue_come_first() -> None:
+    """A question about an absent cue is set against clips that have it, one about a present cue against the others."""
+
+    def having(i: int, *, there: bool) -> Clip:
+        laugh = Cue(name="laugh", modality="audio", text="a laugh", present=there, emotions=("happiness",))
+        return dataclasses.replace(clip(i, "sadness", "sadness"), cues=(laugh,))
+
+    others = [having(i, there=i % 10 == 3) for i in range(1, 40)]
+    own = clip(0, "happiness", "happiness")
+    for subtype, wanted in (("hallucination", True), ("no_hallucination", False), ("spurious", None)):
+        partners = set()
+        for name in "abcdefgh":
+            asked = dataclasses.replace(query("audio", query_id=name), subtype=subtype, about_cue="laugh")
+            swap = choose_partner(asked, own, others, strategy="other_emotion", seed=0)
+            assert swap is not None
+            partners.add(int(swap.audio_clip_id[1:]) % 10 == 3)
+        assert partners == ({wanted} if wanted is not None else partners)
+    nobody = [having(i, there=False) for i in range(1, 5)]
+    asked = dataclasses.replace(query("audio"), subtype="hallucination", about_cue="laugh")
+    assert choose_partner(asked, own, nobody, strategy="other_emotion", seed=0) is not None

@@ -63,6 +63,13 @@ MIXED = dataclasses.replace(
         for c in CLIP.cues
     ),
 )
+SAD = dataclasses.replace(
+    CLIP,
+    emotion="sadness",
+    face_emotion="sadness",
+    voice_emotion="sadness",
+    cues=tuple(dataclasses.replace(c, present=c.name in ("tears", "sobbing", "piano")) for c in CLIP.cues),
+)
 OPEN = Query(query_id="q", clip_id="c", modality="audio_video", task="describe", prompt="?",
              reference="The person is angry. I see lowered brows and I hear a loud harsh voice.")  # fmt: skip
 YES_NO = ("(A) Yes", "(B) No")
@@ -80,9 +87,11 @@ def sampled(query: Query, texts: Sequence[str], clip: Clip = CLIP) -> tuple[list
 
 
 def pair_of(query: Query, texts: Sequence[str], rules: PreferenceConfig = RULES, clip: Clip = CLIP, seed: int = 0,
-            swaps: Mapping[str, ModalitySwap | None] | None = None) -> PreferencePair | Drop:  # fmt: skip
+            swaps: Mapping[str, ModalitySwap | None] | None = None,
+            partner: Clip = SAD) -> PreferencePair | Drop:  # fmt: skip
     rollouts, verdicts = sampled(query, texts, clip)
-    pairs, drops = build_pairs([query], {query.query_id: rollouts}, verdicts, {"c": clip}, swaps or {}, rules, seed)
+    clips = {"c": clip, "x": dataclasses.replace(partner, clip_id="x")}
+    pairs, drops = build_pairs([query], {query.query_id: rollouts}, verdicts, clips, swaps or {}, rules, seed)
     assert len(pairs) + len(drops) == 1
     return (pairs or drops)[0]  # type: ignore[return-value]
 
@@ -169,9 +178,13 @@ def test_written_rejects_of_stress_questions_flip_the_answer() -> None:
     }
     shirt = pair(stress("red_shirt", "B"), ["(B) No, the red shirt says nothing about the emotion."])
     assert rejects(shirt)[SPURIOUS] == ("(A) Yes, the red shirt shows anger.", "written")
-    assert rejects(shirt)[HALLUCINATED] == ("(A) Yes, the clenched fists show anger.", "written")
+    added = "(B) No, the red shirt says nothing about the emotion, but the clenched fists show anger."
+    assert rejects(shirt)[HALLUCINATED] == (added, "written")
     fists = pair(stress("clenched_fists", "B"), ["(B) No, there are no clenched fists."])
-    assert rejects(fists)[HALLUCINATED] == ("(A) Yes, the clenched fists show anger.", "written")
+    assert rejects(fists) == {
+        SPURIOUS: ("(B) No, there are no clenched fists, but the red shirt shows anger.", "written"),
+        HALLUCINATED: ("(A) Yes, the clenched fists show anger.", "written"),
+    }
 
 
 def test_letters_follow_the_choices_of_the_query() -> None:
@@ -342,6 +355,46 @@ def test_swap_and_ids_are_carried_over() -> None:
     assert pair(OPEN, ["The person is angry."]).swap is None
     assert (made.query_id, made.clip_id, made.modality, made.prompt) == ("q", "c", "audio_video", "?")
     assert made.pair_id != pair(OPEN, ["The person is angry."]).pair_id
+
+
+@pytest.mark.parametrize(
+    ("query", "said", "there", "kept"),
+    [
+        (stress("lowered_brows", "A"), "(A) Yes, the lowered brows show anger.", (), True),
+        (stress("clenched_fists", "B"), "(B) No, there are no clenched fists.", (), False),
+        (stress("clenched_fists", "B"), "(B) No, there are no clenched fists.", ("clenched_fists",), True),
+        (stress("red_shirt", "B"), "(B) No, the red shirt says nothing about the emotion.", ("red_shirt",), False),
+        (OPEN, "The person is angry. I see lowered brows.", (), True),
+    ],
+)
+def test_a_mismatched_input_is_left_out_where_the_answer_stays_right(
+    query: Query, said: str, there: tuple[str, ...], kept: bool
+) -> None:
+    """About the partner too there are no clenched fists, unless it has some, and its shirt says nothing either."""
+    partner = dataclasses.replace(
+        SAD, cues=tuple(dataclasses.replace(c, present=c.present or c.name in there) for c in SAD.cues)
+    )
+    whole = query is OPEN
+    swap = ModalitySwap(modality=query.modality, strategy="other_emotion", audio_clip_id="x" if whole else "c",
+                        video_clip_id="x")  # fmt: skip
+    made = pair_of(query, [said], swaps={query.query_id: swap}, partner=partner)
+    assert isinstance(made, PreferencePair) and made.swap == (swap if kept else None)
+    made = pair_of(query, [said], PreferenceConfig(check_swaps=False), swaps={query.query_id: swap}, partner=partner)
+    assert isinstance(made, PreferencePair) and made.swap == swap
+
+
+def test_nothing_is_there_in_a_medium_made_useless() -> None:
+    swap = ModalitySwap(modality="video", strategy="blank", audio_clip_id="c", video_clip_id="c~blank")
+    for about, said, kept in (
+        ("lowered_brows", "(A) Yes, the lowered brows show anger.", swap),
+        ("clenched_fists", "(B) No, there are no clenched fists.", None),
+    ):
+        query = stress(about, said[1])
+        made = pair_of(query, [said], swaps={query.query_id: swap})
+        assert isinstance(made, PreferencePair) and made.swap == kept
+    half_there = dataclasses.replace(swap, strategy="crop")
+    made = pair_of(query, [said], swaps={query.query_id: half_there})
+    assert isinstance(made, PreferencePair) and made.swap == half_there
 
 
 def test_a_rollout_without_verdict_or_clip_stops_the_stage() -> None:
