@@ -314,7 +314,6 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--bare-in", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     if args.bare_in:
         answer_blocks(args.bare_in)
         return

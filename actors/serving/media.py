@@ -22,7 +22,7 @@ from typing import Any
 from actors.serving.errors import ApiError, bad
 from avere_ray.config import DecodeConfig, RemoteConfig, ServeConfig
 from avere_ray.errors import ClipDecodeError, InputError, StageError
-from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
+from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.remote import check_address, local_copy, shown
 
@@ -81,7 +81,8 @@ class Decoder:
         self._threads = ThreadPoolExecutor(serve.decoders, "decode")
         self._children: queue.SimpleQueue[ChildProcess] = queue.SimpleQueue()
         for _ in range(serve.decoders):
-            self._children.put(ChildProcess(preload=_PRELOAD, idle_s=_IDLE_S, memory_mb=spec.max_memory_mb))
+            child = ChildProcess(preload=_PRELOAD, idle_s=_IDLE_S, memory_mb=spec.max_memory_mb, without=TOKENS)
+            self._children.put(child)
         self._kept = _Kept(serve.decoded_mb * 2**20)
 
     async def decode(self, media: Media) -> DecodedClip | None:
