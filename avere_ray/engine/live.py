@@ -281,7 +281,7 @@ class LiveEngine:
             self._engine.add_request(name, rendered, wanted, lora_request=lora)
         except Refused as error:
             hear(error)
-        except (AssertionError, *refusals()) as error:
+        except refusals() as error:
             self._abort(name)
             hear(Refused(f"the engine does not take the request: {_first_line(error)}"))
 

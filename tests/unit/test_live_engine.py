@@ -73,7 +73,9 @@ def stepper() -> Stepper:
 
 @pytest.fixture
 def live(stepper: Stepper, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveEngine]:
-    monkeypatch.setattr(live_module, "refusals", lambda: (ValueError, LookupError))  # vLLM's own take long to import
+    monkeypatch.setattr(
+        live_module, "refusals", lambda: (AssertionError, ValueError, LookupError)
+    )  # vLLM's own take long to import
     monkeypatch.setattr(LiveEngine, "_params", lambda self, wanted, tokens: SimpleNamespace(max_tokens=tokens))
     made = LiveEngine(PROCESSOR, None, RolloutConfig(max_model_len=32), lambda: stepper)
     yield made

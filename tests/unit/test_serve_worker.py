@@ -51,7 +51,7 @@ def stepper() -> Stepper:
 
 @pytest.fixture
 def worker(stepper: Stepper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ChatWorker]:
-    monkeypatch.setattr(live_module, "refusals", lambda: (ValueError, LookupError))
+    monkeypatch.setattr(live_module, "refusals", lambda: (AssertionError, ValueError, LookupError))
     monkeypatch.setattr(LiveEngine, "_params", lambda self, wanted, tokens: SimpleNamespace(max_tokens=tokens))
     processor = SimpleNamespace(**vars(PROCESSOR), chat_ids=lambda turns: [5])
     made = ChatServer.__new__(ChatServer)  # without its engine on a model folder
