@@ -18,6 +18,8 @@ from avere_ray.config import ServeConfig
 from avere_ray.engine import Wanted
 from avere_ray.stages import digest
 
+_SILENT = "To ask about the pictures alone, set mm_processor_kwargs.use_audio_in_video to false."
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -244,7 +246,7 @@ def _media(request: ChatRequest) -> Media:
     own = _own_sound(request, bool(videos), bool(sounds))
     message = next((index for index, _ in (*videos, *sounds)), None)
     video, sound = (found[0][1] if found else None for found in (videos, sounds))
-    return Media(video=video, sound=sound, own_sound=own, message=message)
+    return Media(video=video, sound=sound, own_sound=own, message=message, remedy=_SILENT)
 
 
 def _own_sound(request: ChatRequest, video: bool, sound: bool) -> bool:

@@ -53,6 +53,8 @@ class Media:
     """Whether the video's own sound is heard."""
     message: int | None = None
     """Which turn of the conversation shows them."""
+    remedy: str = "Send a clip with sound."
+    """What a client is told to do about a video that has none."""
 
     @property
     def seen(self) -> bool:
@@ -276,7 +278,7 @@ def _refusal(error: ClipDecodeError, media: Media, places: dict[str, str]) -> Ap
     if error.reason in _UNREACHABLE and places[param].startswith("https:"):
         return ApiError(422, "the file cannot be fetched: its host does not answer", code=error.reason, param=param)
     if error.reason == "no_audio_stream" and media.own_sound:
-        message += " To ask about the pictures alone, set mm_processor_kwargs.use_audio_in_video to false."
+        message += f" {media.remedy}"
     return ApiError(422, message, code=error.reason, param=param)
 
 
