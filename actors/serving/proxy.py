@@ -27,7 +27,6 @@ MAX_BODY_VARIABLE = "AVERE_RAY_MAX_BODY_MB"
 BODIES_AT_ONCE = 8
 """How many of the largest bodies the proxy holds at once; past their size it refuses more, to be asked again."""
 _LOST = ApiError(503, "no replica could answer; send the request again", code="unavailable")
-_FULL = ApiError(503, "as much is being sent as there may be; try again later", code="overloaded")
 _OWN = ("/-/",)
 """Paths that Ray Serve keeps for itself."""
 _HINTS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
@@ -61,7 +60,7 @@ class ProxyWords:
         def taken(count: int) -> None:
             nonlocal mine
             if self.held + count > BODIES_AT_ONCE * self.limit:
-                raise _FULL
+                raise ApiError(503, "as much is being sent as there may be; try again later", code="overloaded")
             self.held += count
             mine += count
 
