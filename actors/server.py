@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve._private import replica
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
@@ -25,7 +26,7 @@ from actors.emotion import BODIES, DOCUMENT, EmotionRequest, emotion_route
 from actors.page import page_routes
 from actors.serving.adapters import CHAMPION, Champion, ServeSpec, champion_card
 from actors.serving.errors import ApiError, bad
-from actors.serving.loopback import bind_replicas_to_the_node
+from actors.serving.loopback import bind_to_the_node
 from actors.serving.media import Decoder, Media, Source
 from actors.serving.metrics import Metrics
 from actors.serving.replies import Answer
@@ -283,7 +284,7 @@ class ChatServer(ChatWorker):
     """The worker as Ray Serve runs it."""
 
     def __init__(self, spec: ServeSpec) -> None:
-        bind_replicas_to_the_node(ray.util.get_node_ip_address())
+        bind_to_the_node(replica, ray.util.get_node_ip_address())
         super().__init__(spec, serve.get_replica_context().replica_id.unique_id)
 
     def check_health(self) -> None:

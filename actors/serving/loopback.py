@@ -14,10 +14,13 @@ from actors.serving.guard import is_loopback
 _ANYWHERE = "[::]:"
 
 
-def bind_replicas_to_the_node(node: str) -> None:
-    """For a replica's process, before Ray Serve calls it ready; `node`: the node's address in Ray."""
-    from ray.serve._private import replica
+def bind_to_the_node(replica: Any, node: str) -> None:
+    """For a replica's process, before it is ready.
 
+    Args:
+        replica: Ray Serve's module of that name.
+        node: the node's address in Ray.
+    """
     if is_loopback(node):
         replica.add_port_to_grpc_server = bound_to(node, replica.add_port_to_grpc_server)
 

@@ -3,7 +3,7 @@
 import pytest
 from ray.serve._private import replica
 
-from actors.serving.loopback import bind_replicas_to_the_node, bound_to
+from actors.serving.loopback import bind_to_the_node, bound_to
 
 
 def test_all_interfaces_become_the_nodes_address() -> None:
@@ -16,5 +16,5 @@ def test_all_interfaces_become_the_nodes_address() -> None:
 def test_a_node_of_a_cluster_stays_as_it_is(node: str, changed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     before = replica.add_port_to_grpc_server  # the name by which Ray Serve binds
     monkeypatch.setattr(replica, "add_port_to_grpc_server", before)
-    bind_replicas_to_the_node(node)
+    bind_to_the_node(replica, node)
     assert (replica.add_port_to_grpc_server is not before) == changed
