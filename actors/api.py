@@ -110,10 +110,10 @@ def make_api(
     _add_admin(api, worker)
     for kind in (ApiError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _error_reply)
-    paths = frozenset(str(getattr(route, "path", "")) for route in (*api.routes, *routes))
-    guard = Guard(api, serve=serve, tokens=tokens, metrics=metrics, routes=paths, bodies=bodies or {})
+    guard = Guard(api, serve=serve, tokens=tokens, metrics=metrics, bodies=bodies or {})
     _add_health(api, worker, guard)
     api.router.routes.extend(routes)
+    guard.routes = frozenset(str(getattr(route, "path", "")) for route in api.routes)
     api.openapi()["paths"].update(documents or {})  # the document is made once and kept
     return guard
 

@@ -4,7 +4,6 @@ The shape is OpenAI's (chat completions), with vLLM's parts `video_url` and `aud
 What this server does not do is refused by name, never ignored: a client must not believe that it had an effect.
 """
 
-import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from actors.serving.errors import ApiError, bad
 from actors.serving.media import Media, Source
+from actors.serving.schemas import checked_schema
 from avere_ray.config import ServeConfig
 from avere_ray.engine import Wanted
 from avere_ray.stages import digest
 
-_SCHEMA_BYTES = 16_384
-_SCHEMA_DEPTH = 16
-_SCHEMA_REPEATS = 256
-_REPEATS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+_SILENT = "To ask about the pictures alone, set mm_processor_kwargs.use_audio_in_video to false."
 
 
 class _Part(BaseModel):
@@ -78,13 +75,21 @@ def _as_parts(content: Any) -> Any:
 
 
 class Message(_Part):
-    """One turn: words, and in a user's turn media."""
+    """One turn: words, and in a user's turn media. An answer may be sent back as it came."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant"]
+    """"developer" is another word for "system"."""
     content: Annotated[
         Annotated[list[Part], Field(min_length=1, max_length=16)],
         BeforeValidator(_as_parts, json_schema_input_type=str | Annotated[list[Part], Field(max_length=16)]),
     ]
+    name: Annotated[str, Field(max_length=64)] | None = None
+    """Who speaks; makes no difference."""
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
 class PlainText(_Part):
@@ -130,6 +135,16 @@ class MediaOptions(_Part):
     """Whether the video's own sound is heard; unset: yes, unless another sound file comes with it."""
 
 
+def _or(default: float, kind: Any) -> BeforeValidator:
+    """A setting that is null is as if it were not there."""
+    return BeforeValidator(lambda given: default if given is None else given, json_schema_input_type=kind | None)
+
+
+_Count = Annotated[int, Field(ge=1, le=128)]
+_Temperature = Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
+
+
 class ChatRequest(_Part):
     """Body of POST /v1/chat/completions."""
 
@@ -137,11 +152,11 @@ class ChatRequest(_Part):
     """One of GET /v1/models."""
     messages: Annotated[list[Message], Field(min_length=1, max_length=32)]
     """The conversation; at most one clip, sound file or both, in one of the user's turns."""
-    n: Annotated[int, Field(ge=1, le=128)] = 1
+    n: Annotated[_Count, _or(1, _Count)] = 1
     """Answers wanted."""
-    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] = 1.0
+    temperature: Annotated[_Temperature, _or(1.0, _Temperature)] = 1.0
     """Sampling temperature; 0 is greedy."""
-    top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 1.0
+    top_p: Annotated[_Share, _or(1.0, _Share)] = 1.0
     """Share of the likeliest tokens that are sampled from."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, tokens; None takes the run's rollout.max_tokens, or what there is room for."""
@@ -205,7 +220,8 @@ def _conversation(request: ChatRequest, media: Media) -> list[dict[str, Any]]:
         if not words:
             raise bad("there is no question; add a part of type 'text'", f"messages.{index}.content")
         shown = media.parts() if index == media.message else []  # as in training: picture, sound, words
-        turns.append({"role": message.role, "content": [*shown, {"type": "text", "text": words}]})
+        role = "system" if message.role == "developer" else message.role
+        turns.append({"role": role, "content": [*shown, {"type": "text", "text": words}]})
     return turns
 
 
@@ -230,7 +246,7 @@ def _media(request: ChatRequest) -> Media:
     own = _own_sound(request, bool(videos), bool(sounds))
     message = next((index for index, _ in (*videos, *sounds)), None)
     video, sound = (found[0][1] if found else None for found in (videos, sounds))
-    return Media(video=video, sound=sound, own_sound=own, message=message)
+    return Media(video=video, sound=sound, own_sound=own, message=message, remedy=_SILENT)
 
 
 def _own_sound(request: ChatRequest, video: bool, sound: bool) -> bool:
@@ -269,7 +285,7 @@ def _wanted(request: ChatRequest, limits: ServeConfig, default_tokens: int) -> W
         seed=secrets.randbits(31) if request.seed is None else int(digest("serve", request.seed)[:8], 16) >> 1,
         stop=_stop(request.stop),
         logprobs=_logprobs(request),
-        schema=_checked_schema(form.json_schema.schema_) if isinstance(form, JsonSchema) else None,
+        schema=checked_schema(form.json_schema.schema_) if isinstance(form, JsonSchema) else None,
         json_object=isinstance(form, JsonObject),
         stream=bool(request.stream),
     )
@@ -286,35 +302,6 @@ def _logprobs(request: ChatRequest) -> int | None:
     if request.top_logprobs and not request.logprobs:
         raise bad("top_logprobs needs logprobs", "top_logprobs")
     return (request.top_logprobs or 0) if request.logprobs else None
-
-
-def _checked_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema that is small enough to be compiled at once.
-
-    Raises:
-        ApiError: it is not.
-    """
-    param = "response_format.json_schema.schema"
-    if len(json.dumps(schema)) > _SCHEMA_BYTES:
-        raise bad(f"the schema is longer than {_SCHEMA_BYTES} characters", param)
-    level: list[Any] = [schema]
-    for _ in range(_SCHEMA_DEPTH):
-        for node in level:
-            if isinstance(node, dict) and any(_above(node.get(name)) for name in _REPEATS):
-                raise bad(f"the schema counts further than {_SCHEMA_REPEATS} ({', '.join(_REPEATS)})", param)
-        level = [child for node in level for child in _children(node)]
-    if level:
-        raise bad(f"the schema is nested more than {_SCHEMA_DEPTH} deep", param)
-    return schema
-
-
-def _above(count: Any) -> bool:
-    return isinstance(count, int | float) and count > _SCHEMA_REPEATS
-
-
-def _children(node: Any) -> list[Any]:
-    found = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return [child for child in found if isinstance(child, dict | list)]
 
 
 def explain(errors: Sequence[Mapping[str, Any]]) -> ApiError:

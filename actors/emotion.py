@@ -4,7 +4,8 @@ The body is a form (multipart/form-data) with the clip as a file named "clip", o
 `EmotionRequest` for the other fields and `avere_ray.insight.report` for the reply. Cost: some 31 passes of the engine,
 in two batches, of which one generates; without "grounding" eight fewer.
 
-A form is what any page in a browser can send unasked, so one that comes from another origin is refused.
+A form is what any page in a browser can send unasked, so one that comes from another origin is refused, unless the
+`Guard` has found it in `serve.cors_origins`.
 """
 
 import json
@@ -18,6 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from actors.serving.guard import ORIGIN_ALLOWED
 
 PATH = "/v1/emotion"
 FORM, JSON = "multipart/form-data", "application/json"
@@ -99,7 +102,8 @@ def emotion_route(explain: Explain) -> Route:
     """The route; `explain` gives the JSON of the reply, and raises what the application turns into an error body."""
 
     async def emotion(request: Request) -> Response:
-        refuse_other_origins(request.headers)
+        if not getattr(request.state, ORIGIN_ALLOWED, False):
+            refuse_other_origins(request.headers)
         return JSONResponse(dict(await explain(await read_request(request))))
 
     return Route(PATH, emotion, methods=["POST"])

@@ -14,7 +14,9 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
+from ray.serve._private import replica
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
@@ -24,6 +26,7 @@ from actors.emotion import BODIES, DOCUMENT, EmotionRequest, emotion_route
 from actors.page import page_routes
 from actors.serving.adapters import CHAMPION, Champion, ServeSpec, champion_card
 from actors.serving.errors import ApiError, bad
+from actors.serving.loopback import bind_to_the_node
 from actors.serving.media import Decoder, Media, Source
 from actors.serving.metrics import Metrics
 from actors.serving.replies import Answer
@@ -45,6 +48,10 @@ from avere_ray.synthetic.samples import default_references
 
 STUCK_GRACE_S = 30.0
 """How long one step of the engine may take beyond the deadline before the replica counts as lost."""
+FIRST_LOOK_S = 60.0
+"""How long a replica waits for its first look at the champion before it is ready without."""
+LOOKS_APART_S = 1.0
+"""Seconds between two looks at the champion, at least."""
 _ROOM_FOR_OTHERS = 24
 """Requests that may reach the replica beside those in work, so that health is told and refusals are worded by us."""
 _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
@@ -67,8 +74,9 @@ class ChatWorker:
         self.champion = Champion(spec, self.engine)
         self._references = default_references(spec.decode)
         self._warm_up()
-        self._ended = threading.Event()
+        self._ended, self._look, self._looked = threading.Event(), threading.Event(), threading.Event()
         threading.Thread(target=self._watch_champion, name="champion", daemon=True).start()
+        self._looked.wait(FIRST_LOOK_S)
 
     @property
     def models(self) -> list[str]:
@@ -87,6 +95,7 @@ class ChatWorker:
     def close(self) -> None:
         """Ends engine and decoders."""
         self._ended.set()
+        self._look.set()
         self.engine.close()
         self.decoder.close()
 
@@ -125,7 +134,7 @@ class ChatWorker:
         Raises:
             ApiError: the request cannot be answered.
         """
-        face = InsightFace(self.face(request.model or self.models[-1]))
+        live = self.face(request.model or self.models[-1])
         self._refuse_markup(f"{request.question} {request.answer or ''}", "question")
         source = Source(url=request.url or "", data=request.clip or b"", param="clip" if request.clip else "url")
         limit = self.spec.serve.deadline_s
@@ -134,7 +143,7 @@ class ChatWorker:
                 clip = await self.decoder.decode(Media(video=source, own_sound=True))
                 assert clip is not None
                 insight = await asyncio.to_thread(
-                    analyse, face, clip, request.question, self._references, answer=request.answer,
+                    analyse, InsightFace(live), clip, request.question, self._references, answer=request.answer,
                     grounding=request.grounding, max_tokens=self.spec.rollout.max_tokens,
                 )  # fmt: skip
         except TimeoutError as error:
@@ -143,6 +152,8 @@ class ChatWorker:
             raise bad(str(error), None) from error
         except StageError as error:
             raise _replaced() from error
+        finally:
+            live.stop()  # the thread cannot be cancelled; what it waits for can
         return to_json(insight)
 
     def face(self, model: str) -> LiveFace:
@@ -151,12 +162,11 @@ class ChatWorker:
         Raises:
             ApiError: no such model is served.
         """
-        if model not in self.models:
-            raise unknown_model(self.models)
-        return LiveFace(self.engine, self._adapter(model), timeout_s=self.spec.serve.deadline_s)
+        self._check_model(model)
+        return LiveFace(self.engine, self._adapter(model), timeout_s=self.spec.serve.deadline_s + STUCK_GRACE_S)
 
     async def move_champion(self, folder: Path | None) -> dict[str, Any]:
-        """Lets the name `champion` stand for another adapter, in every replica.
+        """Lets the name `champion` stand for another adapter: here at once, in other replicas when they look next.
 
         Raises:
             ApiError: the adapter cannot be served.
@@ -170,11 +180,22 @@ class ChatWorker:
         return champion_card(self.champion)
 
     def _understood(self, request: ChatRequest) -> Asked:
-        if request.model not in self.models:
-            raise unknown_model(self.models)
+        self._check_model(request.model)
         asked = understood(request, self.spec.serve, self.spec.rollout.max_tokens)
         self._refuse_markup(asked.words, "messages")
         return asked
+
+    def _check_model(self, model: str) -> None:
+        """
+        Raises:
+            ApiError: no such model is served, or it is a champion that this replica has not loaded yet.
+        """
+        if model in self.models:
+            return
+        if model == CHAMPION and self.champion.wanted:
+            self._look.set()  # a pointer that another replica has left
+            raise ApiError(503, "the champion is not loaded here; try again later", code="model_not_loaded")
+        raise unknown_model(self.models)
 
     def _refuse_markup(self, words: str, param: str) -> None:
         if found := next((m for m in self._markup if m in words), None):
@@ -200,7 +221,7 @@ class ChatWorker:
                         progress = await anext(steps, None)
                     if progress is None:
                         return
-                    if first:
+                    if first and asked.wanted.stream:  # else it is the whole answer
                         self.metrics.first_token(time.perf_counter() - began)
                     first = False
                     yield progress
@@ -246,11 +267,13 @@ class ChatWorker:
         self.engine.ask([prompt] * len(params), params, None, self.spec.serve.deadline_s)
 
     def _watch_champion(self) -> None:
-        while True:
+        while not self._ended.is_set():
+            self._look.clear()
             if self.champion.wanted:
                 self.champion.look()
-            if self._ended.wait(self.spec.serve.champion_poll_s):
-                return
+            self._looked.set()
+            self._ended.wait(LOOKS_APART_S)  # however often it is asked for
+            self._look.wait(self.spec.serve.champion_poll_s)
 
 
 def _replaced() -> ApiError:
@@ -261,6 +284,7 @@ class ChatServer(ChatWorker):
     """The worker as Ray Serve runs it."""
 
     def __init__(self, spec: ServeSpec) -> None:
+        bind_to_the_node(replica, ray.util.get_node_ip_address())
         super().__init__(spec, serve.get_replica_context().replica_id.unique_id)
 
     def check_health(self) -> None:

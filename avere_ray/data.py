@@ -19,7 +19,7 @@ from avere_ray.clip_files import check_addresses, decode_media, located, remote_
 from avere_ray.config import DataConfig, DecodeConfig, RemoteConfig
 from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, raise_storage
 from avere_ray.errors import ActorLost, ClipDecodeError, StageError
-from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
+from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, DecodedClip, PreferencePair, ReferenceLogps
@@ -372,4 +372,4 @@ def _limit_s(uri: str, audio_uri: str, spec: DecodeConfig, remote: RemoteConfig)
 @functools.cache
 def _decoder_child(memory_mb: int) -> ChildProcess:
     """One child per worker process; it leaves when idle."""
-    return ChildProcess(preload=("avere_ray.media", "avere_ray.clip_files"), memory_mb=memory_mb)
+    return ChildProcess(preload=("avere_ray.media", "avere_ray.clip_files"), memory_mb=memory_mb, without=TOKENS)

@@ -23,6 +23,8 @@ from avere_ray.errors import AvereError, StageError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+TOKENS = ("AVERE_RAY_API_TOKEN", "AVERE_RAY_ADMIN_TOKEN", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""Variables that let their holder ask the server or run code on Ray; nothing for what reads strangers' files."""
 _START_TIMEOUT_S = 60.0
 _IDLE_S = 60.0
 _ALARM_GRACE_S = 5.0
@@ -45,11 +47,15 @@ class ChildProcess:
 
     `preload` names modules that the child imports before its first call, so that no call pays for them. After `idle_s`
     seconds without a call the child ends; the next call starts another. Above `memory_mb` MiB of memory of its own the
-    child gets no more (0: no limit): calls in it raise MemoryError, or it dies.
+    child gets no more (0: no limit): calls in it raise MemoryError, or it dies. `without` names variables of the
+    environment that the child does not get.
     """
 
-    def __init__(self, *, preload: Sequence[str] = (), idle_s: float = _IDLE_S, memory_mb: int = 0) -> None:
+    def __init__(
+        self, *, preload: Sequence[str] = (), idle_s: float = _IDLE_S, memory_mb: int = 0, without: Sequence[str] = ()
+    ) -> None:
         self._arguments = (str(idle_s), str(memory_mb), *preload)
+        self._without = frozenset(without)
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._stderr: IO[bytes] | None = None
@@ -108,7 +114,8 @@ class ChildProcess:
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - read after the child's death
         with theirs:
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+            environment = {name: value for name, value in os.environ.items() if name not in self._without}
+            environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _CHILD_CODE, str(theirs.fileno()), *self._arguments],
                 env=environment,

@@ -34,9 +34,10 @@ from pathlib import Path
 from typing import Any
 
 from avere_ray.config import RunConfig, load_config
+from avere_ray.engine import engine_threads
 from avere_ray.stages import write_text
 from benchmarks.clips import write_unlike
-from jobs.serve import engine_threads, serve_spec
+from jobs.serve import serve_spec
 
 CONCURRENCY = (1, 8, 32)
 WAYS = ("engine", "bare", "http")
@@ -127,7 +128,7 @@ async def _without_http(worker: Any, way: str, urls: Sequence[str], at_once: int
 async def bare_process(folder: Path, run_dir: Path) -> AsyncIterator[BlockFn]:
     """The process, and how to have it ask."""
     command = [sys.executable, "-m", "benchmarks.serve", "--bare-in", str(run_dir)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(engine_threads(run_config(run_dir)))}  # as the server does
+    environment = {**os.environ, **server_threads(run_config(run_dir))}
     with (folder / "bare.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, limit=2**24, env=environment
@@ -212,6 +213,11 @@ def served(run_dir: Path) -> Iterator[str]:
 def run_config(run_dir: Path) -> RunConfig:
     """The config of a run folder."""
     return load_config(run_dir / "config.yaml", [f"--run_dir={run_dir}"], prog="benchmark")
+
+
+def server_threads(cfg: RunConfig) -> dict[str, str]:
+    """Environment that gives an engine as many threads as the server's replicas give theirs."""
+    return {"OMP_NUM_THREADS": str(engine_threads(cfg.rollout, cfg.serve.num_replicas))}
 
 
 def write_run(folder: Path) -> Path:
@@ -308,7 +314,6 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--bare-in", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     if args.bare_in:
         answer_blocks(args.bare_in)
         return

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from avere_ray.backbones import check_model_folder, model_digest
-from avere_ray.config import RunConfig, load_config
+from avere_ray.config import RunConfig, ServeConfig, load_config
 from avere_ray.errors import ClusterError, ConfigError, InputError
 from avere_ray.progress import say
 from jobs.command import run_command
@@ -39,6 +39,7 @@ APP = "avere_ray"
 
 _POLL_S = 5.0
 _LOOK_S = 0.2
+_GRACE_S = 10.0
 _PROXY_WORDS = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 _PROXY_PATH = "actors.serving.proxy:middlewares"
 
@@ -72,7 +73,7 @@ def run(cfg: RunConfig, host: str = HOST, port: str | int = PORT) -> int:
     """
     spec = serve_spec(cfg)
     number = check_address(host, port, token=bool(spec.tokens))
-    os.environ.setdefault(_PROXY_WORDS, _PROXY_PATH)
+    _tell_proxy(cfg.serve)
     with ray_session(cfg.ray):
         from ray import serve
 
@@ -80,7 +81,7 @@ def run(cfg: RunConfig, host: str = HOST, port: str | int = PORT) -> int:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
             say(f"serve: starting the engine on {cfg.model.path}")
-            _start(_application(cfg, spec), host, number)
+            _start(_application(cfg, spec), http_options(cfg.serve, host, number))
             say(_greeting(spec, host, number))
             _wait_until_asked_to_end()
             say("serve: ending; requests in work are answered first")
@@ -200,12 +201,27 @@ def _refuse_other_applications() -> None:
         )
 
 
-def _start(app: "Application", host: str, port: int) -> None:
+def http_options(cfg: ServeConfig, host: str, port: int) -> dict[str, Any]:
+    """What Ray Serve's proxy is told. It gives up last, so that a request does not wait for a free replica for ever."""
+    from actors.serving.guard import BODY_TIMEOUT_S
+
+    return {"host": host, "port": port, "request_timeout_s": cfg.deadline_s + BODY_TIMEOUT_S + _GRACE_S}
+
+
+def _tell_proxy(cfg: ServeConfig) -> None:
+    """Sets what Ray's processes read from their environment, which they have from this one."""
+    from actors.serving.proxy import MAX_BODY_VARIABLE
+
+    os.environ.setdefault(_PROXY_WORDS, _PROXY_PATH)
+    os.environ[MAX_BODY_VARIABLE] = str(cfg.max_body_mb)
+
+
+def _start(app: "Application", http: Mapping[str, Any]) -> None:
     from ray import serve
 
     quiet = {"log_level": "ERROR", "enable_access_log": False}
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
+        serve.start(proxy_location="HeadOnly", http_options=dict(http), logging_config=quiet)
         serve.run(app, name=APP, route_prefix="/")
     except RuntimeError as error:
         raise ClusterError(

@@ -2,12 +2,17 @@
 
 Ray itself waits for minutes, deaf to Ctrl-C, for an address that does not answer. So the address is asked first, with a
 bounded time, whether a Ray head is there. Ray gives each task and actor as many OpenMP threads as it has CPUs.
+
+A local Ray asks for a token that is drawn for it, unless RAY_AUTH_MODE says otherwise: other users of the machine reach
+127.0.0.1 too, and whoever reaches Ray's ports without a token runs code here.
 """
 
 import contextlib
 import logging
 import os
+import secrets
 import socket
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -23,6 +28,7 @@ enough for that: 127.0.0.1 given there is replaced by the machine's network addr
 
 WORKER_LOGS_VARIABLE = "AVERE_RAY_WORKER_LOGS"
 _SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+_TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -49,8 +55,8 @@ def ray_session(cfg: RayConfig) -> Iterator[None]:
     address = _address(cfg)
     if address == "local" or _host(address) in _LOCAL_HOSTS:
         os.environ.setdefault(LOOPBACK_VARIABLE, "0")  # read when Ray is imported
-    if address == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing but this machine can reach it
+    if address == "local" and not _open_already():
+        _ask_for_a_token()
 
     import ray
 
@@ -62,6 +68,17 @@ def ray_session(cfg: RayConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _open_already() -> bool:
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def _ask_for_a_token() -> None:
+    """Lets a local Ray answer its own processes alone; read when Ray is imported, and by everything it starts."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and not any(os.environ.get(name) for name in _TOKEN_VARIABLES):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def is_local(cfg: RayConfig) -> bool:

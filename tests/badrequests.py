@@ -2,38 +2,77 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import httpx
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 
 _GENERATED = [
-    ("/v1/chat/completions", GenerationMode.NEGATIVE, 200),
-    ("/v1/chat/completions", GenerationMode.POSITIVE, 40),
-    ("/v1/emotion", GenerationMode.NEGATIVE, 40),
-    ("/v1/admin/champion", GenerationMode.NEGATIVE, 30),
+    ("/v1/chat/completions", GenerationMode.NEGATIVE, 460),
+    ("/v1/chat/completions", GenerationMode.POSITIVE, 60),
+    ("/v1/emotion", GenerationMode.NEGATIVE, 200),
+    ("/v1/admin/champion", GenerationMode.NEGATIVE, 90),
 ]
-"""Path, whether bodies keep to the schema, and how many."""
+"""Path, whether bodies keep to the schema, and how many are drawn; about a quarter are drawn twice."""
+_FORM = "multipart/form-data"
+_FORM_TYPE = f"{_FORM}; boundary=bad"
 
 
-def bad_requests(document: dict[str, Any], model: str) -> Iterator[tuple[str, bytes]]:
-    """Paths and bodies; each body as it is, and again with a model that exists, or as words."""
+class BadRequest(NamedTuple):
+    """What is sent."""
+
+    path: str
+    kind: str
+    """Content type."""
+    content: bytes
+
+
+def bad_requests(document: dict[str, Any]) -> list[BadRequest]:
+    """Generated requests, no two of them alike; each body in its own media type."""
     operations = schemathesis.openapi.from_dict(document)
-    for path, mode, count in _GENERATED:
-        for body in _generated(operations[path]["POST"], mode, count, model):
-            yield path, body if isinstance(body, bytes) else json.dumps(body, default=repr).encode()
+    made = [
+        BadRequest(path, *_encoded(kind, body))
+        for path, mode, count in _GENERATED
+        for kind, body in _drawn(operations[path]["POST"], mode, count)
+    ]
+    return list(dict.fromkeys(made))
 
 
-def _generated(operation: Any, mode: GenerationMode, count: int, model: str) -> list[Any]:
-    bodies: list[Any] = []
+def for_a_model(requests: list[BadRequest], model: str) -> Iterator[BadRequest]:
+    """The conversations among them once more, with a model that exists."""
+    for request in requests:
+        try:
+            body = json.loads(request.content)
+        except ValueError:
+            continue
+        if isinstance(body, dict) and "messages" in body:
+            yield request._replace(content=json.dumps({**body, "model": model, "max_tokens": 1}).encode())
+
+
+def _drawn(operation: Any, mode: GenerationMode, count: int) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
 
     @settings(max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
     def collect(case: Any) -> None:
-        there = isinstance(case.body, dict) and "messages" in case.body
-        bodies.extend([case.body, {**case.body, "model": model, "max_tokens": 1} if there else [repr(case.body)]])
+        found.append((case.media_type or "application/json", case.body))
 
     collect()
-    return bodies
+    return found
+
+
+def _encoded(kind: str, body: Any) -> tuple[str, bytes]:
+    if kind != _FORM:
+        return kind, body if isinstance(body, bytes) else json.dumps(body, default=repr).encode()
+    if not isinstance(body, dict):
+        return _FORM_TYPE, body if isinstance(body, bytes) else repr(body).encode()
+    parts = [(str(name), ("a.mp4" if name == "clip" else None, _as_bytes(value))) for name, value in body.items()]
+    request = httpx.Request("POST", "http://x", files=parts, headers={"Content-Type": _FORM_TYPE})  # type: ignore[arg-type]
+    return _FORM_TYPE, request.read()
+
+
+def _as_bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")

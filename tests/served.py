@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 
 import avere_ray
 from avere_ray.backbones import load_policy, model_digest
@@ -57,6 +58,12 @@ class Server:
 
     def ask(self, clip: Path | None, question: str = QUESTION, **fields: Any) -> httpx.Response:
         return self.post(asking(clip, question, **fields))
+
+    def listening(self) -> set[tuple[str, int]]:
+        """Addresses and ports on which the server's processes listen, Ray's and its workers' included."""
+        ours = [found := psutil.Process(self.process.pid), *found.children(recursive=True)]
+        connections = [c for process in ours for c in process.net_connections("inet")]
+        return {(c.laddr.ip, c.laddr.port) for c in connections if c.status == psutil.CONN_LISTEN}
 
     def answers(self, clip: Path | None, **fields: Any) -> list[str]:
         reply = self.ask(clip, **fields)
@@ -189,7 +196,7 @@ def serving(run_dir: Path, arguments: Sequence[str] = (), **variables: str) -> I
         port = probe.getsockname()[1]
     log = run_dir.parent / "serve.log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AVERE_RAY_"))}
-    environment |= {"RAY_AUTH_MODE": "disabled", **variables}
+    environment |= variables
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.main", "serve", str(run_dir), "--port", str(port), *arguments],

@@ -6,6 +6,8 @@ media       what requests bring: fetched, decoded in processes that can be kille
 tokens      who may ask, and how much
 guard       refuses before a route is reached
 adapters    whether an adapter belongs to the base, and which one is the champion
+schemas     how large a JSON schema may be
 metrics     figures for Prometheus
-proxy       what Ray Serve's own proxy says when a replica is lost
+proxy       what Ray Serve's own proxy holds of a request, and says when a replica is lost
+loopback    keeps replicas off the network where Ray is on this machine alone
 """

@@ -3,6 +3,9 @@
 Without a token only this machine is answered, and only under a loopback name: a page in a browser must not reach the
 server through a domain name that points here. Such a page may also not ask as a stranger (Origin): CORS is off unless
 `serve.cors_origins` says otherwise.
+
+With tokens, every path needs one but the page's, health and the API's document, which can only be read. Paths are the
+application's own: what Ray Serve mounts it under (route_prefix) stands before them.
 """
 
 import asyncio
@@ -11,6 +14,7 @@ import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +26,12 @@ from avere_ray.config import ServeConfig
 
 BODY_TIMEOUT_S = 60.0
 """Seconds a client may take to send its request."""
+BODY = "avere_ray.body"
+"""Key of an ASGI scope under which `ProxyWords` hands over the body that it has read."""
+ORIGIN_ALLOWED = "origin_allowed"
+"""Set in the state of a request that comes from a page of `serve.cors_origins`."""
+_OPEN = frozenset({"", "/", "/healthz", "/readyz", "/openapi.json"})
+_OPEN_FOLDER = "/page/"
 _JSON = ("application/json",)
 _NOBODY = Token(name="local", sha256="")
 _UNKNOWN = "other"
@@ -37,15 +47,15 @@ class Guard:
         serve: ServeConfig,
         tokens: Sequence[Token],
         metrics: Metrics,
-        routes: frozenset[str],
         bodies: Mapping[str, tuple[str, ...]],
     ) -> None:
-        """`routes`: paths that metrics name; `bodies`: content types by path, where they are not JSON alone."""
+        """`bodies`: content types by path, where they are not JSON alone."""
         self.app = app
         self.serve = serve
         self.tokens = tokens
         self.metrics = metrics
-        self.routes = routes
+        self.routes: frozenset[str] = frozenset()
+        """Paths that metrics name."""
         self.bodies = bodies
         self.in_work = 0
         self._quotas = {
@@ -74,8 +84,8 @@ class Guard:
         except ApiError as error:
             await json_reply(error)(scope, receive, told)
         finally:
-            route = scope["path"] if scope["path"] in self.routes else _UNKNOWN
-            self.metrics.request(route, status, time.perf_counter() - began)
+            path = get_route_path(scope)
+            self.metrics.request(path if path in self.routes else _UNKNOWN, status, time.perf_counter() - began)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -87,6 +97,7 @@ class Guard:
                 await Response(status_code=204, headers=_cors(origin))(scope, receive, send)
                 return
             send = _with_cors(origin, send)
+            scope.setdefault("state", {})[ORIGIN_ALLOWED] = True
         try:
             who = self._who(scope, headers)
             scope.setdefault("state", {})["token"] = who
@@ -98,6 +109,11 @@ class Guard:
         return urllib.parse.urlsplit(origin).netloc == headers.get("host", "")
 
     def _who(self, scope: Scope, headers: Headers) -> Token:
+        """The token of a request; nobody's, where none is needed.
+
+        Raises:
+            ApiError: it has none, or comes from elsewhere.
+        """
         if not self.tokens:
             client = (scope.get("client") or ("",))[0]
             if not (is_loopback(client) and is_loopback(_host_name(headers.get("host", "")))):
@@ -105,7 +121,7 @@ class Guard:
                     403, f"this server answers its own machine alone; set {TOKEN_VARIABLE} to open it", code="forbidden"
                 )
             return _NOBODY
-        if not scope["path"].startswith(("/v1", "/metrics")):
+        if is_open(get_route_path(scope)):
             return _NOBODY
         token = find_token(self.tokens, headers.get("authorization", ""))
         if token is None:
@@ -116,6 +132,8 @@ class Guard:
         if scope["method"] in ("GET", "HEAD"):
             await self.app(scope, receive, send)
             return
+        if is_open(path := get_route_path(scope)):
+            raise ApiError(405, "this can only be read, with GET", code="method_not_allowed")
         quota = self._quotas[who.name]
         quota.enter()
         try:
@@ -123,24 +141,44 @@ class Guard:
                 raise ApiError(503, f"{self.in_work} requests are in work; try again later", code="overloaded")
             self.in_work += 1
             try:
-                kinds = self.bodies.get(scope["path"], _JSON)
-                body = await read_body(Headers(scope=scope), receive, self.serve.max_body_mb * 2**20, kinds)
+                body = await self._body(scope, receive, self.bodies.get(path, _JSON))
                 await self.app(scope, _replay(body, receive), send)
             finally:
                 self.in_work -= 1
         finally:
             quota.leave()
 
+    async def _body(self, scope: Scope, receive: Receive, kinds: Sequence[str]) -> bytes:
+        """The body, of one of these content types.
 
-async def read_body(headers: Headers, receive: Receive, limit: int, kinds: Sequence[str] = _JSON) -> bytes:
-    """The whole body of a request, of one of these content types and within `limit` bytes.
+        Raises:
+            ApiError: it is something else, or see `read_body`.
+        """
+        headers, limit = Headers(scope=scope), self.serve.max_body_mb * 2**20
+        if headers.get("content-type", "").partition(";")[0].strip().lower() not in kinds:
+            what = f"the body must be sent as Content-Type: {' or '.join(kinds)}"
+            raise ApiError(415, what, code="unsupported_media_type")
+        body: bytes | None = scope.pop(BODY, None)
+        if body is None:
+            return await read_body(headers, receive, limit)
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+
+
+def is_open(path: str) -> bool:
+    """Whether a path of the application is read without a token: the page, health, and what the server offers."""
+    return path in _OPEN or path.startswith(_OPEN_FOLDER)
+
+
+async def read_body(
+    headers: Headers, receive: Receive, limit: int, taken: Callable[[int], None] = lambda count: None
+) -> bytes:
+    """The whole body of a request, within `limit` bytes; `taken` hears how many bytes came, and may refuse them.
 
     Raises:
-        ApiError: it is something else, too large, too slow, or the client went away.
+        ApiError: it is too large, too slow, or the client went away.
     """
-    if headers.get("content-type", "").partition(";")[0].strip().lower() not in kinds:
-        what = f"the body must be sent as Content-Type: {' or '.join(kinds)}"
-        raise ApiError(415, what, code="unsupported_media_type")
     declared = headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
@@ -152,9 +190,11 @@ async def read_body(headers: Headers, receive: Receive, limit: int, kinds: Seque
                 message = await receive()
                 if message["type"] != "http.request":
                     raise ApiError(400, "the client went away while sending", code="disconnected")
-                body += message.get("body", b"")
-                if len(body) > limit:
+                piece = message.get("body", b"")
+                if len(body) + len(piece) > limit:
                     raise _too_large(limit)
+                taken(len(piece))
+                body += piece
                 more = message.get("more_body", False)
     except TimeoutError as error:
         raise ApiError(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s", code="timeout") from error

@@ -22,7 +22,7 @@ from typing import Any
 from actors.serving.errors import ApiError, bad
 from avere_ray.config import DecodeConfig, RemoteConfig, ServeConfig
 from avere_ray.errors import ClipDecodeError, InputError, StageError
-from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
+from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.remote import check_address, local_copy, shown
 
@@ -53,6 +53,8 @@ class Media:
     """Whether the video's own sound is heard."""
     message: int | None = None
     """Which turn of the conversation shows them."""
+    remedy: str = "Send a clip with sound."
+    """What a client is told to do about a video that has none."""
 
     @property
     def seen(self) -> bool:
@@ -81,7 +83,8 @@ class Decoder:
         self._threads = ThreadPoolExecutor(serve.decoders, "decode")
         self._children: queue.SimpleQueue[ChildProcess] = queue.SimpleQueue()
         for _ in range(serve.decoders):
-            self._children.put(ChildProcess(preload=_PRELOAD, idle_s=_IDLE_S, memory_mb=spec.max_memory_mb))
+            child = ChildProcess(preload=_PRELOAD, idle_s=_IDLE_S, memory_mb=spec.max_memory_mb, without=TOKENS)
+            self._children.put(child)
         self._kept = _Kept(serve.decoded_mb * 2**20)
 
     async def decode(self, media: Media) -> DecodedClip | None:
@@ -275,7 +278,7 @@ def _refusal(error: ClipDecodeError, media: Media, places: dict[str, str]) -> Ap
     if error.reason in _UNREACHABLE and places[param].startswith("https:"):
         return ApiError(422, "the file cannot be fetched: its host does not answer", code=error.reason, param=param)
     if error.reason == "no_audio_stream" and media.own_sound:
-        message += " To ask about the pictures alone, set mm_processor_kwargs.use_audio_in_video to false."
+        message += f" {media.remedy}"
     return ApiError(422, message, code=error.reason, param=param)
 
 

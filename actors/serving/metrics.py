@@ -20,7 +20,9 @@ class Metrics:
         self._seconds = named(
             Histogram, "request_seconds", "From request to end of answer", ("route",), buckets=_SECONDS
         )
-        self._first = named(Histogram, "first_token_seconds", "From request to first token", buckets=_SECONDS)
+        self._first = named(
+            Histogram, "first_token_seconds", "From request to first token of a stream", buckets=_SECONDS
+        )
         self._decode = named(Histogram, "decode_seconds", "Fetching and decoding media", buckets=_SECONDS)
         self._tokens = named(Counter, "tokens_total", "Tokens by kind", ("kind",))
         self._working = named(Gauge, "requests_in_work", "Requests in work")

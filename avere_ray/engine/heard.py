@@ -1,13 +1,22 @@
-"""What a request's caller hears: outputs on their way from the engine's thread to a coroutine.
+"""What a request's caller hears: outputs on their way from the engine's thread to a coroutine, or to another thread.
 
-The coroutine's loop is woken for the first output, for the last one, and for those that are waited for. Each time costs
+A coroutine's loop is woken for the first output, for the last one, and for those that are waited for. Each time costs
 both threads a wait for Python's lock, as much as a step of a small model.
 """
 
 import asyncio
 import collections
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from typing import Any
+
+from avere_ray.engine.progress import failed
+from avere_ray.errors import StageError
+
+CUT = "the engine ended the request with an error; its log says why"
+STOPPED = "nobody waits for the answer any more"
 
 
 class Heard:
@@ -44,3 +53,33 @@ class Heard:
         self._news.set()
         if ended:
             self._ended.set()
+
+
+def at_the_end(answer: "Future[Any]") -> Callable[[Any], None]:
+    """Hears steps, and gives the last one to `answer`."""
+
+    def hear(output: Any) -> None:
+        if isinstance(output, Exception) or output.finished:
+            answer.set_result(output)
+
+    return hear
+
+
+def answer_of(answer: "Future[Any]", deadline: float, stopped: "Future[None] | None") -> Any:
+    """What `at_the_end` gives, for a thread that waits until `deadline` (time.monotonic), or until `stopped` is done.
+
+    Raises:
+        StageError: it does not come in time, nobody wants it any more, or the engine failed on it.
+        AvereError: it is one.
+    """
+    wait([f for f in (answer, stopped) if f is not None], max(0.0, deadline - time.monotonic()), FIRST_COMPLETED)
+    if stopped is not None and stopped.done():
+        raise StageError(STOPPED)
+    if not answer.done():
+        raise StageError("the engine did not answer in time; it is busy or lost")
+    output = answer.result()
+    if isinstance(output, Exception):
+        raise output
+    if failed(output):
+        raise StageError(CUT)
+    return output

@@ -23,8 +23,8 @@ from typing import Any
 
 from avere_ray.backbones import backbone, load_processor
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
-from avere_ray.engine.heard import Heard
-from avere_ray.engine.progress import Progress, Wanted, progress_of, sampling_params
+from avere_ray.engine.heard import CUT, STOPPED, Heard, answer_of, at_the_end
+from avere_ray.engine.progress import Progress, Wanted, failed, progress_of, sampling_params
 from avere_ray.engine.start import refusals, start_vllm
 from avere_ray.engine.surroundings import media_limits
 from avere_ray.errors import AvereError, InputError, ModelError, StageError
@@ -118,7 +118,7 @@ class LiveEngine:
         """Why this engine must be replaced, or None; `stuck_s`: seconds one step may take."""
         since = self._busy_since
         if since is not None and time.monotonic() - since > stuck_s:
-            return f"the engine has been busy with one step for more than {stuck_s:g} s"
+            return f"the engine has been busy with one step or request for more than {stuck_s:g} s"
         return self._failure
 
     async def stream(
@@ -147,28 +147,40 @@ class LiveEngine:
                     finished = True
                     raise outputs[-1]
                 finished = outputs[-1].finished
+                if any(map(failed, outputs)):
+                    raise _unanswered(wanted)
                 yield progress_of(outputs)
         finally:
             if not finished:
                 self._put(partial(self._abort, name))
 
     def ask(
-        self, prompts: Sequence[Mapping[str, Any]], params: Sequence[Any], adapter: str | None, timeout_s: float
+        self,
+        prompts: Sequence[Mapping[str, Any]],
+        params: Sequence[Any],
+        adapter: str | None,
+        timeout_s: float,
+        *,
+        stopped: "Future[None] | None" = None,
     ) -> list[Any]:
         """For threads: vLLM's own outputs to a batch of prompts, in order; `params` are vLLM's own too.
 
+        `stopped`: once it is done, nobody waits any more, and what is in the batch is taken out.
+
         Raises:
             Refused: the engine does not take one of them.
-            StageError: it failed, or does not answer in time.
+            StageError: it failed, does not answer in time, or was stopped.
         """
+        if stopped is not None and stopped.done():
+            raise StageError(STOPPED)
         heard: list[tuple[str, Future[Any]]] = []
         for prompt, wanted in zip(prompts, params, strict=True):
             name, answer = f"batch-{next(self._numbers)}", Future[Any]()
-            self._put(partial(self._add, name, prompt, wanted, adapter, _at_the_end(answer)))
+            self._put(partial(self._add, name, prompt, wanted, adapter, at_the_end(answer)))
             heard.append((name, answer))
         deadline = time.monotonic() + timeout_s
         try:
-            return [_heard(answer, deadline) for _, answer in heard]
+            return [answer_of(answer, deadline, stopped) for _, answer in heard]
         finally:
             for name, _ in heard:
                 self._put(partial(self._abort, name))
@@ -232,7 +244,9 @@ class LiveEngine:
         if not engine.has_unfinished_requests():
             self._busy_since = None
             with suppress(queue.Empty):
-                self._commands.get(timeout=_IDLE_S)()
+                command = self._commands.get(timeout=_IDLE_S)
+                self._busy_since = time.monotonic()  # a command may hang as a step may
+                command()
         self._drain()
         if not engine.has_unfinished_requests():
             return
@@ -281,7 +295,9 @@ class LiveEngine:
         request = LoRARequest(name, next(self._lora_numbers), str(folder.resolve()))
         try:
             self._engine.add_lora(request)
-        except refusals() as error:
+        except (
+            Exception
+        ) as error:  # whatever a file of strangers sets off; else it would end the engine, again and again
             raise ModelError(f"the engine does not accept adapter {folder}: {_first_line(error)}") from error
         self._loras[name] = request
 
@@ -336,24 +352,11 @@ class LiveEngine:
             raise StageError(f"the engine did not answer within {timeout_s:g} s; it is busy or lost") from error
 
 
-def _at_the_end(answer: "Future[Any]") -> Callable[[Any], None]:
-    """Hears steps, and gives the last one to `answer`."""
-
-    def hear(output: Any) -> None:
-        if isinstance(output, Exception) or output.finished:
-            answer.set_result(output)
-
-    return hear
-
-
-def _heard(answer: "Future[Any]", deadline: float) -> Any:
-    try:
-        output = answer.result(timeout=max(0.0, deadline - time.monotonic()))
-    except TimeoutError as error:
-        raise StageError("the engine did not answer in time; it is busy or lost") from error
-    if isinstance(output, Exception):
-        raise output
-    return output
+def _unanswered(wanted: Wanted) -> AvereError:
+    """What a caller is told when the engine ends its request with an error; a schema is what it fails on as a rule."""
+    if wanted.schema is not None or wanted.json_object:
+        return Refused("the engine cannot bind the answer to the JSON schema; simplify it")
+    return StageError(CUT)
 
 
 def _probe() -> Any:

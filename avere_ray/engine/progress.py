@@ -93,6 +93,11 @@ def progress_of(outputs: Sequence[Any]) -> Progress:
     )
 
 
+def failed(output: Any) -> bool:
+    """Whether vLLM has ended a request, or one of its answers, with an error of its own."""
+    return any(str(out.finish_reason) == "error" for out in output.outputs)
+
+
 def _piece(out: Any) -> Piece:
     rows = zip(out.token_ids, out.logprobs or (), strict=False)
     logps = tuple(_token_logp(token, row) for token, row in rows if row is not None)

@@ -80,7 +80,7 @@ def refusals() -> tuple[type[Exception], ...]:
     """What vLLM raises while it reads a request or an adapter, before any of it is in work."""
     from vllm.exceptions import VLLMClientError
 
-    return (VLLMClientError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, OSError)
+    return (VLLMClientError, AssertionError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, OSError)
 
 
 def _is_cpu_build() -> bool:

@@ -91,7 +91,7 @@ with ray_session(RayConfig(num_cpus=2, object_store_mb=100)):
     @ray.remote
     def probe():
         import actors, avere_ray, jobs, os
-        return os.environ["RAY_AUTH_MODE"], os.environ["OMP_NUM_THREADS"]
+        return os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]), os.environ["OMP_NUM_THREADS"]
 
     print(*ray.get(probe.remote()))
     print(int(ray.cluster_resources()["CPU"]))
@@ -107,12 +107,29 @@ print(ray.is_initialized())
 
 def test_a_local_cluster_is_whole_closed_to_others_and_ends_with_the_block() -> None:
     probe, cpus, nested, listening, after = run(LOCAL).splitlines()[-5:]
-    assert probe == "disabled 1"
+    assert probe == "token 64 1"
     assert cpus == "2"
     assert nested == "True"
     assert set(eval(listening)) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert listening != "[]"
     assert after == "False"
+
+
+JOIN = """
+import subprocess
+with ray_session(RayConfig(num_cpus=1, object_store_mb=100)):
+    import ray
+    address = ray.get_runtime_context().gcs_address
+    join = f"import ray; ray.init(address='{address}', log_to_driver=False); print('joined')"
+    for token in (os.environ["RAY_AUTH_TOKEN"], "0" * 64):
+        environment = {**os.environ, "RAY_AUTH_TOKEN": token}
+        done = subprocess.run([sys.executable, "-c", join], env=environment, capture_output=True, text=True, timeout=60)
+        print("joined" in done.stdout)
+"""
+
+
+def test_a_local_cluster_is_joined_with_its_token_alone() -> None:
+    assert run("import os" + JOIN).split()[-2:] == ["True", "False"]
 
 
 def test_an_interruption_ends_the_session() -> None:

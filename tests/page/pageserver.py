@@ -118,9 +118,9 @@ def _references() -> list[Reference]:
     return default_references(_SPEC)
 
 
-def refusal(status: int, message: str, **headers: str) -> JSONResponse:
+def refusal(status: int, message: str, *, code: str = "x", **headers: str) -> JSONResponse:
     """An error as the API words it."""
-    return JSONResponse({"error": {"message": message, "code": "x"}}, status_code=status,
+    return JSONResponse({"error": {"message": message, "code": code}}, status_code=status,
                         headers={name.replace("_", "-"): value for name, value in headers.items()})  # fmt: skip
 
 

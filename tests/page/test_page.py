@@ -147,6 +147,7 @@ def test_an_answer_is_shown_as_it_comes_and_can_be_stopped(stand: Stand, browser
 REFUSALS: list[tuple[str, int, dict[str, str], str]] = [
     (CHAT, 413, {}, "too large for this server"),
     (CHAT, 422, {}, "it has no sound"),
+    (CHAT, 422, {"code": "no_audio_stream"}, "This clip has no sound, and the question is about picture and sound"),
     (CHAT, 429, {"Retry_After": "9"}, "Ask again in 9 s."),
     (CHAT, 503, {}, "The server is busy. Ask again later."),
     (CHAT, 500, {}, "it has no sound"),

@@ -104,6 +104,7 @@ def test_a_conversation_is_read_in_the_order_of_training() -> None:
 def test_media_in_every_combination(content: Any, fields: Any, seen: bool, heard: bool, own_sound: bool) -> None:
     media = read(chat(TEXT, *content, **fields)).media
     assert (media.seen, media.heard, media.own_sound) == (seen, heard, own_sound)
+    assert "use_audio_in_video" in media.remedy
 
 
 def test_how_it_is_answered() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from avere_ray.config import DecodeConfig
 from avere_ray.errors import ClipDecodeError
-from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
+from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.media import decode_clip
 from avere_ray.records import Clip
 
@@ -30,6 +30,15 @@ def test_calls_share_one_child(child: ChildProcess) -> None:
     first = child.call(10.0, os.getpid)
     assert first == child.call(10.0, os.getpid) == child.pid
     assert first != os.getpid()
+
+
+def test_a_child_gets_no_variable_that_it_is_to_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*TOKENS, "OTHER"):
+        monkeypatch.setenv(name, "x")
+    process = ChildProcess(without=TOKENS)
+    found = [process.call(10.0, os.getenv, name) for name in (*TOKENS, "OTHER")]
+    process.close()
+    assert found == [None] * len(TOKENS) + ["x"]
 
 
 def test_large_arguments_and_results_travel(child: ChildProcess) -> None:

@@ -1,15 +1,17 @@
 """The live engine's thread around a stand-in for vLLM's engine: who hears what, who leaves, and what ends it."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from avere_ray.config import RolloutConfig
-from avere_ray.engine import LiveEngine, Progress, Refused, Wanted
+from avere_ray.engine import LiveEngine, LiveFace, Progress, Refused, Wanted
 from avere_ray.engine import live as live_module
 from avere_ray.errors import ModelError, StageError
 
@@ -25,6 +27,9 @@ class Stepper:
         self.params: dict[str, Any] = {}
         self.aborted: list[str] = []
         self.error: Exception | None = None
+        self.last = "stop"
+        """Why an answer ends."""
+        self.add_lora: Any = None
         self.go = threading.Event()
         self.go.set()
 
@@ -53,7 +58,7 @@ class Stepper:
             self.open[name] += 1
             last = self.open[name] >= self.params[name].max_tokens
             out = SimpleNamespace(
-                index=0, text="x", token_ids=[7], logprobs=None, finish_reason="stop" if last else None
+                index=0, text="x", token_ids=[7], logprobs=None, finish_reason=self.last if last else None
             )
             outputs.append(SimpleNamespace(request_id=name, prompt_token_ids=[5], outputs=[out], finished=last))
             if last:
@@ -68,7 +73,9 @@ def stepper() -> Stepper:
 
 @pytest.fixture
 def live(stepper: Stepper, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveEngine]:
-    monkeypatch.setattr(live_module, "refusals", lambda: (ValueError, LookupError))  # vLLM's own take long to import
+    monkeypatch.setattr(
+        live_module, "refusals", lambda: (AssertionError, ValueError, LookupError)
+    )  # vLLM's own take long to import
     monkeypatch.setattr(LiveEngine, "_params", lambda self, wanted, tokens: SimpleNamespace(max_tokens=tokens))
     made = LiveEngine(PROCESSOR, None, RolloutConfig(max_model_len=32), lambda: stepper)
     yield made
@@ -185,6 +192,88 @@ def test_threads_ask_in_batches(live: LiveEngine, stepper: Stepper) -> None:
     stepper.go.clear()
     with pytest.raises(StageError, match="in time"):
         live.ask([{"prompt_token_ids": [5]}], [wanted], None, 0.01)
+
+
+def test_an_answer_that_the_engine_breaks_off_is_no_answer(live: LiveEngine, stepper: Stepper) -> None:
+    stepper.last = "error"
+    for fields, error, words in (
+        ({}, StageError, "ended the request with an error"),
+        ({"schema": {"type": "object"}}, Refused, "JSON schema"),
+        ({"json_object": True}, Refused, "JSON schema"),
+    ):
+        with pytest.raises(error, match=words):
+            asyncio.run(ask(live, **fields))
+    with pytest.raises(StageError, match="ended the request with an error"):
+        live.ask([{"prompt_token_ids": [5]}], [SimpleNamespace(max_tokens=2)], None, 10.0)
+    assert live.problem(1.0) is None
+
+
+def test_a_request_that_hangs_while_it_is_read_is_told(live: LiveEngine, stepper: Stepper) -> None:
+    go, render = threading.Event(), stepper.render
+
+    def hang(prompts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        assert go.wait(timeout=10)
+        return render(prompts)
+
+    stepper.renderer.render_cmpl = hang
+
+    async def waits() -> None:
+        task = asyncio.create_task(ask(live))
+        await until(lambda: live.problem(0.0) is not None)
+        assert live.problem(60.0) is None
+        go.set()
+        await task
+
+    asyncio.run(waits())
+
+
+def test_what_a_request_or_an_adapter_sets_off_does_not_end_the_engine(
+    live: LiveEngine, stepper: Stepper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = SimpleNamespace(LoRARequest=lambda *fields: fields)  # vLLM takes long to import
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", requests)  # type: ignore[arg-type]
+
+    class HeaderTooLarge(Exception):
+        pass
+
+    def unread(*_: Any, **__: Any) -> None:
+        raise AssertionError("a LoRA layer of another shape")
+
+    def broken(*_: Any) -> None:
+        raise HeaderTooLarge("the header is too large")
+
+    add, stepper.add_request = stepper.add_request, unread  # type: ignore[method-assign]
+    with pytest.raises(Refused, match="another shape"):
+        asyncio.run(ask(live))
+    stepper.add_request, stepper.add_lora = add, broken  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=r"does not accept adapter .*the header is too large"):
+        live.load_adapter("bad", Path("adapter"), timeout_s=10.0)
+    assert live.problem(1.0) is None
+    assert asyncio.run(ask(live))[-1].finished
+
+
+def test_a_batch_that_is_stopped_leaves_the_engine(live: LiveEngine, stepper: Stepper) -> None:
+    face = LiveFace(live, timeout_s=60.0)
+    heard: list[BaseException] = []
+
+    def work() -> None:
+        for _ in range(2):
+            try:
+                face._live.ask([{"prompt_token_ids": [5]}] * 3, [SimpleNamespace(max_tokens=500)] * 3, None, 60.0,
+                               stopped=face._stopped)  # fmt: skip
+            except StageError as error:
+                heard.append(error)
+
+    stepper.go.clear()
+    thread = threading.Thread(target=work)
+    thread.start()
+    asyncio.run(until(lambda: live.in_work >= 1))
+    face.stop()
+    face.stop()
+    thread.join(timeout=10)
+    assert [str(error) for error in heard] == ["nobody waits for the answer any more"] * 2
+    stepper.go.set()
+    asyncio.run(until(lambda: live.in_work == 0))
 
 
 def test_an_engine_that_cannot_start() -> None:

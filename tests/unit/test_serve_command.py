@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from avere_ray.backbones import model_digest
-from avere_ray.config import RunConfig
+from avere_ray.config import RunConfig, ServeConfig
 from avere_ray.engine import engine_threads
 from avere_ray.errors import ConfigError, InputError, ModelError
 from avere_ray.media import spec_digest
@@ -16,6 +16,8 @@ from avere_ray.records import AdapterManifest
 from avere_ray.stages import StageFolder, file_digest, write_json, write_text
 from jobs import serve
 from jobs.serve import check_address, serve_arguments, serve_spec
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -121,6 +123,15 @@ def test_an_address_that_can_be_used() -> None:
     port = free_port()
     assert check_address("127.0.0.1", str(port), token=False) == port
     assert check_address("0.0.0.0", port, token=True) == port
+
+
+def test_the_proxy_gives_up_after_everyone_else() -> None:
+    limits = ServeConfig(deadline_s=7.0)
+    told = serve.http_options(limits, "127.0.0.1", 81)
+    assert told == {"host": "127.0.0.1", "port": 81, "request_timeout_s": 77.0}
+    default = serve.http_options(ServeConfig(), "", 0)["request_timeout_s"]
+    for manifest in ("workloads/rayservice.yaml", "overlays/dev-cpu/service.yaml"):
+        assert f"request_timeout_s: {default:g}}}" in (ROOT / "cluster" / manifest).read_text()
 
 
 def test_addresses_that_cannot_be_used() -> None:

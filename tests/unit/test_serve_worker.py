@@ -11,7 +11,9 @@ import pytest
 import ray
 from test_live_engine import PROCESSOR, Stepper
 
+from actors import server
 from actors.chat import ChatRequest
+from actors.emotion import EmotionRequest
 from actors.server import ChatServer, ChatWorker
 from actors.serving.adapters import Champion
 from actors.serving.errors import ApiError
@@ -32,9 +34,11 @@ class SlowDecoder:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.clip: Any = None
 
-    async def decode(self, media: Media) -> None:
+    async def decode(self, media: Media) -> Any:
         await asyncio.sleep(self.seconds)
+        return self.clip
 
     def close(self) -> None:
         pass
@@ -46,18 +50,20 @@ def stepper() -> Stepper:
 
 
 @pytest.fixture
-def worker(stepper: Stepper, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatWorker]:
-    monkeypatch.setattr(live_module, "refusals", lambda: (ValueError, LookupError))
+def worker(stepper: Stepper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ChatWorker]:
+    monkeypatch.setattr(live_module, "refusals", lambda: (AssertionError, ValueError, LookupError))
     monkeypatch.setattr(LiveEngine, "_params", lambda self, wanted, tokens: SimpleNamespace(max_tokens=tokens))
     processor = SimpleNamespace(**vars(PROCESSOR), chat_ids=lambda turns: [5])
     made = ChatServer.__new__(ChatServer)  # without its engine on a model folder
     made.spec = SimpleNamespace(  # type: ignore[assignment]
-        base="base", adapters={}, serve=ServeConfig(deadline_s=0.3), rollout=RolloutConfig(max_model_len=256)
-    )
+        base="base", adapters={}, serve=ServeConfig(deadline_s=0.3), rollout=RolloutConfig(max_model_len=256),
+        folder=tmp_path,
+    )  # fmt: skip
     made.metrics, made.decoder = Metrics("0"), SlowDecoder()  # type: ignore[assignment]
     made.engine = LiveEngine(processor, None, made.spec.rollout, lambda: stepper)
     made.champion = Champion(made.spec, made.engine)
-    made._markup, made._ended = (), threading.Event()
+    made._markup, made._references = (), ()
+    made._ended, made._look, made._looked = (threading.Event() for _ in range(3))
     yield made
     stepper.go.set()
     made.close()
@@ -69,6 +75,15 @@ def asked(**fields: Any) -> ChatRequest:
 
 async def streamed(worker: ChatWorker, request: ChatRequest) -> list[str]:
     return [event async for event in worker.stream(request)]
+
+
+def empties(worker: ChatWorker) -> bool:
+    """Whether the engine has nothing in work, soon."""
+    for _ in range(1000):
+        if not worker.in_engine:
+            return True
+        threading.Event().wait(0.01)
+    return False
 
 
 def late(worker: ChatWorker, request: ChatRequest) -> ApiError:
@@ -85,6 +100,8 @@ def test_an_answer_in_time(worker: ChatWorker, stream: bool) -> None:
     else:
         reply = asyncio.run(worker.answer(asked(max_tokens=2)))
         assert reply["choices"][0]["message"]["content"] == "xx"
+    text = worker.metrics.text(in_work=0, in_engine=0, healthy=True).decode()
+    assert ('avere_ray_first_token_seconds_count{replica="0"} 1.0' in text) == stream
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -100,11 +117,74 @@ def test_past_the_deadline_a_request_is_refused_and_not_worked_for(
     assert (error.status, error.code) == (503, "deadline_exceeded")
     assert error.retry_after_s is not None and error.retry_after_s >= 1
     stepper.go.set()
-    for _ in range(500):
-        if not worker.in_engine:
+    assert empties(worker)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_an_explanation_that_nobody_waits_for_leaves_the_engine(
+    worker: ChatWorker, stepper: Stepper, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    ended = threading.Event()
+
+    def analyse(face: Any, *_: Any, **__: Any) -> None:
+        try:
+            live = face._engine
+            live._live.ask([{"prompt_token_ids": [5]}] * 4, [SimpleNamespace(max_tokens=900)] * 4, None, 60.0,
+                           stopped=live._stopped)  # fmt: skip
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(server, "analyse", analyse)
+    worker.decoder.clip = object()  # type: ignore[attr-defined]
+    worker.spec.serve = ServeConfig(deadline_s=60.0 if leaves else 0.3)  # type: ignore[misc]
+    request = EmotionRequest(model="base", question="Why?", answer=None, grounding=True, clip=b"x", url=None)
+    stepper.go.clear()
+
+    async def ask() -> None:
+        task = asyncio.create_task(worker.explain(request))
+        while not worker.in_engine:
+            await asyncio.sleep(0.01)
+        if leaves:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError if leaves else ApiError):
+            await task
+        assert ended.wait(10)
+
+    asyncio.run(ask())
+    stepper.go.set()
+    assert empties(worker)
+
+
+def test_a_champion_that_is_not_loaded_yet_is_asked_for_again(worker: ChatWorker, tmp_path: Path) -> None:
+    body = asked(model="champion")
+    error = late(worker, body)
+    assert (error.status, error.code) == (404, "model_not_found")
+    (tmp_path / "champion.json").write_text("{}")  # as another replica leaves it
+    error = late(worker, body)
+    assert (error.status, error.code, worker._look.is_set()) == (503, "model_not_loaded", True)
+    assert error.retry_after_s is not None
+    with pytest.raises(ApiError, match="not loaded here"):
+        worker.face("champion")
+
+
+def test_a_champion_is_looked_at_when_it_is_asked_for(worker: ChatWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(Champion, "wanted", True)
+    monkeypatch.setattr(worker.champion, "look", lambda: looks.append(1))
+    worker.spec.serve = ServeConfig(champion_poll_s=600.0)  # type: ignore[misc]
+    monkeypatch.setattr(server, "LOOKS_APART_S", 0.0)
+    watch = threading.Thread(target=worker._watch_champion)
+    watch.start()
+    assert worker._looked.wait(10)
+    late(worker, asked(model="champion"))
+    for _ in range(1000):
+        if len(looks) > 1:
             break
         threading.Event().wait(0.01)
-    assert worker.in_engine == 0
+    worker._ended.set()
+    worker._look.set()
+    watch.join(10)
+    assert 1 < len(looks) < 4
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -36,7 +36,8 @@ async function request(path, options = {}) {
 }
 
 async function refusal(reply) {
-  const said = await reply.json().then((body) => body?.error?.message, () => "") || "";
+  const error = await reply.json().then((body) => body?.error, () => null);
+  const said = error?.message || "";
   const wait = Number(reply.headers.get("Retry-After")) || 0;
   const again = wait ? `Ask again in ${wait} s.` : "Ask again later.";
   const words = {
@@ -46,6 +47,9 @@ async function refusal(reply) {
     503: `The server is busy. ${again}`,
   };
   if (reply.status === 401) askForToken(words[401]);
+  if (error?.code === "no_audio_stream") {
+    return new Refusal("This clip has no sound, and the question is about picture and sound. Choose another.", reply.status);
+  }
   const other = said || `The server answers with status ${reply.status}.`;
   return new Refusal(words[reply.status] || other, reply.status);
 }
