@@ -90,6 +90,29 @@ def check_selects(document: Document, site: Site) -> Iterator[Problem]:
         yield Problem(path, f"no pod here has the labels {wanted}")
 
 
+@rule(
+    "disruption-budget",
+    "a disruption budget over Ray's pods says how many stay, as a whole number below what there is",
+    kinds=("PodDisruptionBudget",),
+    group="house",
+)
+def check_budget(document: Document, site: Site) -> Iterator[Problem]:
+    spec = mapping(document.body.get("spec"))
+    selector = mapping(dig(spec, "selector", "matchLabels"))
+    pods = [pod for pod, labels in _all_labels(site) if selector and _selected(selector, labels)]
+    if not any(pod.role in ("head", "worker") for pod in pods):
+        return
+    stay, there = spec.get("minAvailable"), sum(pod.least for pod in pods)
+    if "maxUnavailable" in spec or not isinstance(stay, int):
+        yield Problem(
+            "spec",
+            "needs minAvailable as a whole number: Kubernetes cannot ask KubeRay's kinds how many pods they want, so "
+            "with maxUnavailable or percentages no node with one of them can be drained",
+        )
+    elif stay >= there:
+        yield Problem("spec.minAvailable", f"{stay} must be below {there}, the pods there are at least")
+
+
 @rule("service-ports", "a service's target port is a port of the pods it selects", kinds=("Service",), group="house")
 def check_service_ports(document: Document, site: Site) -> Iterator[Problem]:
     selector = mapping(dig(document.body, "spec", "selector"))
