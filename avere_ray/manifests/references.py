@@ -49,7 +49,7 @@ def check_namespace(document: Document, site: Site) -> Iterator[Problem]:
 @rule("unique", "no two documents have the same kind, name and namespace")
 def check_unique(document: Document, site: Site) -> Iterator[Problem]:
     same = [d for d in site.documents if (d.kind, d.name, d.namespace) == _key(document)]
-    if len(same) > 1:
+    if document.name and len(same) > 1:
         yield Problem("metadata.name", f"{len(same)} documents are {document.label} in the same namespace")
 
 

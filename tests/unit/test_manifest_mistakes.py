@@ -72,6 +72,8 @@ SCHEMA: list[Mistake] = [
 CLUSTERS: list[Mistake] = [
     ("name", JOB, "metadata.name", [("metadata.name", LONG)]),
     ("name", CLUSTER, "metadata.name", [("metadata.name", "1st")]),
+    ("name", CLUSTER, "metadata.name", [("metadata.name", DELETE)]),
+    ("name", JOB, "metadata.name", [("metadata.name", DELETE), ("metadata.generateName", f"{'a' * 42}-")]),
     ("group-container", JOB, f"{POD}.containers", [(f"{POD}.containers", [])]),
     ("group-resources", JOB, f"{HEAD}.resources", [(f"{HEAD}.resources", {"CPU": "0"})]),
     ("group-labels", JOB, f"{GROUP}.rayStartParams.labels", [(f"{GROUP}.rayStartParams.labels", "a=b")]),
@@ -349,6 +351,7 @@ CORRECT: list[tuple[str, list[Edit]]] = [
     (JOB, [(f"{GROUP}.priority", 10), (f"{GROUP}.idleTimeoutSeconds", 30)]),
     (JOB, [("spec.suspend", True), ("spec.managedBy", "kueue.x-k8s.io/multikueue")]),
     (JOB, [("spec.runtimeEnvYAML", "env_vars: {A: b}\n")]),
+    (JOB, [("metadata.name", DELETE), ("metadata.generateName", "pipeline-")]),
     (JOB, [(f"{GROUP}.maxReplicas", None)]),
     (CLUSTER, [("spec.authOptions.enableK8sTokenAuth", True), ("spec.upgradeStrategy", {"type": "Recreate"})]),
     (CLUSTER, [("spec.workerGroupSpecs[0].resources", {"CPU": "15"})]),
