@@ -114,16 +114,17 @@ def effective_address(given: str | None) -> str:
 
 
 def check_overlay(cfg: RunConfig, verb: str, overlay: Path) -> None:
-    """Whether an overlay's manifests are right, have room for what a config asks for, and mount its paths.
+    """Whether an overlay's manifests are right, and its cluster has room for what a config asks for and its paths.
 
     Raises:
-        ConfigError: a rule is broken, a stage finds no room, or a path is on no claim.
+        ConfigError: a rule is broken, a stage finds no room or may start on the head, a path is on no claim, or the
+            wait for nodes is too short.
         InputError: the overlay cannot be rendered, or has no cluster to submit to.
     """
     from avere_ray.manifests.kustomize import render
     from avere_ray.manifests.rules import clusters_of
     from avere_ray.manifests.validate import validate
-    from avere_ray.manifests.workloads import off_claims, worker_groups
+    from avere_ray.manifests.workloads import impatient, off_claims, unplaced, worker_groups
     from avere_ray.placement import unmet
 
     found = validate(overlay).findings
@@ -139,6 +140,9 @@ def check_overlay(cfg: RunConfig, verb: str, overlay: Path) -> None:
         raise ConfigError(f"the config does not fit {overlay}: {'; '.join(missing)}")
     if lost := list(off_claims(cfg, document)):
         raise ConfigError(f"the nodes of {overlay} would not find what the config names: {'; '.join(lost)}")
+    late = [sentence for c in clusters_of(document) for sentence in impatient(cfg, verb, c)]
+    if unfit := [*unplaced(cfg, verb), *late]:
+        raise ConfigError(f"the config does not suit {overlay}: {'; '.join(unfit)}")
 
 
 def manifest(flags: dict[str, str], named: Path | None, overrides: Sequence[str]) -> dict[str, Any]:

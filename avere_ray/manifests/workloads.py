@@ -127,23 +127,16 @@ def check_fits(document: Document, site: Site) -> Iterator[Problem]:
 @rule("placed", "what reserves nothing is kept off the head by a role", kinds=("RayJob",), group="house")
 def check_placed(document: Document, site: Site) -> Iterator[Problem]:
     for path, entrypoint, cfg in _loaded_jobs(document, site):
-        for demand in dict.fromkeys(demands(cfg, entrypoint.verb)):
-            if demand.bundle == Bundle(0, 0) and demand.role is None:
-                note = f"{demand.what} reserves no CPU and no GPU, so it may start on the head; set --placement.rollout"
-                yield Problem(f"{path}.entrypoint", note)
+        for sentence in unplaced(cfg, entrypoint.verb):
+            yield Problem(f"{path}.entrypoint", sentence)
 
 
 @rule("time-to-grow", "a job waits long enough for groups that start without pods", kinds=("RayJob",), group="house")
 def check_time_to_grow(document: Document, site: Site) -> Iterator[Problem]:
     for path, entrypoint, cfg in _loaded_jobs(document, site):
         for cluster in clusters_of(document):
-            there = [mapping(g.get("labels")).get(ROLE_LABEL) for _, g in cluster.workers if cluster.least(g)]
-            roles = dict.fromkeys(d.role for d in demands(cfg, entrypoint.verb))
-            grows = [role or "any" for role in roles if (role not in there if role else not there)]
-            if grows and cfg.ray.nodes_timeout_s < TIME_TO_GROW_S:
-                note = f"no node with role {', '.join(grows)} is there at the start; set --ray.nodes_timeout_s to "
-                note += f"{TIME_TO_GROW_S:g} or more, not {cfg.ray.nodes_timeout_s:g}"
-                yield Problem(f"{path}.entrypoint", note)
+            for sentence in impatient(cfg, entrypoint.verb, cluster):
+                yield Problem(f"{path}.entrypoint", sentence)
 
 
 @rule(
@@ -250,6 +243,25 @@ def off_claims(cfg: RunConfig, document: Document) -> Iterator[str]:
             who = f"group {pod.group}" if pod.group else pod.role
             for setting in unmounted(cfg, _claimed_places(pod)):
                 yield f"{setting} is not on a claim that {who} mounts"
+
+
+def unplaced(cfg: RunConfig, verb: str) -> Iterator[str]:
+    """A sentence for each demand that reserves nothing and names no nodes: a head without CPUs has room for it."""
+    for demand in dict.fromkeys(demands(cfg, verb)):
+        if demand.bundle == Bundle(0, 0) and demand.role is None:
+            yield f"{demand.what} reserves no CPU and no GPU, so it may start on the head; set --placement.rollout"
+
+
+def impatient(cfg: RunConfig, verb: str, cluster: Cluster) -> Iterator[str]:
+    """A sentence where a verb needs groups that start without pods, and does not wait long enough for them."""
+    there = [mapping(g.get("labels")).get(ROLE_LABEL) for _, g in cluster.workers if cluster.least(g)]
+    roles = dict.fromkeys(d.role for d in demands(cfg, verb))
+    grows = [role or "any" for role in roles if (role not in there if role else not there)]
+    if grows and cfg.ray.nodes_timeout_s < TIME_TO_GROW_S:
+        yield (
+            f"no node with role {', '.join(grows)} is there at the start; set --ray.nodes_timeout_s to "
+            f"{TIME_TO_GROW_S:g} or more, not {cfg.ray.nodes_timeout_s:g}"
+        )
 
 
 def worker_groups(cluster: Cluster) -> list[NodeGroup]:

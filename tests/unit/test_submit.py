@@ -142,6 +142,17 @@ def test_paths_that_no_other_machine_has_are_refused(capsys: pytest.CaptureFixtu
     assert "--data.clips=/data/clips is not on a claim that head mounts" in capsys.readouterr().err
 
 
+def test_what_the_manifests_are_held_to_holds_for_a_submission_too(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--config", str(DEMO), "--run_dir=/mnt/avere/r", "--dry-run", f"--overlay={ROOT}/cluster/overlays/dev-cpu"]
+    assert main(argv) == 2
+    assert "rollout.engines=1 reserves no CPU and no GPU" in capsys.readouterr().err
+    assert main([*argv, "--placement.rollout=any"]) == 0
+    capsys.readouterr()
+    argv = ["--config", str(SEVEN), "--run_dir=/mnt/avere/r", *PLACES, "--dry-run", "--placement.decode=decode"]
+    assert main([*argv, "--verb=decode", f"--overlay={ROOT}/cluster/overlays/h100"]) == 2
+    assert "no node with role decode is there at the start" in capsys.readouterr().err
+
+
 def test_a_manifest_is_the_overlays_job_with_this_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "job.yaml"
     overlay = f"--overlay={ROOT}/cluster/overlays/h100"
