@@ -43,6 +43,7 @@ from avere_ray.engine import (
 from avere_ray.engine.insight_face import InsightFace
 from avere_ray.errors import InputError, ModelError, StageError
 from avere_ray.insight import analyse, to_json
+from avere_ray.placement import label_selector
 from avere_ray.records import DecodedClip
 from avere_ray.synthetic.samples import default_references
 
@@ -315,6 +316,7 @@ def chat_application(spec: ServeSpec, *, threads: int) -> serve.Application:
         ray_actor_options={
             "num_cpus": spec.rollout.num_cpus,
             "num_gpus": spec.rollout.num_gpus,
+            "label_selector": label_selector(spec.role),
             "runtime_env": {"env_vars": {**engine_environment(spec.rollout, threads), **_QUIET}},
         },
         max_ongoing_requests=cfg.max_requests + _ROOM_FOR_OTHERS,

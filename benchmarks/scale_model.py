@@ -20,7 +20,8 @@ TIB = 2.0**40
 
 @dataclass(frozen=True, kw_only=True)
 class Assumptions:
-    """Everything the figures rest on. "measured" is of this project (BENCHMARKS.md); "assumed" is to be replaced."""
+    """Everything the figures rest on. "measured" is of this project, on CPU, under the heading of BENCHMARKS.md that is
+    named; "assumed" is to be replaced."""
 
     clip_s: float = 5.0
     """Length of a clip, seconds (assumed; MAFW and MER clips are a few seconds)."""
@@ -40,10 +41,13 @@ class Assumptions:
     """One H100 SXM, bfloat16 without sparsity (data sheet)."""
     utilisation: float = 0.35
     """Share of the peak that training and scoring reach (assumed)."""
-    tree_efficiency: float = 0.96
-    """Share of the saved tokens that becomes saved time in the prefix tree (measured on CPU: 1.88 of 1.96)."""
-    decode_s_per_clip_s: float = 0.033
-    """CPU seconds to decode one second of 640x360 H.264 with its audio (measured with PyAV: 0.33 s for 10 s)."""
+    tree_share: float = 0.97
+    """Share of the counted bound that a step on prefix trees reaches, references and tower outputs kept (measured:
+    "One learner step")."""
+    short_clip: tuple[float, float] = (3.0, 13.5)
+    """Length of a short clip, seconds, and clips a second of one core's time: 480p (measured: "Decoding")."""
+    long_clip: tuple[float, float] = (30.0, 1.93)
+    """The same of a long clip: 720p (measured there)."""
     engine_tokens_per_s: float = 2500.0
     """Tokens one H100 samples a second with a full batch of 7B (assumed)."""
     queries_per_clip: int = 3
@@ -69,6 +73,12 @@ class Assumptions:
     def media_tokens(self) -> int:
         """Video tokens (two frames and 28 x 28 pixels each) and audio tokens (25 a second) of a clip."""
         return (self.frames // 2) * (self.pixels // 28) ** 2 + round(25 * self.clip_s)
+
+    @property
+    def decode_s(self) -> float:
+        """CPU seconds to decode a clip: on the line through the two measured lengths, which differ in size as well."""
+        (short, fast), (long, slow) = self.short_clip, self.long_clip
+        return 1 / fast + (1 / slow - 1 / fast) * (self.clip_s - short) / (long - short)
 
     @property
     def stored_bytes(self) -> float:
@@ -126,11 +136,10 @@ def training(pairs: int, a: Assumptions) -> Training:
         a.media_tokens / 2 + a.prompt_tokens + a.response_tokens
     )  # what stands before the swapped medium is shared
     tree = branch + 2 * a.response_tokens + swapped
-    tree = separate - (separate - tree) * a.tree_efficiency
     patches = 4 * a.media_tokens  # towers see each token's patches before they are merged
     text = 3 * (a.prompt_tokens + a.response_tokens)
     parts = {
-        "learner": 6 * a.language_params * tree,
+        "learner": 6 * a.language_params * tree / a.tree_share,
         "reference": 2 * a.language_params * tree,
         "text prior": 2 * a.language_params * text,
         "towers": 2 * a.tower_params * patches * 2,  # the clip and its swap partner
@@ -154,7 +163,7 @@ def rates(a: Assumptions) -> tuple[float, float]:
 
     A GPU node samples every query of a clip; reading the prompts costs as much as the same tokens in scoring.
     """
-    decode = a.cores_per_node / (a.decode_s_per_clip_s * a.clip_s)
+    decode = a.cores_per_node / a.decode_s
     sampled = a.queries_per_clip * a.samples * a.response_tokens / a.engine_tokens_per_s
     read = a.queries_per_clip * 2 * a.language_params * (a.media_tokens + a.prompt_tokens)
     return decode, a.gpus_per_node / (sampled + read / (a.peak_flops * a.utilisation))

@@ -63,8 +63,11 @@ def submit_and_follow(client: Any, plan: Plan, *, patience_s: float = 0.0) -> in
 
     Raises:
         ClusterError: Ray refuses the job, or the connection is lost.
+        ConfigError: the id belongs to a job with other code, config or verb.
     """
     plan, state = first_open_attempt(client, plan)
+    if state is not None:
+        _check_same(client, plan)
     if state == "SUCCEEDED":
         say(f"submit: {plan.submission_id} has succeeded before; change the config or --submission-id to run it again")
         return 0
@@ -135,7 +138,33 @@ def exit_code(client: Any, submission_id: str) -> int:
         raise ClusterError(f"the log of {submission_id} ended while it is {state.lower()}; submit again to follow it")
     last = (str(info.message or "").strip().splitlines() or [""])[-1]
     say(f"submit: {submission_id} {state.lower()}{': ' + last if last else ''}")
-    return int(info.driver_exit_code or 1)
+    code = int(info.driver_exit_code or 1)
+    return 128 - code if code < 0 else code  # a driver that signal 9 ended has -9, a shell says 137
+
+
+def _check_same(client: Any, plan: Plan) -> None:
+    """Whether the job that has a plan's id is the plan's.
+
+    Raises:
+        ConfigError: it was made from other code, another config or another verb, or by somebody else.
+        ClusterError: the question could not be answered.
+    """
+    try:
+        found = client.get_job_info(plan.submission_id).metadata or {}
+    except (RuntimeError, ConnectionError, OSError) as error:
+        raise ClusterError(f"cannot ask for {plan.submission_id}: {error}") from error
+    names = {"avere_ray_package": "code or config", "avere_ray_verb": "verb"}
+    other = [words for name, words in names.items() if found.get(name) != _metadata(plan)[name]]
+    if other:
+        raise ConfigError(
+            f"--submission-id={plan.submission_id}: the job with this id has another {' and another '.join(other)}; "
+            "name another id, or leave the flag out, which gives every code and config an id of its own"
+        )
+
+
+def _metadata(plan: Plan) -> dict[str, str]:
+    """What is kept with a job to know it again; the package's digest covers the config, arguments included."""
+    return {"avere_ray_package": plan.package.digest, "avere_ray_verb": plan.verb}
 
 
 def _send(client: Any, plan: Plan, patience_s: float) -> None:
@@ -148,7 +177,7 @@ def _send(client: Any, plan: Plan, patience_s: float) -> None:
                     entrypoint=plan.entrypoint,
                     submission_id=plan.submission_id,
                     runtime_env={"working_dir": str(working_dir)},
-                    metadata={"avere_ray_package": plan.package.digest, "avere_ray_verb": plan.verb},
+                    metadata=_metadata(plan),
                 )
                 return
             except (RuntimeError, ConnectionError, ValueError) as error:

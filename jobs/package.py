@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avere_ray.errors import InputError
+from avere_ray.manifests.places import CODE_FOLDERS
 from avere_ray.stages import digest, file_digest, write_text
 
-FOLDERS = ("avere_ray", "actors", "jobs")
 CONFIG = "submitted.yaml"
 LIMIT_BYTES = 512 * 1024 * 1024
 """Ray refuses larger working directories."""
@@ -53,7 +53,7 @@ def build(root: Path, config: str, *, limit: int = LIMIT_BYTES) -> Package:
     Raises:
         InputError: `root` is no checkout of this project, or the package is too large to upload.
     """
-    missing = [name for name in FOLDERS if not (root / name).is_dir()]
+    missing = [name for name in CODE_FOLDERS if not (root / name).is_dir()]
     if missing:
         raise InputError(f"{root} has no {', '.join(missing)}: run this in a checkout of avere_ray")
     found = dict(_files(root))
@@ -71,7 +71,7 @@ def build(root: Path, config: str, *, limit: int = LIMIT_BYTES) -> Package:
 
 
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
-    for folder in FOLDERS:
+    for folder in CODE_FOLDERS:
         for path in sorted((root / folder).rglob("*")):
             name = path.relative_to(root).as_posix()
             if path.is_file() and not any(part in name for part in _LEFT_OUT):

@@ -125,6 +125,7 @@ def serve_spec(cfg: RunConfig) -> "ServeSpec":
         serve=cfg.serve,
         folder=cfg.run_dir.absolute() / "serve",
         tracking_uri=tracking_uri(cfg.tracking, cfg.run_dir),
+        role=cfg.placement.rollout,
         tokens=known_tokens(cfg.serve.tokens_file),
     )
 

@@ -3,23 +3,25 @@
     avere-ray submit --config FILE [--setting=value ...] [--verb=pipeline] [--overlay=DIR] [--address=URL]
                      [--submission-id=ID] [--manifest=FILE] [--dry-run]
 
-It takes along this checkout's code and the resolved config, and nothing else. The same code and config give the same
-submission id: submitting again follows the job that is running; when it failed or was stopped, it starts another
-attempt, which continues from the shared run_dir. `--overlay` checks the manifests, and that what the config asks for
-fits the worker groups. `--manifest` writes a RayJob instead, for `kubectl apply -f`. `--dry-run` only says what would
-happen. The token is read from RAY_AUTH_TOKEN, as Ray does.
+It takes along this checkout's code and the resolved config, and nothing else: every other path must be one that all
+nodes see. The same code and config give the same submission id: submitting again follows the job that is running; when
+it failed or was stopped, it starts another attempt, which continues from the shared run_dir. `--overlay` checks the
+manifests, that what the config asks for fits the worker groups, and that its paths are on their claims. `--manifest`
+writes a RayJob instead, for `kubectl apply -f`: the overlay's, with its settings except those given here. `--dry-run`
+only says what would happen. The token is read from RAY_AUTH_TOKEN, as Ray does.
 """
 
 import os
 import re
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from avere_ray.config import RunConfig
+from avere_ray.config import RunConfig, load_config, with_equals
 from avere_ray.errors import AvereError, ConfigError, InputError
 from avere_ray.progress import say
 from avere_ray.stages import digest, write_text
@@ -28,6 +30,9 @@ from jobs.job_server import ADDRESS, Plan, connect, submit_and_follow
 from jobs.package import CONFIG, build
 
 VERBS = ("pipeline", "decode", "build-preferences", "train", "evaluate")
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Label that puts a job into a queue of Kueue."""
 
 _FLAGS = ("verb", "overlay", "address", "submission-id", "manifest")
 
@@ -40,17 +45,17 @@ def run(cfg: RunConfig, flags: dict[str, str], named: Path | None, overrides: Se
         InputError: the checkout or the overlay cannot be used.
         ClusterError: Ray does not answer or refuses the job.
     """
-    plan = make_plan(cfg, flags)
-    if "overlay" in flags:
-        check_overlay(cfg, plan.verb, Path(flags["overlay"]), manifest="manifest" in flags)
     if "manifest" in flags:
-        body = manifest(cfg, plan, flags, named, overrides)
+        text = yaml.safe_dump(manifest(flags, named, overrides), sort_keys=False)
         if "dry-run" in flags:
-            say(f"submit: would write {flags['manifest']}\n{yaml.safe_dump(body, sort_keys=False)}")
+            say(f"submit: would write {flags['manifest']}\n{text}")
         else:
-            write_text(Path(flags["manifest"]), yaml.safe_dump(body, sort_keys=False))
+            write_text(Path(flags["manifest"]), text)
             say(f"submit: wrote {flags['manifest']}; start it with: kubectl apply -f {flags['manifest']}")
         return 0
+    plan = make_plan(cfg, flags)
+    if "overlay" in flags:
+        check_overlay(cfg, plan.verb, Path(flags["overlay"]))
     if "dry-run" in flags:
         say(in_words(cfg, plan))
         return 0
@@ -62,14 +67,13 @@ def make_plan(cfg: RunConfig, flags: dict[str, str]) -> Plan:
     """The submission that a config and flags stand for; nothing is sent.
 
     Raises:
-        ConfigError: an unknown verb, a bad id, or a run_dir that only one machine sees.
+        ConfigError: an unknown verb, a bad id, or a path that only one machine sees.
         InputError: see `jobs.package.build`.
     """
+    from avere_ray.manifests.places import misplaced
     from avere_ray.manifests.validate import repository
 
-    verb = flags.get("verb", "pipeline")
-    if verb not in VERBS:
-        raise ConfigError(f"--verb={verb}: allowed are {', '.join(VERBS)}")
+    verb = _verb(flags)
     if not cfg.run_dir.is_absolute():
         raise ConfigError(
             f"run_dir is {cfg.run_dir}, relative to a folder that goes with the job; "
@@ -78,6 +82,8 @@ def make_plan(cfg: RunConfig, flags: dict[str, str]) -> Plan:
     root = repository(Path.cwd())
     if root is None:
         raise InputError(f"{Path.cwd()} is in no checkout of avere_ray; run this where pyproject.toml and jobs/ are")
+    if wrong := list(misplaced(cfg, root)):
+        raise ConfigError(f"the job would not find what it needs: {'; '.join(wrong)}")
     package = build(root, cfg.to_yaml())
     name = re.sub(r"[^a-z0-9]+", "-", f"{cfg.name}-{verb}".lower()).strip("-")[:30]
     submission_id = flags.get("submission-id", f"{name}-{digest(verb, package.digest)[:10]}")
@@ -107,17 +113,18 @@ def effective_address(given: str | None) -> str:
     return given or ADDRESS
 
 
-def check_overlay(cfg: RunConfig, verb: str, overlay: Path, *, manifest: bool) -> None:
-    """Whether an overlay's manifests are right and have room for what a config asks for.
+def check_overlay(cfg: RunConfig, verb: str, overlay: Path) -> None:
+    """Whether an overlay's manifests are right, and its cluster has room for what a config asks for and its paths.
 
     Raises:
-        ConfigError: a rule is broken, or a stage finds no room.
+        ConfigError: a rule is broken, a stage finds no room or may start on the head, a path is on no claim, or the
+            wait for nodes is too short.
         InputError: the overlay cannot be rendered, or has no cluster to submit to.
     """
     from avere_ray.manifests.kustomize import render
     from avere_ray.manifests.rules import clusters_of
     from avere_ray.manifests.validate import validate
-    from avere_ray.manifests.workloads import worker_groups
+    from avere_ray.manifests.workloads import impatient, off_claims, unplaced, worker_groups
     from avere_ray.placement import unmet
 
     found = validate(overlay).findings
@@ -125,43 +132,76 @@ def check_overlay(cfg: RunConfig, verb: str, overlay: Path, *, manifest: bool) -
         raise ConfigError(
             f"{overlay} has {len(found)} problems, the first: {found[0]}. See avere-ray validate-manifests."
         )
-    wanted = ("RayJob", verb) if manifest else ("RayCluster", None)
-    clusters = [
-        c for d in render(overlay) if d.kind == wanted[0] and wanted[1] in (None, d.name) for c in clusters_of(d)
-    ]
-    if not clusters:
-        raise InputError(f"{overlay} has no {wanted[0]}{f' {verb}' if manifest else ''} to submit to")
-    missing = unmet(cfg, verb, worker_groups(clusters[0]))
+    document = next((d for d in render(overlay) if d.kind == "RayCluster"), None)
+    if document is None:
+        raise InputError(f"{overlay} has no RayCluster to submit to")
+    missing = [sentence for c in clusters_of(document) for sentence in unmet(cfg, verb, worker_groups(c))]
     if missing:
         raise ConfigError(f"the config does not fit {overlay}: {'; '.join(missing)}")
+    if lost := list(off_claims(cfg, document)):
+        raise ConfigError(f"the nodes of {overlay} would not find what the config names: {'; '.join(lost)}")
+    late = [sentence for c in clusters_of(document) for sentence in impatient(cfg, verb, c)]
+    if unfit := [*unplaced(cfg, verb), *late]:
+        raise ConfigError(f"the config does not suit {overlay}: {'; '.join(unfit)}")
 
 
-def manifest(
-    cfg: RunConfig, plan: Plan, flags: dict[str, str], named: Path | None, overrides: Sequence[str]
-) -> dict[str, Any]:
-    """The overlay's RayJob of the verb, with this config: the file in the image, and the same overrides.
+def manifest(flags: dict[str, str], named: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """The overlay's RayJob of the verb with another config: the file in the image, the overlay's settings, and those
+    given here, which win. It is not suspended, and waits in the queue that the overlay's own jobs wait in.
 
     Raises:
-        ConfigError: there is no overlay, or the config is not part of the image.
+        ConfigError: there is no overlay, the config is not part of the image, or the job would be refused.
+        InputError: the overlay cannot be rendered, or has no such job.
     """
     from avere_ray.manifests.kustomize import render
-    from avere_ray.manifests.workloads import IMAGE_ROOT
+    from avere_ray.manifests.places import IMAGE_ROOT
+    from avere_ray.manifests.workloads import parse_entrypoint
 
     if "overlay" not in flags:
         raise ConfigError("--manifest needs --overlay, whose RayJob it is made from")
+    verb, overlay = _verb(flags), Path(flags["overlay"])
+    jobs = {d.name: d.body for d in render(overlay) if d.kind == "RayJob"}
+    if verb not in jobs:
+        raise InputError(f"{overlay} has no RayJob {verb}; it has {', '.join(sorted(jobs)) or 'none'}")
+    body = jobs[verb]
+    settings = _merged(parse_entrypoint(body["spec"]["entrypoint"]).overrides, overrides)
+    plan = make_plan(load_config(named, settings), flags)
     resolved = named.resolve() if named is not None else None
     if resolved is None or not resolved.is_relative_to(plan.package.root / "jobs"):
         raise ConfigError("--manifest needs a --config of jobs/configs, since the job finds its config in the image")
     inside = IMAGE_ROOT / resolved.relative_to(plan.package.root)
-    body = next(d.body for d in render(Path(flags["overlay"])) if (d.kind, d.name) == ("RayJob", plan.verb))
-    words = [f"python -m jobs.{plan.verb.replace('-', '_')} --config {inside}", *overrides]
-    if not any(o.startswith("--run_dir=") for o in overrides):
-        words.append(f"--run_dir={cfg.run_dir}")
+    entrypoint = shlex.join([*f"python -m jobs.{verb.replace('-', '_')} --config".split(), str(inside), *settings])
     name = plan.submission_id.lower().replace("_", "-").replace(".", "-")[:47].strip("-")
-    metadata = {**body["metadata"], "name": name}
-    made = {**body, "metadata": metadata, "spec": {**body["spec"], "entrypoint": " ".join(words)}}
-    _check_manifest(made, Path(flags["overlay"]))
+    metadata = {**body["metadata"], "name": name, **_labels(body, jobs.values())}
+    spec = {name: value for name, value in body["spec"].items() if name != "suspend"}
+    made = {**body, "metadata": metadata, "spec": {**spec, "entrypoint": entrypoint}}
+    _check_manifest(made, overlay)
     return made
+
+
+def _merged(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """Overrides of both, each setting once; the second's win."""
+    return list({word.partition("=")[0]: word for word in with_equals([*first, *with_equals(second)])}.values())
+
+
+def _labels(body: dict[str, Any], jobs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Labels of a job, with the queue that a job of the same overlay waits in; none where there are none."""
+    labels = dict(body["metadata"].get("labels", {}))
+    if queue := next(filter(None, (job["metadata"].get("labels", {}).get(QUEUE_LABEL) for job in jobs)), None):
+        labels[QUEUE_LABEL] = queue
+    return {"labels": labels} if labels else {}
+
+
+def _verb(flags: dict[str, str]) -> str:
+    """The verb to run.
+
+    Raises:
+        ConfigError: it is none that runs on a cluster.
+    """
+    verb = flags.get("verb", "pipeline")
+    if verb not in VERBS:
+        raise ConfigError(f"--verb={verb}: allowed are {', '.join(VERBS)}")
+    return verb
 
 
 def _check_manifest(body: dict[str, Any], overlay: Path) -> None:

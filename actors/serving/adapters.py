@@ -47,6 +47,8 @@ class ServeSpec:
     """Where the server keeps the champion's pointer and weights; on a cluster, on the shared volume."""
     tracking_uri: str
     """MLflow, for serve.champion "registry"."""
+    role: str | None = None
+    """Role of the nodes that replicas start on, see `avere_ray.placement`."""
     tokens: tuple[Token, ...] = ()
     """Without any, this machine alone is answered."""
 

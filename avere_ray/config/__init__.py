@@ -6,7 +6,7 @@ Note on YAML: write floats with a dot (5.0e-7, not 5e-7) and quote "yes" and "no
 
 from avere_ray.config.data import DataConfig, DecodeConfig, PairsConfig, RemoteConfig, SourceConfig, WorldConfig
 from avere_ray.config.endpoint import EndpointConfig
-from avere_ray.config.loading import help_text, load_config
+from avere_ray.config.loading import help_text, load_config, with_equals
 from avere_ray.config.loss import LossConfig
 from avere_ray.config.run import RunConfig
 from avere_ray.config.sampling import JudgeConfig, ModelConfig, ParityConfig, PreferenceConfig, RolloutConfig
@@ -40,4 +40,5 @@ __all__ = [
     "WorldConfig",
     "help_text",
     "load_config",
+    "with_equals",
 ]

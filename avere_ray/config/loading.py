@@ -23,7 +23,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str =
             contradict each other; the message names the key, the value and what is allowed.
     """
     values = _read_yaml(path) if path is not None else {}
-    overrides = _with_equals(overrides)
+    overrides = with_equals(overrides)
     try:
         if not overrides:
             return RunConfig(**values)
@@ -35,8 +35,8 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str =
         raise ConfigError(f"{_last_line(error)}. See `{prog} --help` for every setting.") from error
 
 
-def _with_equals(arguments: Sequence[str]) -> list[str]:
-    """The overrides as `--key=value`, also those given as `--key value`.
+def with_equals(arguments: Sequence[str]) -> list[str]:
+    """Overrides as `--setting=value`, also those given as `--setting value`.
 
     Raises:
         ConfigError: an argument is neither.

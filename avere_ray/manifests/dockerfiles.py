@@ -18,6 +18,9 @@ LABELS = ("org.opencontainers.image.title", "org.opencontainers.image.version", 
 RAY_LABEL = "io.ray.version"
 """Label that says which Ray an image holds; the same as constraints.txt, and so as every rayVersion."""
 
+LIBRARIES = {"cpu": "libnuma1"}
+"""Debian packages that the wheels of an extra need at run time: vLLM's CPU kernels load libnuma."""
+
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
@@ -152,6 +155,14 @@ def _shell(file: Dockerfile) -> Iterator[Problem]:
             yield _at(i, "use WORKDIR rather than cd")
 
 
+def _libraries(file: Dockerfile) -> Iterator[Problem]:
+    built = " ".join(i.text for i in file.named("RUN"))
+    run = " ".join(i.text for i in file.last_stage() if i.name == "RUN" and "apt-get install" in i.text)
+    for extra, library in LIBRARIES.items():
+        if f"[{extra}]" in built and library not in run.split():
+            yield Problem("RUN", f"the last stage must install {library}, which the wheels of [{extra}] load")
+
+
 def _secrets(file: Dockerfile) -> Iterator[Problem]:
     for i in file.named("ENV", "ARG"):
         for name, value in re.findall(r"(\w+)=(\S*)", i.text):
@@ -191,6 +202,7 @@ CHECKS: dict[str, Check] = {
     "docker-apt": _apt,
     "docker-pip": _pip,
     "docker-shell": _shell,
+    "docker-libraries": _libraries,
     "docker-secrets": _secrets,
     "docker-copy": _copies,
     "docker-labels": _labels,

@@ -25,6 +25,8 @@ class Finding:
 
     file: str
     """The file or kustomization it comes from."""
+    source: str = ""
+    """In a kustomization, the file that holds the document."""
     document: str
     """Kind and name, for instance "RayJob/pipeline"."""
     path: str
@@ -35,7 +37,8 @@ class Finding:
     """What is wrong, the value, and what is allowed."""
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.document}: {self.path or '(document)'}: {self.message} [{self.rule}]"
+        where = f"{self.document} ({self.source})" if self.source else self.document
+        return f"{self.file}: {where}: {self.path or '(document)'}: {self.message} [{self.rule}]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +46,9 @@ class Document:
     """One YAML document."""
 
     file: str
-    """Where it comes from, for messages."""
+    """Where it comes from, for messages: a file, or a kustomization."""
+    source: str = ""
+    """In a kustomization, the file that holds it."""
     body: Body
     """Its content: as read, or as an API server would store it."""
     written: Body = field(default_factory=dict)

@@ -174,6 +174,18 @@ def check_service(document: Document, site: Site) -> Iterator[Problem]:
         yield Problem(f"metadata.annotations.{key}", f"{timeout!r} must be a positive time such as '5m', or seconds")
 
 
+@rule("serve-port", "the head of a service names the port that clients ask: serve", kinds=("RayService",))
+def check_serve_port(document: Document, site: Site) -> Iterator[Problem]:
+    for cluster in clusters_of(document):
+        containers = entries(dig(cluster.head, "template", "spec", "containers"))
+        named = [port.get("name") for _, port in entries(containers[0][1].get("ports"))] if containers else []
+        if named and "serve" not in named:  # without any port KubeRay takes its own, with this one
+            yield Problem(
+                f"{cluster.path}.headGroupSpec.template.spec.containers[0].ports",
+                f"has {', '.join(map(str, named))}, and no serve; KubeRay makes the service from the head's ports",
+            )
+
+
 @rule("service-upgrade", "an upgrade strategy is complete", kinds=("RayService",))
 def check_service_upgrade(document: Document, site: Site) -> Iterator[Problem]:
     strategy, path = mapping(dig(document.body, "spec", "upgradeStrategy")), "spec.upgradeStrategy"

@@ -31,13 +31,19 @@ def render(folder: Path) -> list[Document]:
     Raises:
         InputError: the kustomization cannot be read, asks for something unsupported, or a patch fits nothing.
     """
-    return [Document(file=str(folder), body=d.body) for d in _render(folder, [])]
+    return [Document(file=str(folder), source=_short(d.file), body=d.body) for d in _render(folder, [])]
 
 
 def kustomizations(folder: Path) -> list[Path]:
     """Folders at or below `folder` with a kustomization that can be rendered on its own (no components)."""
     found = sorted(path.parent for path in folder.rglob(FILE))
     return [path for path in found if _read(path).get("kind", "Kustomization") == "Kustomization"]
+
+
+def _short(file: str) -> str:
+    """A file relative to the working directory, where it lies below it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
 
 def _render(folder: Path, start: list[Document]) -> list[Document]:

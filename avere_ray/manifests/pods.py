@@ -37,6 +37,8 @@ class Pod:
     group: str
     """Name of the worker group; empty for other roles."""
     template: Body
+    least: int = 1
+    """How many of it there are at least, while it is not suspended."""
 
     @property
     def spec(self) -> Body:
@@ -66,13 +68,15 @@ def pods_of(document: Document) -> Iterator[Pod]:
         yield Pod(path=f"{cluster.path}.headGroupSpec.template", role="head", group="", template=head)
         for path, group in cluster.workers:
             name, template = str(group.get("groupName")), mapping(group.get("template"))
-            yield Pod(path=f"{path}.template", role="worker", group=name, template=template)
+            least = cluster.least(group)
+            yield Pod(path=f"{path}.template", role="worker", group=name, template=template, least=least)
     for path, spec in jobs_of(document):
         if template := mapping(spec.get("submitterPodTemplate")):
             yield Pod(path=f"{path}.submitterPodTemplate", role="submitter", group="", template=template)
     if document.kind in _WORKLOADS:
         template = mapping(dig(document.body, "spec", "template"))
-        yield Pod(path="spec.template", role=document.kind, group="", template=template)
+        least = int(mapping(document.body.get("spec")).get("replicas", 1))
+        yield Pod(path="spec.template", role=document.kind, group="", template=template, least=least)
     elif document.kind == "CronJob":
         keys = ("spec", "jobTemplate", "spec", "template")
         yield Pod(path=".".join(keys), role="CronJob", group="", template=mapping(dig(document.body, *keys)))

@@ -49,7 +49,7 @@ def check_namespace(document: Document, site: Site) -> Iterator[Problem]:
 @rule("unique", "no two documents have the same kind, name and namespace")
 def check_unique(document: Document, site: Site) -> Iterator[Problem]:
     same = [d for d in site.documents if (d.kind, d.name, d.namespace) == _key(document)]
-    if len(same) > 1:
+    if document.name and len(same) > 1:
         yield Problem("metadata.name", f"{len(same)} documents are {document.label} in the same namespace")
 
 
@@ -88,6 +88,29 @@ def check_selects(document: Document, site: Site) -> Iterator[Problem]:
     if selector and not any(_selected(selector, labels) for _, labels in _all_labels(site)):
         wanted = ", ".join(f"{k}={v}" for k, v in selector.items())
         yield Problem(path, f"no pod here has the labels {wanted}")
+
+
+@rule(
+    "disruption-budget",
+    "a disruption budget over Ray's pods says how many stay, as a whole number below what there is",
+    kinds=("PodDisruptionBudget",),
+    group="house",
+)
+def check_budget(document: Document, site: Site) -> Iterator[Problem]:
+    spec = mapping(document.body.get("spec"))
+    selector = mapping(dig(spec, "selector", "matchLabels"))
+    pods = [pod for pod, labels in _all_labels(site) if selector and _selected(selector, labels)]
+    if not any(pod.role in ("head", "worker") for pod in pods):
+        return
+    stay, there = spec.get("minAvailable"), sum(pod.least for pod in pods)
+    if "maxUnavailable" in spec or not isinstance(stay, int):
+        yield Problem(
+            "spec",
+            "needs minAvailable as a whole number: Kubernetes cannot ask KubeRay's kinds how many pods they want, so "
+            "with maxUnavailable or percentages no node with one of them can be drained",
+        )
+    elif stay >= there:
+        yield Problem("spec.minAvailable", f"{stay} must be below {there}, the pods there are at least")
 
 
 @rule("service-ports", "a service's target port is a port of the pods it selects", kinds=("Service",), group="house")

@@ -89,7 +89,14 @@ def run_rules(
 
 def _findings(found: Rule, document: Document, site: Site) -> list[Finding]:
     return [
-        Finding(file=document.file, document=document.label, path=p.path, rule=found.name, message=p.message)
+        Finding(
+            file=document.file,
+            source=document.source,
+            document=document.label,
+            path=p.path,
+            rule=found.name,
+            message=p.message,
+        )
         for p in found.check(document, site)
     ]
 
@@ -124,6 +131,11 @@ class Cluster:
     def autoscaled(self) -> bool:
         """Whether the autoscaler runs."""
         return self.spec.get("enableInTreeAutoscaling") is True
+
+    def least(self, group: Body) -> int:
+        """How many pods a worker group has at least."""
+        nodes = group.get("minReplicas", 0) if self.autoscaled else group.get("replicas", 0)
+        return int(nodes) * int(group.get("numOfHosts", 1))
 
 
 def clusters_of(document: Document) -> Iterator[Cluster]:

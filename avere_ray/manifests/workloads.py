@@ -15,21 +15,22 @@ from pathlib import Path
 import yaml
 
 import avere_ray
-from avere_ray.config import RunConfig, load_config
+from avere_ray.config import RunConfig, load_config, with_equals
 from avere_ray.errors import ConfigError
 from avere_ray.manifests.clusters import start_params
 from avere_ray.manifests.documents import Body, Document, Problem, dig, entries, mapping, parse_yaml
+from avere_ray.manifests.places import IMAGE_ROOT, misplaced, unmounted
 from avere_ray.manifests.pods import Pod, pods_of, quantity, resources
 from avere_ray.manifests.rules import RAY_KINDS, Cluster, Site, clusters_of, jobs_of, rule
-from avere_ray.placement import ROLE_LABEL, Bundle, NodeGroup, unmet
+from avere_ray.placement import ROLE_LABEL, Bundle, NodeGroup, demands, unmet
 
 IMAGE = "avere-ray"
 """Repository of this project's image, without a registry; tags are `<version>-cpu` and `<version>-gpu`."""
-IMAGE_ROOT = Path("/opt/avere_ray")
-"""Where the image keeps the repository."""
 GPU = "nvidia.com/gpu"
+TIME_TO_GROW_S = 900.0
+"""Seconds that a job must be ready to wait for a group without pods: a node is bought, and pulls the image."""
 
-_PATH_SETTINGS = ("run_dir", "data.clips", "data.benchmark", "data.queries", "model.path")
+_SHELL_SIGNS = ";|&$`<>()\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,32 +43,43 @@ class Entrypoint:
 
 
 def parse_entrypoint(command: str) -> Entrypoint:
-    """A command line as verb, config and overrides.
+    """A command line as verb, config and overrides, each as `--setting=value`.
 
     Raises:
-        ValueError: it is no command of this project; the text says what is allowed.
+        ValueError: it is no command of this project, or a shell would change it; the text says what is allowed.
     """
-    allowed = "`python -m jobs.<verb> --config FILE [--setting=value ...]`"
-    if any(sign in command.strip() for sign in (";", "|", "&", "\n", "$(", "`")):
-        raise ValueError(f"{command!r} must be one simple command, since KubeRay puts it into a shell line")
-    words = shlex.split(command)
+    words = _plain_words(command)
     if words[:1] == ["avere-ray"] and len(words) > 1:
         verb, rest = words[1], words[2:]
     elif words[:2] in (["python", "-m"], ["python3", "-m"]) and words[2:3] and words[2].startswith("jobs."):
         verb, rest = words[2].removeprefix("jobs.").replace("_", "-"), words[3:]
     else:
+        allowed = "`python -m jobs.<verb> --config FILE [--setting=value ...]`"
         raise ValueError(f"{command!r} is no command of this project; use {allowed}")
-    config = None
-    overrides = []
-    words = iter(rest)  # type: ignore[assignment]
-    for word in words:
-        if word == "--config":
-            config = next(iter(words), "")
-        elif word.startswith("--config="):
-            config = word.partition("=")[2]
-        else:
-            overrides.append(word)
-    return Entrypoint(verb=verb, config=config, overrides=tuple(overrides))
+    try:
+        settings = with_equals(rest)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    configs = [word.partition("=")[2] for word in settings if word.partition("=")[0] == "--config"]
+    overrides = tuple(word for word in settings if word.partition("=")[0] != "--config")
+    return Entrypoint(verb=verb, config=configs[-1] if configs else None, overrides=overrides)
+
+
+def _plain_words(command: str) -> list[str]:
+    """The words of a command that stay what they are in two shells: KubeRay's line, and the one Ray starts drivers in.
+
+    Raises:
+        ValueError: a sign would be read by one of them, quoted or not, since the second gets the words without quotes.
+    """
+    words = shlex.split(command)
+    found = [sign for sign in _SHELL_SIGNS if sign in command.strip()]
+    found += ["'"] if any("'" in word for word in words) else []
+    if found:
+        raise ValueError(
+            f"{command!r} must be one simple command, since KubeRay puts it into a shell line and Ray starts it in "
+            f"another; leave out {' '.join(map(repr, found))}"
+        )
+    return words
 
 
 @rule(
@@ -94,35 +106,37 @@ def check_entrypoint(document: Document, site: Site) -> Iterator[Problem]:
     group="house",
 )
 def check_external_state(document: Document, site: Site) -> Iterator[Problem]:
-    for path, spec in jobs_of(document):
-        try:
-            entrypoint = parse_entrypoint(str(spec.get("entrypoint", "")))
-        except ValueError:
-            continue  # the rule "entrypoint" says so
-        settings = dict(o.removeprefix("--").split("=", 1) for o in entrypoint.overrides if "=" in o)
-        if "run_dir" not in settings:
+    for path, entrypoint, cfg in _loaded_jobs(document, site):
+        if not any(o.startswith("--run_dir=") for o in entrypoint.overrides):
             yield Problem(f"{path}.entrypoint", "must set --run_dir to a folder on a claim; pods lose their disks")
-        for name in _PATH_SETTINGS:
-            place = settings.get(name)
-            in_image = place is not None and Path(place).is_relative_to(IMAGE_ROOT) and name != "run_dir"
-            if place is not None and not in_image:
-                yield from _not_mounted(f"{path}.entrypoint", name, place, document)
+        if site.root is not None:
+            for sentence in misplaced(cfg, site.root):
+                yield Problem(f"{path}.entrypoint", sentence)
+        for sentence in off_claims(cfg, document):
+            yield Problem(f"{path}.entrypoint", sentence)
 
 
 @rule("fits", "what a job's config asks for fits the worker groups at full size", kinds=("RayJob",), group="house")
 def check_fits(document: Document, site: Site) -> Iterator[Problem]:
-    if site.root is None:
-        return
-    for path, spec in jobs_of(document):
-        try:
-            entrypoint = parse_entrypoint(str(spec.get("entrypoint", "")))
-            cfg = load_entrypoint_config(entrypoint, site.root)
-        except (ValueError, ConfigError):
-            continue  # the rule "entrypoint" says so
+    for path, entrypoint, cfg in _loaded_jobs(document, site):
         for cluster in clusters_of(document):
-            groups = worker_groups(cluster)
-            for message in unmet(cfg, entrypoint.verb, groups):
+            for message in unmet(cfg, entrypoint.verb, worker_groups(cluster)):
                 yield Problem(f"{path}.rayClusterSpec.workerGroupSpecs", message)
+
+
+@rule("placed", "what reserves nothing is kept off the head by a role", kinds=("RayJob",), group="house")
+def check_placed(document: Document, site: Site) -> Iterator[Problem]:
+    for path, entrypoint, cfg in _loaded_jobs(document, site):
+        for sentence in unplaced(cfg, entrypoint.verb):
+            yield Problem(f"{path}.entrypoint", sentence)
+
+
+@rule("time-to-grow", "a job waits long enough for groups that start without pods", kinds=("RayJob",), group="house")
+def check_time_to_grow(document: Document, site: Site) -> Iterator[Problem]:
+    for path, entrypoint, cfg in _loaded_jobs(document, site):
+        for cluster in clusters_of(document):
+            for sentence in impatient(cfg, entrypoint.verb, cluster):
+                yield Problem(f"{path}.entrypoint", sentence)
 
 
 @rule(
@@ -202,6 +216,17 @@ def load_entrypoint_config(entrypoint: Entrypoint, root: Path) -> RunConfig:
     return load_config(root / inside, entrypoint.overrides)
 
 
+def _loaded_jobs(document: Document, site: Site) -> Iterator[tuple[str, Entrypoint, RunConfig]]:
+    """Path, entrypoint and config of each job whose config loads; the rule "entrypoint" is about the others."""
+    for path, spec in jobs_of(document):
+        try:
+            entrypoint = parse_entrypoint(str(spec.get("entrypoint", "")))
+            if site.root is not None:
+                yield path, entrypoint, load_entrypoint_config(entrypoint, site.root)
+        except (ValueError, ConfigError):
+            continue
+
+
 def constrained_version(package: str, root: Path | None) -> str | None:
     """Version of a package in constraints.txt; None when there is none."""
     file = root / "constraints.txt" if root is not None else None
@@ -209,6 +234,34 @@ def constrained_version(package: str, root: Path | None) -> str | None:
         return None
     found = re.search(rf"(?mi)^{re.escape(package)}==(\S+)$", file.read_text(encoding="utf-8"))
     return found[1] if found else None
+
+
+def off_claims(cfg: RunConfig, document: Document) -> Iterator[str]:
+    """A sentence for each absolute path of a config that a head or worker of a document would not find."""
+    for pod in pods_of(document):
+        if pod.role in ("head", "worker"):
+            who = f"group {pod.group}" if pod.group else pod.role
+            for setting in unmounted(cfg, _claimed_places(pod)):
+                yield f"{setting} is not on a claim that {who} mounts"
+
+
+def unplaced(cfg: RunConfig, verb: str) -> Iterator[str]:
+    """A sentence for each demand that reserves nothing and names no nodes: a head without CPUs has room for it."""
+    for demand in dict.fromkeys(demands(cfg, verb)):
+        if demand.bundle == Bundle(0, 0) and demand.role is None:
+            yield f"{demand.what} reserves no CPU and no GPU, so it may start on the head; set --placement.rollout"
+
+
+def impatient(cfg: RunConfig, verb: str, cluster: Cluster) -> Iterator[str]:
+    """A sentence where a verb needs groups that start without pods, and does not wait long enough for them."""
+    there = [mapping(g.get("labels")).get(ROLE_LABEL) for _, g in cluster.workers if cluster.least(g)]
+    roles = dict.fromkeys(d.role for d in demands(cfg, verb))
+    grows = [role or "any" for role in roles if (role not in there if role else not there)]
+    if grows and cfg.ray.nodes_timeout_s < TIME_TO_GROW_S:
+        yield (
+            f"no node with role {', '.join(grows)} is there at the start; set --ray.nodes_timeout_s to "
+            f"{TIME_TO_GROW_S:g} or more, not {cfg.ray.nodes_timeout_s:g}"
+        )
 
 
 def worker_groups(cluster: Cluster) -> list[NodeGroup]:
@@ -230,13 +283,6 @@ def ray_resources(group: Body) -> Bundle:
     cpus = said.get("CPU", params.get("num-cpus", limits.get("cpu", 0)))
     gpus = said.get("GPU", params.get("num-gpus", limits.get(GPU, 0)))
     return Bundle(float(quantity(str(cpus)) or 0), float(quantity(str(gpus)) or Decimal(0)))
-
-
-def _not_mounted(path: str, name: str, place: str, document: Document) -> Iterator[Problem]:
-    for pod in pods_of(document):
-        if pod.role in ("head", "worker") and not any(Path(place).is_relative_to(m) for m in _claimed_places(pod)):
-            who = f"group {pod.group}" if pod.group else pod.role
-            yield Problem(path, f"--{name}={place} is not on a claim that {who} mounts")
 
 
 def _claimed_places(pod: Pod) -> list[str]:

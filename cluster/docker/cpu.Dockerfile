@@ -27,8 +27,8 @@ LABEL org.opencontainers.image.title="avere-ray" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       io.ray.version="${RAY}"
-# wget for KubeRay's health checks; a compiler for what torch compiles at run time.
-RUN apt-get update && apt-get install -y --no-install-recommends g++ wget && rm -rf /var/lib/apt/lists/* \
+# wget for KubeRay's health checks; a compiler for what torch compiles at run time; libnuma for vLLM's CPU kernels.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 wget && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 1000 --gid users --create-home --home-dir /home/ray ray
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/avere_ray /opt/avere_ray

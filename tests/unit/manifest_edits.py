@@ -50,7 +50,7 @@ def changed(document: Document, *edits: Edit) -> Document:
     body = copy.deepcopy(document.body)
     for path, value in edits:
         put(body, path, value)
-    return Document(file=document.file, body=body)
+    return Document(file=document.file, source=document.source, body=body)
 
 
 def put(body: Body, path: str, value: Any) -> None:

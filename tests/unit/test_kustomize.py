@@ -53,6 +53,18 @@ def test_overlays_are_rendered_as_kubectl_renders_them(overlay: str) -> None:
     assert {(d.kind, d.name): d.body for d in shipped(overlay)} == theirs
 
 
+def test_a_document_knows_its_overlay_and_the_file_it_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "base", {}, s=SERVICE)
+    over = write(tmp_path / "over", {"resources": ["../base", "c.yaml"]}, c=CLUSTER)
+    monkeypatch.chdir(tmp_path)
+    assert [(d.file, d.source) for d in render(over)] == [
+        (str(over), "base/s.yaml"),
+        (str(over), "over/c.yaml"),
+    ]
+
+
 def test_every_overlay_can_be_rendered_and_components_alone_are_not() -> None:
     found = {p.relative_to(ROOT / "cluster").as_posix() for p in kustomizations(ROOT / "cluster")}
     assert found == {"base", *(f"overlays/{p.name}" for p in OVERLAYS.iterdir())}

@@ -14,6 +14,7 @@ from tests.unit.manifest_edits import DELETE, Edit, changed, edited, find, findi
 
 assert RULE_MODULES
 
+BUDGET, TRAIN = "PodDisruptionBudget/serve", "python -m jobs.train --config jobs/configs/demo.yaml"
 JOB, CLUSTER, SERVICE = "RayJob/pipeline", "RayCluster/interactive", "RayService/serve"
 RC = "spec.rayClusterSpec"
 HEAD = f"{RC}.headGroupSpec"
@@ -71,6 +72,8 @@ SCHEMA: list[Mistake] = [
 CLUSTERS: list[Mistake] = [
     ("name", JOB, "metadata.name", [("metadata.name", LONG)]),
     ("name", CLUSTER, "metadata.name", [("metadata.name", "1st")]),
+    ("name", CLUSTER, "metadata.name", [("metadata.name", DELETE)]),
+    ("name", JOB, "metadata.name", [("metadata.name", DELETE), ("metadata.generateName", f"{'a' * 42}-")]),
     ("group-container", JOB, f"{POD}.containers", [(f"{POD}.containers", [])]),
     ("group-resources", JOB, f"{HEAD}.resources", [(f"{HEAD}.resources", {"CPU": "0"})]),
     ("group-labels", JOB, f"{GROUP}.rayStartParams.labels", [(f"{GROUP}.rayStartParams.labels", "a=b")]),
@@ -161,6 +164,8 @@ JOBS: list[Mistake] = [
     ),
     ("service", SERVICE, f"{SRC}.headGroupSpec", [(f"{SRC}.headGroupSpec.headService", {"metadata": {"name": "x"}})]),
     ("service", SERVICE, "metadata.annotations", [("metadata.annotations", {"ray.io/initializing-timeout": "soon"})]),
+    ("serve-port", SERVICE, f"{SHEADC}.ports", [(f"{SHEADC}.ports[4]", DELETE)]),
+    ("serve-port", SERVICE, f"{SHEADC}.ports", [(f"{SHEADC}.ports[4].name", "http")]),
     ("service-upgrade", SERVICE, "spec.upgradeStrategy.type", [("spec.upgradeStrategy.type", "Rolling")]),
     ("service-upgrade", SERVICE, "spec.upgradeStrategy", [("spec.upgradeStrategy", {"type": INCREMENTAL["type"]})]),
     (
@@ -248,15 +253,27 @@ HOUSE: list[Mistake] = [
     ("least-rights", "Role/ray-autoscaler", "rules[0].resources", [("rules[0].resources", ["pods", "secrets"])]),
     ("selects", "Service/mlflow", "spec.selector", [("spec.selector", {"app": "mlflow"})]),
     ("selects", "PodDisruptionBudget/serve", "spec.selector", [("spec.selector.matchLabels", {"app": "serve"})]),
+    ("disruption-budget", BUDGET, "spec", [("spec.minAvailable", DELETE), ("spec.maxUnavailable", 1)]),
+    ("disruption-budget", BUDGET, "spec", [("spec.minAvailable", "50%")]),
+    ("disruption-budget", BUDGET, "spec.minAvailable", [("spec.minAvailable", 2)]),
     ("service-ports", "Service/mlflow", "spec.ports[0]", [("spec.ports[0].targetPort", "https")]),
     ("probe-ports", "Deployment/mlflow", "spec", [("spec.template.spec.containers[0].readinessProbe.tcpSocket.port", 80)]),
     ("entrypoint", JOB, "spec.entrypoint", [("spec.entrypoint", "python -m jobs.pipelne --run_dir=/mnt/avere/r")]),
     ("entrypoint", JOB, "spec.entrypoint", [("spec.entrypoint", "python main.py")]),
     ("entrypoint", JOB, "spec.entrypoint", [("spec.entrypoint", "python -m jobs.train --run_dir=/mnt/avere/r; ls")]),
+    ("entrypoint", JOB, "spec.entrypoint", [("spec.entrypoint", f"{TRAIN} --run_dir='/mnt/avere/$USER'")]),
+    ("entrypoint", JOB, "spec.entrypoint", [("spec.entrypoint", f"{TRAIN} --run_dir=/mnt/avere/r twice words")]),
     ("entrypoint", JOB, "spec.entrypoint", [("spec.entrypoint", "avere-ray train --config jobs/configs/dmo.yaml --run_dir=/mnt/avere/r")]),
     ("entrypoint", JOB, "spec.entrypoint", [("spec.entrypoint", "avere-ray train --run_dir=/mnt/avere/r --train.workrs=2")]),
     ("external-state", JOB, "spec.entrypoint", [("spec.entrypoint", "avere-ray train --config jobs/configs/demo.yaml --run_dir=/tmp/r")]),
     ("external-state", JOB, "spec.entrypoint", [("spec.entrypoint", "avere-ray train --config jobs/configs/demo.yaml")]),
+    ("external-state", JOB, "spec.entrypoint", [("spec.entrypoint", f"{TRAIN} --run_dir=/mnt/avere/r --data.clips /data/clips")]),
+    ("external-state", JOB, "spec.entrypoint", [("spec.entrypoint", f"{TRAIN} --run_dir=/mnt/avere/r --data.clips=/mnt/avere/c --data.benchmark=data/emorealm.json")]),
+    ("external-state", JOB, "spec.entrypoint", [("spec.entrypoint", f"{TRAIN} --run_dir=/mnt/avere/r --cache.folder=jobs")]),
+    ("external-state", JOB, "spec.entrypoint", [("spec.entrypoint", "python -m jobs.train --config jobs/configs/qwen2_5_omni_7b.yaml --run_dir=/mnt/avere/r")]),
+    ("placed", JOB, "spec.entrypoint", [("spec.entrypoint", "avere-ray evaluate --config jobs/configs/demo.yaml --run_dir=/mnt/avere/r")]),
+    ("time-to-grow", JOB, "spec.entrypoint", [("spec.entrypoint", "avere-ray decode --config jobs/configs/demo.yaml --run_dir=/mnt/avere/r --placement.decode=decode")]),
+    ("time-to-grow", JOB, "spec.entrypoint", [*((f"{RC}.workerGroupSpecs[{i}].{n}eplicas", 0) for i in (0, 1, 2) for n in ("r", "minR")), ("spec.entrypoint", f"{TRAIN} --run_dir=/mnt/avere/r")]),
     ("fits", JOB, f"{RC}.worker", [(f"{RC}.workerGroupSpecs[2].maxReplicas", 0), (f"{RC}.workerGroupSpecs[2].minReplicas", 0)]),
     ("fits", JOB, f"{RC}.worker", [(f"{CONT}.resources", {k: {"cpu": "4", "memory": "9Gi", "nvidia.com/gpu": "2"} for k in ("requests", "limits")})]),
     ("fits", JOB, f"{RC}.worker", [("spec.entrypoint", "avere-ray train --config jobs/configs/demo.yaml --placement.learner=learnr --run_dir=/mnt/avere/r")]),
@@ -268,6 +285,7 @@ HOUSE: list[Mistake] = [
     ("serve-config", SERVICE, "spec.serveConfigV2", [("spec.serveConfigV2", "applications: [")]),
     ("serve-config", SERVICE, "spec.serveConfigV2", [("spec.serveConfigV2", "")]),
 ]  # fmt: skip
+SOURCES = {JOB: "workloads/rayjob-pipeline.yaml", BUDGET: "workloads/rayservice.yaml"}
 MISTAKES = SCHEMA + CLUSTERS + JOBS + PODS + HOUSE
 
 
@@ -290,6 +308,7 @@ def test_a_mistake_is_found_by_its_rule_where_it_is(rule: str, label: str, path:
     found = [f for f in findings(edited(label, *edits)) if f.rule == rule]
     assert found, f"{rule} does not find {edits}"
     assert found[0].file.endswith("overlays/h100")
+    assert found[0].source.endswith(SOURCES.get(label, ".yaml"))
     assert any(f.path.startswith(path) for f in found), [f.path for f in found]
     assert all(f.message for f in found)
 
@@ -332,9 +351,11 @@ CORRECT: list[tuple[str, list[Edit]]] = [
     (JOB, [(f"{GROUP}.priority", 10), (f"{GROUP}.idleTimeoutSeconds", 30)]),
     (JOB, [("spec.suspend", True), ("spec.managedBy", "kueue.x-k8s.io/multikueue")]),
     (JOB, [("spec.runtimeEnvYAML", "env_vars: {A: b}\n")]),
+    (JOB, [("metadata.name", DELETE), ("metadata.generateName", "pipeline-")]),
     (JOB, [(f"{GROUP}.maxReplicas", None)]),
     (CLUSTER, [("spec.authOptions.enableK8sTokenAuth", True), ("spec.upgradeStrategy", {"type": "Recreate"})]),
     (CLUSTER, [("spec.workerGroupSpecs[0].resources", {"CPU": "15"})]),
+    (SERVICE, [(f"{SHEADC}.ports", DELETE)]),
     (SERVICE, [("spec.upgradeStrategy", INCREMENTAL), ("metadata.annotations", {"ray.io/initializing-timeout": "30m"})]),
 ]  # fmt: skip
 
@@ -377,6 +398,7 @@ def test_the_shipped_serve_config_is_understood_by_ray() -> None:
 
 def test_a_finding_names_file_document_path_and_rule() -> None:
     found = findings(edited(JOB, (f"{RC}.rayVerson", "2.60.0")))
+    assert "overlays/h100: RayJob/pipeline (" in str(found[0])
     assert str(found[0]).endswith(
-        "overlays/h100: RayJob/pipeline: spec.rayClusterSpec: unknown field 'rayVerson'; did you mean rayVersion? [schema]"
+        "workloads/rayjob-pipeline.yaml): spec.rayClusterSpec: unknown field 'rayVerson'; did you mean rayVersion? [schema]"
     )

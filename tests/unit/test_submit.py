@@ -11,6 +11,7 @@ import yaml
 
 from avere_ray.config import load_config
 from avere_ray.errors import ClusterError, ConfigError, InputError
+from avere_ray.manifests.workloads import parse_entrypoint
 from jobs import job_server, package, submit
 from jobs.job_server import Plan, submit_and_follow
 from jobs.package import CONFIG, build
@@ -18,6 +19,11 @@ from jobs.submit import main, make_plan
 from tests.unit.manifest_edits import ROOT
 
 DEMO = ROOT / "jobs" / "configs" / "demo.yaml"
+PLACES = (
+    "--data.clips=/mnt/avere/clips",
+    "--data.benchmark=/mnt/avere/emorealm.json",
+    "--model.path=/mnt/avere/models/Qwen2.5-Omni-7B",
+)
 SEVEN = ROOT / "jobs" / "configs" / "qwen2_5_omni_7b.yaml"
 
 
@@ -117,10 +123,34 @@ def test_a_dry_run_says_what_would_happen(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_config_that_does_not_fit_the_overlay_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--config", str(SEVEN), "--run_dir=/mnt/avere/r", f"--overlay={ROOT}/cluster/overlays/dev-cpu", "--dry-run"]
-    assert main(argv) == 2
+    assert main([*argv, *PLACES]) == 2
     shown = capsys.readouterr().err
     assert "train.workers=6: 6 of them, with 4 CPU and 1 GPU each, find no room" in shown
     assert "The groups offer all (role any): 1 x 3 CPU" in shown
+
+
+def test_paths_that_no_other_machine_has_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--config", str(SEVEN), "--run_dir=/mnt/avere/r", "--dry-run"]
+    assert main(argv) == 2
+    shown = capsys.readouterr().err
+    for setting in ("--data.clips=data/clips", "--data.benchmark=data/emorealm.json", "--model.path=models/Qwen2.5"):
+        assert setting in shown
+    assert main([*argv, *PLACES, "--data.store=jobs"]) == 2
+    assert "--data.store=jobs is relative to a folder that goes with the job" in capsys.readouterr().err
+    assert main([*argv, *PLACES]) == 0
+    assert main([*argv, *PLACES, "--data.clips=/data/clips", f"--overlay={ROOT}/cluster/overlays/h100"]) == 2
+    assert "--data.clips=/data/clips is not on a claim that head mounts" in capsys.readouterr().err
+
+
+def test_what_the_manifests_are_held_to_holds_for_a_submission_too(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--config", str(DEMO), "--run_dir=/mnt/avere/r", "--dry-run", f"--overlay={ROOT}/cluster/overlays/dev-cpu"]
+    assert main(argv) == 2
+    assert "rollout.engines=1 reserves no CPU and no GPU" in capsys.readouterr().err
+    assert main([*argv, "--placement.rollout=any"]) == 0
+    capsys.readouterr()
+    argv = ["--config", str(SEVEN), "--run_dir=/mnt/avere/r", *PLACES, "--dry-run", "--placement.decode=decode"]
+    assert main([*argv, "--verb=decode", f"--overlay={ROOT}/cluster/overlays/h100"]) == 2
+    assert "no node with role decode is there at the start" in capsys.readouterr().err
 
 
 def test_a_manifest_is_the_overlays_job_with_this_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,11 +163,48 @@ def test_a_manifest_is_the_overlays_job_with_this_config(tmp_path: Path, capsys:
     assert body["metadata"]["name"].startswith("qwen2-5-omni-7b-train-")
     assert body["spec"]["entrypoint"].split() == [
         *("python", "-m", "jobs.train", "--config", "/opt/avere_ray/jobs/configs/qwen2_5_omni_7b.yaml"),
-        *("--seed=3", "--run_dir=/mnt/avere/runs/mine"),
+        *(
+            "--run_dir=/mnt/avere/runs/mine",
+            *PLACES,
+            "--tracking.uri=http://mlflow:5000",
+            "--placement.learner=learner",
+        ),
+        "--seed=3",
     ]
+    assert "suspend" not in body["spec"]
     assert "kubectl apply -f" in capsys.readouterr().out
     assert main([*argv, "--run_dir=/elsewhere"]) == 2
     assert "--run_dir=/elsewhere is not on a claim" in capsys.readouterr().err
+
+
+def written(tmp_path: Path, overlay: str, *settings: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and RayJob of a submission that writes the training job of an overlay."""
+    target = tmp_path / "job.yaml"
+    argv = ["--config", str(SEVEN), "--verb=train", f"--overlay={ROOT}/cluster/overlays/{overlay}"]
+    code = main([*argv, f"--manifest={target}", *settings])
+    return code, yaml.safe_load(target.read_text()) if target.exists() else {}
+
+
+def test_settings_with_spaces_reach_the_job_and_signs_of_a_shell_do_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, body = written(tmp_path, "h100", "--tracking.experiment", "two words", "--train.workers", "4")
+    assert code == 0
+    found = parse_entrypoint(body["spec"]["entrypoint"]).overrides
+    assert {"--tracking.experiment=two words", "--train.workers=4", "--run_dir=/mnt/avere/runs/qwen2_5_omni_7b"} <= set(
+        found
+    )
+    assert written(tmp_path, "h100", "--tracking.experiment=$HOME")[0] == 2
+    assert "leave out '$'" in capsys.readouterr().err
+
+
+def test_a_written_job_waits_in_the_queue_of_its_overlay(tmp_path: Path) -> None:
+    _, body = written(tmp_path, "kueue")
+    assert body["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "avere-ray"}
+    assert body["metadata"]["annotations"] == {"kueue.x-k8s.io/elastic-job": "true"}
+    _, body = written(tmp_path, "h100-2x8")
+    assert "labels" not in body["metadata"]
+    assert "--train.workers=16" in body["spec"]["entrypoint"]
 
 
 class Jobs:
@@ -146,6 +213,11 @@ class Jobs:
     def __init__(self, states: dict[str, str], *, ends: str = "SUCCEEDED", code: int | None = 0) -> None:
         self.states, self.ends, self.code = states, ends, code
         self.sent: list[dict[str, Any]] = []
+        plan = plan_of()
+        self.metadata: dict[str, str] | None = {
+            "avere_ray_package": plan.package.digest,
+            "avere_ray_verb": plan.verb,
+        }
         self.packed: list[str] = []
 
     def get_job_status(self, name: str) -> Any:
@@ -167,7 +239,9 @@ class Jobs:
 
     def get_job_info(self, name: str) -> Any:
         message = "avere-ray: bad config: x" if self.code else ""
-        return SimpleNamespace(status=self.get_job_status(name), message=message, driver_exit_code=self.code)
+        return SimpleNamespace(
+            status=self.get_job_status(name), message=message, driver_exit_code=self.code, metadata=self.metadata
+        )
 
 
 def test_a_job_is_sent_with_its_package_followed_and_ended(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +260,24 @@ def test_a_failed_job_gives_its_exit_code_and_last_line(capsys: pytest.CaptureFi
     assert submit_and_follow(Jobs({}, ends="FAILED", code=2), plan_of()) == 2
     assert "failed: avere-ray: bad config: x" in capsys.readouterr().out
     assert submit_and_follow(Jobs({}, ends="STOPPED", code=None), plan_of()) == 1
+    assert submit_and_follow(Jobs({}, ends="FAILED", code=-9), plan_of()) == 137  # as a shell says of signal 9
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "SUCCEEDED"])
+def test_an_id_of_another_job_is_refused(state: str) -> None:
+    mine = plan_of(**{"submission-id": "mine"})
+    client = Jobs({"mine": state})
+    assert submit_and_follow(client, mine) == 0
+    for other, words in (
+        (plan_of("--seed=1", **{"submission-id": "mine"}), "another code or config;"),
+        (plan_of(verb="train", **{"submission-id": "mine"}), "another verb;"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            submit_and_follow(client, other)
+    client.metadata = None
+    with pytest.raises(ConfigError, match="another code or config and another verb"):
+        submit_and_follow(client, mine)
+    assert client.sent == []
 
 
 def test_submitting_again_follows_what_runs_and_repeats_what_failed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ GOOD = (DOCKER / "cpu.Dockerfile").read_text()
 
 def test_the_shipped_manifests_and_images_have_no_problems(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(ROOT / "cluster")]) == 0
-    assert "183 documents in 9 places: no problems" in capsys.readouterr().out
+    assert "187 documents in 9 places: no problems" in capsys.readouterr().out
 
 
 def test_a_manifest_of_others_is_checked_without_the_house_rules(
@@ -110,8 +110,16 @@ def test_entrypoints_are_understood() -> None:
     found = parse_entrypoint("python -m jobs.build_preferences --config=a.yaml --seed=1 --rounds=3")
     assert (found.verb, found.config, found.overrides) == ("build-preferences", "a.yaml", ("--seed=1", "--rounds=3"))
     assert parse_entrypoint("avere-ray train --config 'b c.yaml'").config == "b c.yaml"
-    with pytest.raises(ValueError, match="one simple command"):
-        parse_entrypoint("avere-ray train && rm -rf x")
+    spaced = parse_entrypoint("avere-ray train --config a.yaml --run_dir '/mnt/my runs/a' --seed 1")
+    assert (spaced.config, spaced.overrides) == ("a.yaml", ("--run_dir=/mnt/my runs/a", "--seed=1"))
+
+
+@pytest.mark.parametrize(
+    "part", ["&& rm -rf x", "--name='$HOME'", "--name=`id`", '--name="it\'s"', "--name='a>b'", "--name='(a)'"]
+)
+def test_what_a_shell_would_change_is_no_entrypoint(part: str) -> None:
+    with pytest.raises(ValueError, match="must be one simple command"):
+        parse_entrypoint(f"avere-ray train {part}")
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "mlflow"])
@@ -136,6 +144,7 @@ DOCKER_MISTAKES = [
     ("docker-pip", "-c constraints.txt ", ""),
     ("docker-shell", 'SHELL ["/bin/bash", "-o", "pipefail", "-c"]', "RUN ls | sort"),
     ("docker-shell", "RUN python -m venv", "RUN cd /opt && python -m venv"),
+    ("docker-libraries", " libnuma1", ""),
     ("docker-secrets", "ARG VERSION=0.1.0", "ARG VERSION=0.1.0\nENV HF_TOKEN=x"),
     ("docker-copy", "COPY jobs jobs", "COPY jbs jobs"),
     ("docker-copy", "COPY jobs jobs", "COPY . ."),
