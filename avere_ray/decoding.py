@@ -18,7 +18,8 @@ from avere_ray.clip_files import located, size_and_time
 from avere_ray.config import DecodeConfig
 from avere_ray.errors import ClipDecodeError, StorageError
 from avere_ray.records import Clip, DecodedClip, Drop
-from avere_ray.remote import RemoteNotes, is_remote
+from avere_ray.remote import is_remote
+from avere_ray.remote_notes import RemoteNotes
 from avere_ray.stages import file_digest
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from avere_ray.decoding import DecodePlan, Outcome, decode_rows
 from avere_ray.errors import ClipDecodeError, InputError
 from avere_ray.media import decode_clip, spec_digest
 from avere_ray.records import Clip
-from avere_ray.remote import Note, RemoteNotes
+from avere_ray.remote_notes import Note, RemoteNotes
 from avere_ray.stages import file_digest
 
 SPEC = DecodeConfig(frames=2, height=56, width=56)
@@ -110,6 +110,18 @@ def test_sound_and_picture_may_be_in_different_places(server: Files, video: Path
         ("ftp://good.org/v.mp4", ["ftp", "s3, gs, http, https"]),
         ("file:///v.mp4", ["file", "path"]),
         ("s3://bucket", ["s3://BUCKET/NAME"]),
+        ("s3://key:word@bucket/v.mp4", ["password", "environment", "'s3://bucket/v.mp4'"]),
+        ("s3://b/v?endpoint_override=127.0.0.1:80&scheme=http", ["http://127.0.0.1:80", "good.org", "'s3://b/v'"]),
+        ("s3://b/v?endpoint_override=good.org:9000", ["https://good.org:9000"]),
+        ("s3://b/v#f?endpoint_override=evil.example", ["evil.example"]),
+        ("s3://b/v?endpoint%5Foverride=evil.example", ["evil.example"]),
+        ("s3://b/v?endpoint_override=good.org&endpoint_override=evil.example", ["endpoint_override", "once"]),
+        ("s3://b/v?endpoint_override=good.org%40evil.example", ["endpoint_override", "plain"]),
+        ("s3://b/v?region=evil.example%23", ["region", "plain"]),
+        ("s3://b%23/v", ["s3://BUCKET/NAME"]),
+        ("s3://b/v?scheme=http", ["http://", "remove"]),
+        ("s3://b/v?proxy_options=http%3A//evil.example", ["proxy_options", "region"]),
+        ("gs://anonymous@b/v?endpoint_override=10.0.0.1", ["https://10.0.0.1", "'gs://b/v'"]),
     ],
 )
 def test_addresses_that_are_not_allowed_are_refused_before_anything_is_asked(uri: str, words: list[str]) -> None:
@@ -127,8 +139,17 @@ def test_allowed_addresses_pass() -> None:
         "http://127.0.0.1:8/v",
         "s3://b/v",
         "gs://b/v",
+        "gs://anonymous@b/v?retry_limit_seconds=3",
+        "s3://b/v?region=eu-west-1&endpoint_override=Good.org",
+        "s3://b/v?scheme=http&endpoint_override=127.0.0.1:8",
     ]
     check_addresses([Clip(clip_id=uri, uri=uri) for uri in uris], allowing("Good.org", "127.0.0.1:8"))
+
+
+def test_no_endpoint_is_allowed_where_only_public_hosts_may_be_asked() -> None:
+    clip = Clip(clip_id="c", uri="s3://b/v?endpoint_override=good.org")
+    with pytest.raises(InputError, match=r"https://good\.org.*no such server"):
+        check_addresses([clip], RemoteConfig(http_hosts=("good.org",), public_only=True))
 
 
 def test_redirects_lead_to_allowed_hosts_alone(server: Files, video: Path) -> None:
@@ -196,13 +217,13 @@ def test_s3(server: Files, video: Path, tmp_path: Path, monkeypatch: pytest.Monk
     server.files["/bucket/a b/v.mp4"] = video.read_bytes()
     options = f"endpoint_override={server.host}&scheme=http&region=us-east-1"
     clips, store = [Clip(clip_id="c", uri=f"s3://bucket/a b/v.mp4?{options}")], AvStore(tmp_path / "store")
-    check_addresses(clips, RemoteConfig())
-    (first,) = run(clips, store, RemoteConfig())
+    check_addresses(clips, allowing(server.host))
+    (first,) = run(clips, store, allowing(server.host))
     assert first.place and first.place.medium.key == file_digest(video)
-    (again,) = run(clips, store, RemoteConfig())
+    (again,) = run(clips, store, allowing(server.host))
     assert (again.decoded, again.place) == (False, first.place)
     assert sum(asked.startswith("GET /bucket/a b/v.mp4") for asked in server.asked) == 1
-    error = refused(f"s3://bucket/gone.mp4?{options}", RemoteConfig())
+    error = refused(f"s3://bucket/gone.mp4?{options}", allowing(server.host))
     assert (error.reason, options in error.message) == ("file_missing", False)
 
 
@@ -210,11 +231,11 @@ def test_google_cloud_storage(server: Files, video: Path, tmp_path: Path) -> Non
     server.files[f"{GS}bucket/o/a/v.mp4"] = server.files["/bucket/a/v.mp4"] = video.read_bytes()
     uri = f"gs://anonymous@bucket/a/v.mp4?scheme=http&endpoint_override={server.host}&retry_limit_seconds=3"
     clips, store = [Clip(clip_id="c", uri=uri)], AvStore(tmp_path / "store")
-    check_addresses(clips, RemoteConfig())
-    (first,) = run(clips, store, RemoteConfig())
+    check_addresses(clips, allowing(server.host))
+    (first,) = run(clips, store, allowing(server.host))
     assert first.message == ""
     assert first.place and first.place.medium.key == file_digest(video)
-    (again,) = run(clips, store, RemoteConfig())
+    (again,) = run(clips, store, allowing(server.host))
     assert (again.decoded, again.place) == (False, first.place)
 
 
