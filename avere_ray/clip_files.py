@@ -13,7 +13,8 @@ from avere_ray.av_store import AvStore
 from avere_ray.config import DecodeConfig, RemoteConfig
 from avere_ray.errors import ClipDecodeError
 from avere_ray.records import Clip, DecodedClip
-from avere_ray.remote import RemoteNotes, absolute_uri, check_address, is_remote, local_copy, shown, version
+from avere_ray.remote import absolute_uri, check_address, is_remote, local_copy, shown, version
+from avere_ray.remote_notes import RemoteNotes
 
 REMOTE = "remote"
 

@@ -23,7 +23,8 @@ from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOu
 from avere_ray.ledger import Ledger
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, DecodedClip, PreferencePair, ReferenceLogps
-from avere_ray.remote import RemoteNotes, is_remote, shown
+from avere_ray.remote import is_remote, shown
+from avere_ray.remote_notes import RemoteNotes
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
 from avere_ray.store import write_index, write_places
 

@@ -17,8 +17,9 @@ from avere_ray.av_store import AvStore, Medium, Place, key_content, key_part, me
 from avere_ray.clip_files import located, size_and_time
 from avere_ray.config import DecodeConfig
 from avere_ray.errors import ClipDecodeError, StorageError
-from avere_ray.records import Clip, DecodedClip
-from avere_ray.remote import RemoteNotes, is_remote
+from avere_ray.records import Clip, DecodedClip, Drop
+from avere_ray.remote import is_remote
+from avere_ray.remote_notes import RemoteNotes
 from avere_ray.stages import file_digest
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ _T = TypeVar("_T")
 _READERS = 8
 _GLIMPSE = 4096
 _PIN_EVERY_S = 30.0
+MAY_PASS = frozenset({"timeout", "decoder_crashed", "out_of_memory", "unreadable"})
+"""Reasons that may be due to the machine, the network or a limit, and not to the file."""
+REMOTE_MAY_PASS = MAY_PASS | {"remote_unreachable", "remote_refused", "file_missing"}
+"""The same for remote files, of which nothing is known before they are asked for."""
 _STORAGE = "storage"
 """Reason of an outcome that is no fault of the clip: the store cannot be written."""
 
@@ -252,6 +257,12 @@ class _Shelf:
         except StorageError as error:
             return [Outcome(position=p, reason=_STORAGE, message=str(error)) for p in positions]
         return [Outcome(position=p, place=at, decoded=True) for p, at in zip(positions, places, strict=True)]
+
+
+def may_pass(drops: Iterable[Drop], clips: Iterable[Clip]) -> list[Drop]:
+    """The drops of a decode stage that another attempt may not meet again."""
+    remote = {clip.clip_id for clip in clips if is_remote(clip.uri) or is_remote(clip.audio_uri)}
+    return [drop for drop in drops if drop.reason in (REMOTE_MAY_PASS if drop.sample_id in remote else MAY_PASS)]
 
 
 def raise_storage(outcome: Outcome) -> None:

@@ -7,7 +7,8 @@ before, and a record says everything that is needed to make the input again.
 
 Strategies: "other_emotion" and "random_clip" take a partner clip; the rest make a medium from the clip's own (see
 `corruptions`). A partner is never the clip itself, never of its identity, source video or split, and never annotated
-with the emotion that the clip shows in the modality asked about.
+with the emotion that the clip shows in the modality asked about; for a question about both, with neither that of its
+face, of its voice, nor of the whole.
 """
 
 import random
@@ -243,6 +244,9 @@ def _fits(clip: Clip, other: Clip, modality: Modality, strategy: str) -> bool:
     if other.clip_id == clip.clip_id or other.split != clip.split or _same_origin(clip, other):
         return False
     pairs = [(_emotion(clip, part), _emotion(other, part)) for part in _parts(modality)]
+    whole = canonical_emotion(clip.emotion)
+    if modality == "audio_video" and whole and whole == canonical_emotion(other.emotion):
+        return False
     if strategy == "random_clip":
         return all(not own or own != theirs for own, theirs in pairs)
     return all(own and theirs and own != theirs for own, theirs in pairs)

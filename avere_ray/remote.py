@@ -1,13 +1,13 @@
 """Media that are no local files: s3:// and gs:// through pyarrow's file systems, http(s):// from allowed hosts alone.
 
 A remote file is copied to a temporary one before it is decoded, within limits of bytes and time. Redirects lead to
-allowed hosts only, and never from https to http. What a file held is noted with the version that its server tells
-(ETag, time of change), so that an unchanged file need not be fetched again to know its content.
+allowed hosts only, and never from https to http. An address of an object store may name another endpoint, which must be
+an allowed host too: s3://BUCKET/NAME?endpoint_override=HOST:PORT&scheme=http. `remote_notes` remembers what files held.
 """
 
 import contextlib
 import functools
-import json
+import re
 import tempfile
 import time
 import urllib.parse
@@ -19,7 +19,6 @@ from typing import IO, TYPE_CHECKING, Any
 from avere_ray.config import RemoteConfig
 from avere_ray.errors import ClipDecodeError, InputError
 from avere_ray.public_hosts import NotPublic, public_handlers
-from avere_ray.stages import digest, write_json
 
 if TYPE_CHECKING:
     import urllib.request
@@ -27,6 +26,10 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs", "http", "https")
 """What an address may begin with."""
 _PORTS = {"http": 80, "https": 443}
+_HARMLESS = {"region", "project_id", "retry_limit_seconds", "force_virtual_addressing"}
+"""Options of object stores that do not say which server is asked."""
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 _CHUNK = 1 << 20
 _ANSWER_S = 30.0
 """A server that says nothing for so long does not answer."""
@@ -40,14 +43,6 @@ class LocalCopy:
     path: Path
     version: str = ""
     """What the server told of a remote file; "" when it told nothing, and for local files."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Note:
-    """What a remote file held when it was fetched."""
-
-    version: str
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,16 +69,20 @@ def absolute_uri(uri: str, root: Path) -> str:
 
 
 def shown(uri: str) -> str:
-    """A uri as messages show it: without the query, which may hold a signature."""
-    return uri.partition("?")[0] if is_remote(uri) else uri
+    """A uri as messages show it: without user and password, and without the query, which may hold a signature."""
+    if not is_remote(uri):
+        return uri
+    scheme, _, rest = uri.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def check_address(uri: str, cfg: RemoteConfig, what: str) -> None:
     """Refuses an address from which nothing may be fetched.
 
     Raises:
-        InputError: its scheme is unknown, it holds a password, or its host is not in data.remote.http_hosts. `what`
-            begins the message.
+        InputError: its scheme is unknown, it holds a password, or its host or endpoint is not in
+            data.remote.http_hosts. `what` begins the message.
     """
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme not in SCHEMES:
@@ -100,9 +99,42 @@ def check_address(uri: str, cfg: RemoteConfig, what: str) -> None:
             "the host if you trust what it serves, or copy the files."
         )
     if parts.scheme not in _PORTS:
-        if not parts.netloc or not parts.path.strip("/"):
+        if not _PLAIN.fullmatch(parts.netloc.rpartition("@")[2].partition(":")[0]) or not parts.path.strip("/"):
             raise InputError(f"{what}: uri {shown(uri)!r} must be {parts.scheme}://BUCKET/NAME.")
+        if ":" in parts.netloc:
+            raise InputError(
+                f"{what}: uri {shown(uri)!r} holds a password or a port. Remove it; credentials are taken from the "
+                "environment, and another server is named by endpoint_override."
+            )
+        _check_options(uri, cfg, what)
         _check_installed(parts.scheme)
+
+
+def _check_options(uri: str, cfg: RemoteConfig, what: str) -> None:
+    """Refuses options of an object store that lead to a server which is not allowed.
+
+    Raises:
+        InputError: they do, or an option is unknown, stands there twice or holds strange characters.
+    """
+    given = urllib.parse.parse_qsl(uri.partition("?")[2], keep_blank_values=True)
+    options = dict(given)
+    bad = sorted(set(options) - _HARMLESS - {"endpoint_override", "scheme"})
+    bad += [n for n, v in given if not (_HOST if n == "endpoint_override" else _PLAIN).fullmatch(v)]
+    if bad or len(options) < len(given):
+        allowed = ", ".join(sorted({*_HARMLESS, "endpoint_override", "scheme"}))
+        raise InputError(
+            f"{what}: uri {shown(uri)!r} has the option {bad[0] if bad else given[0][0]!r}, which is unknown, given "
+            f"twice or no plain text; allowed are {allowed}, each once. Correct the address."
+        )
+    if not {"endpoint_override", "scheme"} & set(options):
+        return
+    endpoint = urllib.parse.urlsplit(f"{options.get('scheme', 'https')}://{options.get('endpoint_override', '')}")
+    if endpoint.scheme not in _PORTS or cfg.public_only or not _allowed(endpoint, cfg):
+        allowed = "no such server" if cfg.public_only else ", ".join(cfg.http_hosts) or "none"
+        raise InputError(
+            f"{what}: uri {shown(uri)!r} is to be fetched from {endpoint.geturl()}; allowed by data.remote.http_hosts: "
+            f"{allowed}. Add that host if you trust what it serves, or remove endpoint_override and scheme."
+        )
 
 
 @contextlib.contextmanager
@@ -128,30 +160,6 @@ def version(uri: str, cfg: RemoteConfig) -> str:
         return _patiently(uri, cfg, lambda deadline: _head(uri, cfg))
     except ClipDecodeError:
         return ""
-
-
-class RemoteNotes:
-    """Notes of remote files, in a folder that processes may share. Pickles as its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def get(self, uri: str) -> Note | None:
-        """The note of a file; None when there is none."""
-        try:
-            values = json.loads(self._path(uri).read_text(encoding="utf-8"))
-            return Note(version=values["version"], sha256=values["sha256"])
-        except (OSError, ValueError, KeyError):
-            return None
-
-    def put(self, uri: str, version: str, sha256: str) -> None:
-        """Notes what a file held. A note that cannot be written is done without: it only saves a download."""
-        with contextlib.suppress(OSError):
-            write_json(self._path(uri), {"uri": shown(uri), "version": version, "sha256": sha256})
-
-    def _path(self, uri: str) -> Path:
-        name = digest(uri)
-        return self.folder / name[:2] / f"{name}.json"
 
 
 def _patiently(uri: str, cfg: RemoteConfig, ask: Callable[[float], str]) -> str:

@@ -205,7 +205,7 @@ class StageFolder:
             used=used,
             dropped=len(drops),
             files=files,
-            output_digest=digest(self.stage, files),
+            output_digest=digest(self.stage, _result(files, drops)),
             seconds=round(time.monotonic() - self._started, 3),
             summary=summary or {},
         )
@@ -213,6 +213,12 @@ class StageFolder:
             write_text(self.path / CONFIG, self.config)
         write_json(self.path / MANIFEST, dataclasses.asdict(manifest))
         return manifest
+
+
+def _result(files: dict[str, str], drops: Sequence[Drop]) -> dict[str, Any]:
+    """What later stages depend on: of the drops only which inputs they are, since a message may tell times or counts
+    that differ from one attempt to the next."""
+    return {**files, DROPS: [drop.sample_id for drop in drops]} if drops else files
 
 
 def read_manifest(folder: Path) -> StageManifest | None:

@@ -2,7 +2,8 @@
 
 Reads the folder data.clips, or RUN/clips as written by the synth stage. The media go to data.store, which all runs of a
 project share; RUN/decoded says which medium each clip has. A clip that cannot be decoded is recorded with its reason;
-more of them than data.drop_budget stop the run.
+more of them than data.drop_budget stop the run. A clip that was dropped for a reason that may pass (a server did not
+answer, time or memory was up) is tried again when the command is run again, until a later stage has used the clips.
 """
 
 import sys
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING
 from avere_ray.config import RunConfig
 from avere_ray.errors import InputError
 from avere_ray.placement import label_selector
-from avere_ray.progress import reused, stage_progress
-from avere_ray.records import Clip
-from avere_ray.stages import StageFolder, StageManifest
+from avere_ray.progress import reused, say, stage_progress
+from avere_ray.records import Clip, Drop
+from avere_ray.stages import StageFolder, StageManifest, read_drops
 from jobs.command import run_command
 from jobs.corpus import read_corpus
+from jobs.layout import finished
 from jobs.room import check_room
 from jobs.session import ray_session
 
@@ -34,13 +36,23 @@ class Plan:
     root: Path
     """Folder that the clips' uris are relative to."""
     folder: StageFolder
+    settled: bool = False
+    """Whether a later stage has used the clips: then none is added, which would undo it."""
 
     def finished(self) -> StageManifest | None:
         """The manifest, when nothing has to be decoded."""
         from avere_ray.store import is_complete
 
         manifest = self.folder.finished()
-        return manifest if manifest is not None and is_complete(self.folder.path) else None
+        if manifest is None or not is_complete(self.folder.path):
+            return None
+        return manifest if self.settled or not self.may_pass() else None
+
+    def may_pass(self) -> list[Drop]:
+        """The stage's drops that another attempt may not meet again."""
+        from avere_ray.decoding import may_pass
+
+        return may_pass(read_drops(self.folder.path), self.clips) if self.folder.finished() is not None else []
 
 
 def plan(cfg: RunConfig) -> Plan:
@@ -59,7 +71,9 @@ def plan(cfg: RunConfig) -> Plan:
         )
     clips, root = read_corpus(cfg, source)
     key = clips_key(clips, root, cfg.data.decode)
-    return Plan(clips, root, StageFolder(decoded_folder(cfg), stage=STAGE, config=cfg.to_yaml(), key=key))
+    folder = StageFolder(decoded_folder(cfg), stage=STAGE, config=cfg.to_yaml(), key=key)
+    settled = any(finished(cfg, stage, 0) is not None for stage in ("rollouts", "pairs"))
+    return Plan(clips, root, folder, settled)
 
 
 def run(cfg: RunConfig, planned: Plan | None = None, arrived: "ArrivedFn | None" = None) -> StageManifest:
@@ -80,14 +94,28 @@ def run(cfg: RunConfig, planned: Plan | None = None, arrived: "ArrivedFn | None"
     todo = planned or plan(cfg)
     if (manifest := todo.finished()) is not None:
         reused(STAGE, manifest.used)
+        _say_left_out(todo)
         check_drops(manifest, todo.folder.path, cfg.data.drop_budget)
         return manifest
+    if again := todo.may_pass():
+        say(f"decode: tries {len(again)} clips again that were dropped for reasons that may pass")
     nodes, store = label_selector(cfg.placement.decode), AvStore(store_folder(cfg))
     shown = stage_progress(STAGE, "clips", live=arrived is None)
     with ray_session(cfg.ray):
         check_room(cfg, "decode")
         with placed(nodes), shown as progress:
-            return decode_stage(todo.clips, todo.root, cfg.data, store, todo.folder, progress, arrived)
+            manifest = decode_stage(todo.clips, todo.root, cfg.data, store, todo.folder, progress, arrived)
+    _say_left_out(todo)
+    return manifest
+
+
+def _say_left_out(todo: Plan) -> None:
+    """Tells of clips that the run goes on without though they may be well."""
+    left_out = todo.may_pass()
+    if left_out:
+        remedy = f"delete {todo.folder.path} and run again" if todo.settled else "stop and run again"
+        say(f"decode: goes on without {len(left_out)} clips whose reasons may pass, for instance "
+            f"{left_out[0].message} To try them once more, {remedy}.")  # fmt: skip
 
 
 def clips_folder(cfg: RunConfig) -> Path:

@@ -31,7 +31,7 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest) -> StageManifest:
         stage_path(cfg, STAGE, 0),
         stage=STAGE,
         config=cfg.to_yaml(),
-        key=digest(STAGE, "given", decoded.output_digest, [to_row(record) for record in (*pairs, *ledger.drops)]),
+        key=digest(STAGE, "given", decoded.output_digest, [*map(to_row, pairs), *(d.sample_id for d in ledger.drops)]),
     )
     if (manifest := folder.finished()) is not None:
         reused("pairs of round 0", manifest.used, "pairs")

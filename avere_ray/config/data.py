@@ -85,7 +85,8 @@ class RemoteConfig(Section):
 
     http_hosts: tuple[str, ...] = ()
     """Hosts from which http(s):// media may be fetched, each as host or host:port; also where they may redirect to.
-    Empty: none. s3:// and gs:// need no entry; they use the credentials of the environment."""
+    Empty: none. s3:// and gs:// need no entry, unless their address names another server by endpoint_override; they use
+    the credentials of the environment."""
     timeout_s: Seconds = 300.0
     """Seconds one file may take to arrive."""
     attempts: Positive = 3

@@ -100,7 +100,7 @@ def read_data(path: Path, options: ReadOptions, ledger: Ledger, *, form: str = "
     if name not in FORMATS:
         raise InputError(f"unknown format {name!r}; known are {NATIVE}, {', '.join(FORMATS)}")
     root = (options.media or path.parent).absolute()
-    examples = (_resolved(e, root) for e in _examples(path, FORMATS[name], options, ledger))
+    examples = (_moved(e, lambda p: absolute(p, root)) for e in _examples(path, FORMATS[name], options, ledger))
     return from_examples(join_branches(examples), options, ledger)
 
 
@@ -137,10 +137,6 @@ def _examples(path: Path, form: Format, options: ReadOptions, ledger: Ledger) ->
             yield form.read_row(present, place, ignore_system=options.ignore_system)
         except RowError as error:
             ledger.drop(row_name(place), error.reason, error.message)
-
-
-def _resolved(example: Example, root: Path) -> Example:
-    return _moved(example, lambda path: absolute(path, root))
 
 
 def _moved(example: Example, place: Callable[[str], str]) -> Example:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avere_ray.errors import InputError, RowError
+from avere_ray.formats.own import wrong_shape
 from avere_ray.rows import Row
 
 OWN = "avere_ray"
@@ -69,7 +70,7 @@ def text_field(row: Row, name: str, place: str) -> str:
     """
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise _bad(place, name, value, "must be a text that is not empty")
+        raise bad_field(place, name, value, "must be a text that is not empty")
     return value
 
 
@@ -82,7 +83,7 @@ def response_text(value: Any, name: str, place: str) -> str:
     if isinstance(value, list) and value:
         last = value[-1]
         if not isinstance(last, dict) or last.get("role") not in ("assistant", None):
-            raise _bad(place, name, value, "must end with a message of the assistant")
+            raise bad_field(place, name, value, "must end with a message of the assistant")
         value = _content(last.get("content"), name, place, {})
     return text_field({name: value}, name, place)
 
@@ -98,7 +99,7 @@ def prompt_of(messages: Any, name: str, place: str, *, ignore_system: bool) -> t
     if isinstance(messages, str):
         return strip_tags(text_field({name: messages}, name, place), place), media
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise _bad(place, name, messages, "must be a text or a list of messages")
+        raise bad_field(place, name, messages, "must be a text or a list of messages")
     if any(m.get("role") == "system" and m.get("content") for m in messages) and not ignore_system:
         raise RowError(
             "system_message", f"{place}: field {name} has a system message, which is not carried over. Pass "
@@ -109,7 +110,7 @@ def prompt_of(messages: Any, name: str, place: str, *, ignore_system: bool) -> t
         raise RowError("multi_turn", f"{place}: field {name} has {len(asked)} turns; one question is allowed.")
     text = strip_tags(_content(asked[0].get("content"), name, place, media), place)
     if not text.strip():
-        raise _bad(place, name, text, "has no question")
+        raise bad_field(place, name, text, "has no question")
     return text, media
 
 
@@ -131,9 +132,9 @@ def paths(row: Row, name: str, place: str) -> list[str]:
         RowError: it is something else ("bad_row").
     """
     value = row.get(name)
-    items = [value] if isinstance(value, str) else list(value or [])
-    if not all(isinstance(item, str) and item for item in items):
-        raise _bad(place, name, value, "must be a list of paths")
+    items = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
+        raise bad_field(place, name, value, "must be a list of paths")
     return items
 
 
@@ -192,12 +193,24 @@ def own_field(value: Any, place: str) -> Mapping[str, Any] | None:
     """
     if value is None:
         return None
+    found = object_field(value, OWN, place)
+    if (wrong := wrong_shape(found)) is not None:
+        raise bad_field(place, f"{OWN}.{wrong[0]}", found, wrong[1])
+    return found
+
+
+def object_field(value: Any, name: str, place: str) -> dict[str, Any]:
+    """An object, or its JSON text; null is an empty one.
+
+    Raises:
+        RowError: it is something else ("bad_row").
+    """
     try:
-        found = json.loads(value) if isinstance(value, str) else value
+        found = json.loads(value) if isinstance(value, str) else {} if value is None else value
     except ValueError as error:
-        raise _bad(place, OWN, value, f"is not JSON ({error})") from error
+        raise bad_field(place, name, value, f"is not JSON ({error})") from error
     if not isinstance(found, dict):
-        raise _bad(place, OWN, value, "must be an object")
+        raise bad_field(place, name, value, "must be an object")
     return found
 
 
@@ -253,18 +266,26 @@ def _content(content: Any, name: str, place: str, media: dict[str, list[str]]) -
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-        raise _bad(place, name, content, "has a message whose content is neither text nor a list of parts")
+        raise bad_field(place, name, content, "has a message whose content is neither text nor a list of parts")
     texts: list[str] = []
     for part in content:
         kind = part.get("type")
         if kind == "text":
-            texts.append(str(part.get("text") or ""))
+            texts.append(_part(part, ("text",), name, place))
         elif kind in ("video", "audio", "image"):
-            path = part.get(kind) or part.get("path") or part.get("url")
-            media.setdefault(kind, []).extend([str(path)] if path else [])
+            path = _part(part, (kind, "path", "url"), name, place)
+            media.setdefault(kind, []).extend([path] if path else [])
         else:
-            raise _bad(place, name, part, "has a part that is neither text, video nor audio")
+            raise bad_field(place, name, part, "has a part that is neither text, video nor audio")
     return "\n".join(texts)
+
+
+def _part(part: Mapping[str, Any], keys: Sequence[str], name: str, place: str) -> str:
+    """The first of these values of a typed part that is there; "" when none is."""
+    value = next((part[key] for key in keys if part.get(key)), "")
+    if not isinstance(value, str):
+        raise bad_field(place, name, part, f"has a part whose {keys[0]} is no text")
+    return value
 
 
 def _media(video: str, sound: str) -> Media:
@@ -275,7 +296,8 @@ def _distinct(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _bad(place: str, name: str, value: Any, what: str) -> RowError:
+def bad_field(place: str, name: str, value: Any, what: str) -> RowError:
+    """The error for one field of a row: what is wrong with its value."""
     shown = repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return RowError("bad_row", f"{place}: field {name} = {shown} {what}. Correct or remove the row.")

@@ -5,10 +5,10 @@
     chosen, rejected: text;  win_score, lose_score: float or null;  data_source, ability: text
     reward_model: {"style": "preference"};  extra_info: {"split", "index", "modality", ...}
 
-Read besides: contents as text with <video> and <audio>, paths in `videos` and `audios`. Its samplers group rows by
-`extra_info.modality` ("audio" or "video"; "video" is written for questions about both), which names the media of a row
-and is not read as what the prompt asks about. One reject a row, no field for a mismatched input; both travel in our
-own field, as JSON text in `extra_info.avere_ray`.
+Read besides: contents as text with <video> and <audio>, paths in `videos` and `audios`, `prompt` and `extra_info` as
+JSON text. Its samplers group rows by `extra_info.modality` ("audio" or "video"; "video" is written for questions about
+both), which names the media of a row and is not read as what the prompt asks about. One reject a row, no field for a
+mismatched input; both travel in our own field, as JSON text in `extra_info.avere_ray`.
 """
 
 import json
@@ -20,6 +20,7 @@ from avere_ray.formats.example import (
     branch_own,
     changed_media,
     media_of,
+    object_field,
     own_field,
     prompt_of,
     response_text,
@@ -33,9 +34,9 @@ def read_row(row: Row, place: str, *, ignore_system: bool = False) -> Example:
     Raises:
         RowError: a field is missing or wrong.
     """
-    text, inside = prompt_of(row.get("prompt"), "prompt", place, ignore_system=ignore_system)
+    text, inside = prompt_of(_messages(row.get("prompt")), "prompt", place, ignore_system=ignore_system)
     media = media_of(row, place, inside)
-    own = own_field((row.get("extra_info") or {}).get(OWN), place)
+    own = own_field(object_field(row.get("extra_info"), "extra_info", place).get(OWN), place)
     swapped: Any = (own or {}).get("rejected_media")
     return Example(
         place=place,
@@ -75,6 +76,16 @@ def write_rows(example: Example) -> list[Row]:
             }
         )
     return rows
+
+
+def _messages(prompt: Any) -> Any:
+    """Messages that stand there as JSON text; anything else as it is."""
+    if isinstance(prompt, str) and prompt.lstrip().startswith("["):
+        try:
+            return json.loads(prompt)
+        except ValueError:  # a question that begins with a bracket
+            return prompt
+    return prompt
 
 
 def _parts(example: Example) -> list[dict[str, str | None]]:

@@ -78,11 +78,14 @@ def _watched(table: Path, columns: set[str]) -> Iterable[tuple[str, Row]]:
 def _clip(row: Row, place: str, root: Path, seen: dict[str, str], cfg: SourceConfig) -> Clip:
     columns = {name: cfg.columns.get(name, name) for name in FIELDS}
     values = {name: row[column] for name, column in columns.items() if row.get(column) is not None}
-    uri = str(values.get("uri", "")).strip()
+    values = {name: value if name == "cues" else _text(value) for name, value in values.items()}
+    for name in ("uri", "clip_id", *_EMOTION_FIELDS):
+        if not isinstance(values.get(name, ""), str):
+            raise RowError("bad_row", f"{place}: field {columns[name]} = {values[name]!r} must be a text. Correct it.")
+    uri = values.get("uri", "").strip()
     if not uri:
         raise RowError("bad_row", f"{place}: field uri (column {cfg.columns.get('uri', 'uri')}) is empty. Fill it.")
-    values |= {"uri": uri, "clip_id": str(values.get("clip_id") or PurePosixPath(uri).with_suffix(""))}
-    values |= {name: _text(values[name]) for name in values if name != "cues"}
+    values |= {"uri": uri, "clip_id": values.get("clip_id") or str(PurePosixPath(uri).with_suffix(""))}
     if cfg.split:
         values["split"] = cfg.split
     for name in _EMOTION_FIELDS:

@@ -1,6 +1,7 @@
 """The decode stage over real files with real Ray Data."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -12,10 +13,11 @@ import numpy as np
 import psutil
 import pytest
 from clipmaker import Recipe, number_of, write_clip
+from fileserver import file_server
 
 from avere_ray.arrow import from_table
 from avere_ray.av_store import AvStore
-from avere_ray.config import DataConfig, DecodeConfig, RayConfig, RunConfig
+from avere_ray.config import DataConfig, DecodeConfig, RayConfig, RemoteConfig, RunConfig
 from avere_ray.data import decode_stage, decoded_dataset
 from avere_ray.errors import DropBudgetExceeded, StageError
 from avere_ray.records import Clip, DecodedClip
@@ -106,6 +108,26 @@ def test_the_drop_budget_stops_the_run_and_nothing_is_decoded_again(corpus: Path
     shards = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*.parquet")}
     assert job.run(config(corpus, tmp_path, drop_budget=0.5)).used == 8
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*.parquet")} == shards
+
+
+def test_a_server_that_was_away_costs_a_clip_for_one_attempt_alone(corpus: Path, tmp_path: Path) -> None:
+    with file_server() as server:
+        server.files["/v.mp4"] = (corpus / "good1.mp4").read_bytes()
+        server.answers["/v.mp4"] = [503]
+        (tmp_path / "in").mkdir()
+        shutil.copy(corpus / "good0.mp4", tmp_path / "in/a.mp4")
+        clips = [Clip(clip_id="a", uri="a.mp4"), Clip(clip_id="v", uri=f"http://{server.host}/v.mp4")]
+        write_records(tmp_path / "in/clips.parquet", Clip, clips)
+        remote = RemoteConfig(http_hosts=(server.host,), attempts=1)
+        cfg = config(tmp_path / "in", tmp_path / "run", remote=remote, drop_budget=0.5)
+        assert job.run(cfg).summary["drops"] == {"remote_unreachable": 1}
+        used = StageFolder(tmp_path / "run/rollouts/round=0", stage="rollouts", key="k")
+        used.begin()
+        used.finish(inputs=0, used=0)
+        assert job.run(cfg).used == 1
+        shutil.rmtree(used.path)
+        manifest = job.run(cfg)
+    assert (manifest.used, manifest.summary["decoded"], manifest.summary["found"]) == (2, 1, 1)
 
 
 def test_another_run_of_the_project_decodes_nothing(corpus: Path, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 from avere_ray import decoding
 from avere_ray.av_store import AvStore, Place, media_key
 from avere_ray.config import DecodeConfig
-from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, raise_storage
+from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, may_pass, raise_storage
 from avere_ray.errors import ClipDecodeError, StorageError
 from avere_ray.media import spec_digest
-from avere_ray.records import Clip, DecodedClip
+from avere_ray.records import Clip, DecodedClip, Drop
 from avere_ray.stages import file_digest
 
 SPEC = DecodeConfig()
@@ -152,6 +152,30 @@ def test_a_store_that_cannot_be_written_stops_the_stage(tmp_path: Path) -> None:
     outcomes = run(corpus(tmp_path / "in", a=b"1"), tmp_path / "in", AvStore(tmp_path / "store"), Decoder())
     with pytest.raises(StorageError, match=f"cannot write {tmp_path}/store"):
         raise_storage(outcomes["a"])
+
+
+@pytest.mark.parametrize(
+    ("reason", "local", "remote"),
+    [
+        ("timeout", True, True),
+        ("decoder_crashed", True, True),
+        ("out_of_memory", True, True),
+        ("unreadable", True, True),
+        ("remote_unreachable", False, True),
+        ("file_missing", False, True),
+        ("corrupt", False, False),
+        ("too_long", False, False),
+    ],
+)
+def test_what_another_attempt_may_not_meet_again(reason: str, local: bool, remote: bool) -> None:
+    clips = [
+        Clip(clip_id="l", uri="a.mp4"),
+        Clip(clip_id="r", uri="s3://b/a"),
+        Clip(clip_id="s", uri="a", audio_uri="s3://b/a"),
+    ]
+    drops = [Drop(sample_id=c.clip_id, stage="decode", reason=reason, message="m") for c in clips]
+    expected = ["l"] * local + ["r", "s"] * remote
+    assert [drop.sample_id for drop in may_pass(drops, clips)] == expected
 
 
 def test_missing_and_unreadable_files_reach_the_decoder(tmp_path: Path) -> None:

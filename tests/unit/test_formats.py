@@ -248,6 +248,13 @@ def test_verl_omni(tmp_path: Path) -> None:
     assert data.media(data.pairs[0].clip_id).video == str(tmp_path / "1.mp4")
 
 
+def test_verl_omni_with_json_text(tmp_path: Path) -> None:
+    once, _ = read(put(tmp_path / "a.parquet", VERL))
+    text = {**VERL, "prompt": json.dumps(VERL["prompt"]), "extra_info": json.dumps(VERL["extra_info"])}
+    data, ledger = read(put(tmp_path / "b.parquet", text))
+    assert (data.pairs, data.clips, ledger.drops) == (once.pairs, once.clips, [])
+
+
 @pytest.mark.parametrize(
     ("row", "form"), [(AVERE, "avere"), (TRL, "trl"), (SWIFT, "swift"), (VERL, "verl_omni")], ids=lambda v: str(v)[:5]
 )
@@ -353,7 +360,23 @@ TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi
         ("swift", without(SWIFT, "messages"), "bad_row", "field messages"),
         ("swift", without(SWIFT, "rejected_response"), "no_reject", "no rejected response"),
         ("swift", {**SWIFT, "rejected_images": ["a.png"]}, "unsupported_media", "rejected_images"),
+        ("trl", {**TRL, "videos": 5}, "bad_row", "field videos = 5"),
+        ("trl", {**TRL, "videos": {"path": "a.mp4"}}, "bad_row", "field videos = {'path'"),
+        ("trl", {**TRL, "prompt": [{"role": "user", "content": [{"type": "video", "video": {"url": "a"}}]}]}, "bad_row",
+         "whose video is no text"),
+        ("trl", {**TRL, "prompt": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "bad_row", "no text"),
+        ("trl", {**TRL, "avere_ray": {"partners": {"c": "x"}}}, "bad_row", "field avere_ray.partners.c"),
+        ("trl", {**TRL, "avere_ray": {"partners": ["c"]}}, "bad_row", "field avere_ray.partners"),
+        ("trl", {**TRL, "avere_ray": {"clips": {"c": {"emotion": 5}}}}, "bad_row", "field avere_ray.clips.c.emotion"),
+        ("trl", {**TRL, "avere_ray": {"rejects": [{"at": "0", "kind": "spurious", "source": "x"}]}}, "bad_row",
+         "field avere_ray.rejects.0.at"),
+        ("trl", {**TRL, "avere_ray": {"swap": {"modality": "audio"}}}, "bad_row", "field avere_ray.swap"),
+        ("trl", {**TRL, "avere_ray": {"query": 3}}, "bad_row", "field avere_ray.query"),
+        ("avere", {**AVERE, "avere_ray": {"more_rejected": 3}}, "bad_row", "field avere_ray.more_rejected"),
         ("verl_omni", {**VERL, "chosen": ""}, "bad_row", "field chosen"),
+        ("verl_omni", {**VERL, "extra_info": "{"}, "bad_row", "field extra_info"),
+        ("verl_omni", {**VERL, "extra_info": [1]}, "bad_row", "field extra_info = [1]"),
+        ("verl_omni", {**VERL, "prompt": "[]"}, "multi_turn", "field prompt has 0 turns"),
     ],
 )  # fmt: skip
 def test_a_wrong_row_is_dropped_with_file_row_and_field(

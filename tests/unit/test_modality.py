@@ -33,12 +33,18 @@ def query(modality: Modality, clip_id: str = "c0", query_id: str = "q") -> Query
     return Query(query_id=query_id, clip_id=clip_id, modality=modality, task="t", prompt="?")
 
 
-def clip(i: int, face: str = "", voice: str = "", identity: str = "", split: str = "train") -> Clip:
-    return Clip(clip_id=f"c{i}", uri="u", face_emotion=face, voice_emotion=voice, identity=identity, split=split)
+def clip(i: int, face: str = "", voice: str = "", identity: str = "", emotion: str = "", split: str = "train") -> Clip:
+    return Clip(clip_id=f"c{i}", uri="u", face_emotion=face, voice_emotion=voice, identity=identity, split=split,
+                emotion=emotion)  # fmt: skip
 
 
 clips_strategy = st.lists(
-    st.tuples(st.sampled_from(EMOTIONS), st.sampled_from(EMOTIONS), st.sampled_from(["", "p", "q", "r"])),
+    st.tuples(
+        st.sampled_from(EMOTIONS),
+        st.sampled_from(EMOTIONS),
+        st.sampled_from(["", "p", "q", "r"]),
+        st.sampled_from(["", *EMOTIONS]),
+    ),
     min_size=2,
     max_size=80,
 ).map(lambda rows: [clip(i, *row) for i, row in enumerate(rows)])
@@ -124,7 +130,8 @@ def test_partner_differs_where_it_was_asked_to(
         return
     swap = choose_partner(ask, own, clips, strategy="other_emotion", seed=seed)
     fitting = [c for c in clips if c is not own and not (c.identity and c.identity == own.identity)
-               and all(getattr(c, p) != getattr(own, p) for p in parts)]  # fmt: skip
+               and all(getattr(c, p) != getattr(own, p) for p in parts)
+               and not (modality == "audio_video" and own.emotion and c.emotion == own.emotion)]  # fmt: skip
     if swap is None:
         assert not fitting
         return
@@ -161,6 +168,16 @@ def test_seed_and_query_change_the_choice() -> None:
 
     assert len({partner(f"q{i}", 0) for i in range(20)}) > 5
     assert len({partner("q", seed) for seed in range(20)}) > 5
+
+
+@pytest.mark.parametrize("strategy", PARTNER_STRATEGIES)
+def test_a_question_about_both_gets_no_partner_annotated_as_a_whole_with_the_same_emotion(strategy: str) -> None:
+    own = clip(0, "anger", "sadness", emotion="angry")
+    clips = [own, clip(1, "fear", "anger", emotion="anger"), clip(2, "fear", "anger", emotion="fear")]
+    found = {choose_partner(query("audio_video"), own, clips, strategy=strategy, seed=s) for s in range(20)}
+    assert {s.audio_clip_id for s in found if s} == {"c2"}
+    alone = {choose_partner(query("video"), own, clips, strategy=strategy, seed=s) for s in range(20)}
+    assert {s.video_clip_id for s in alone if s} == {"c1", "c2"}
 
 
 def test_nearest_in_duration_is_taken() -> None:

@@ -1,16 +1,13 @@
 """Remote media from real servers on the loopback: HTTP, and the HTTP that S3 and Google Cloud Storage speak."""
 
 import functools
-import http.server
-import json
-import threading
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clipmaker import Recipe, write_clip
+from fileserver import GS, Files, file_server
 
 from avere_ray import data, remote
 from avere_ray.av_store import AvStore
@@ -20,97 +17,16 @@ from avere_ray.decoding import DecodePlan, Outcome, decode_rows
 from avere_ray.errors import ClipDecodeError, InputError
 from avere_ray.media import decode_clip, spec_digest
 from avere_ray.records import Clip
-from avere_ray.remote import Note, RemoteNotes
+from avere_ray.remote_notes import Note, RemoteNotes
 from avere_ray.stages import file_digest
 
 SPEC = DecodeConfig(frames=2, height=56, width=56)
-_GS = "/storage/v1/b/"
-
-
-class Files(http.server.ThreadingHTTPServer):
-    """Serves files by path; `answers` by path come first, one per request: a status, a redirect, or "cut"."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.answers: dict[str, list[int | str]] = {}
-        self.asked: list[str] = []
-        self.version = "1"
-        self.with_length = True
-        self.hold = threading.Event()
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Files
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
-        name = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
-        self.server.asked.append(f"{self.command} {name}")
-        waiting = self.server.answers.get(name, [])
-        special = waiting.pop(0) if waiting else None
-        if isinstance(special, str) and "://" in special:
-            self.send_response(302)
-            self.send_header("Location", special)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        if name.startswith(_GS) and "alt=media" not in self.path and self._describe(name):
-            return
-        data = self.server.files.get(name)
-        if isinstance(special, int) or data is None:
-            self.send_response(special if isinstance(special, int) else 404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.send_header("ETag", f'"{self.server.version}"')
-        self.send_header("Last-Modified", "Wed, 21 Oct 2026 07:28:00 GMT")
-        if self.server.with_length:
-            self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if body and special == "hang":
-            self.server.hold.wait(5)
-        elif body:
-            self.wfile.write(data[: len(data) // 2] if special == "cut" else data)
-
-    def _describe(self, name: str) -> bool:
-        """What Google's JSON interface tells of an object; False when there is none."""
-        data = self.server.files.get(name)
-        if data is None:
-            return False
-        bucket, _, key = name.removeprefix(_GS).partition("/o/")
-        told = {"kind": "storage#object", "bucket": bucket, "name": key, "size": str(len(data)), "generation": "1"}
-        body = json.dumps({**told, "updated": "2026-10-21T07:28:00.000Z", "timeCreated": "2026-10-21T07:28:00.000Z"})
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
-        return True
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture
 def server() -> Iterator[Files]:
-    with Files() as files:
-        thread = threading.Thread(target=functools.partial(files.serve_forever, poll_interval=0.01), daemon=True)
-        thread.start()
+    with file_server() as files:
         yield files
-        files.hold.set()
-        files.shutdown()
-        thread.join(timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +110,18 @@ def test_sound_and_picture_may_be_in_different_places(server: Files, video: Path
         ("ftp://good.org/v.mp4", ["ftp", "s3, gs, http, https"]),
         ("file:///v.mp4", ["file", "path"]),
         ("s3://bucket", ["s3://BUCKET/NAME"]),
+        ("s3://key:word@bucket/v.mp4", ["password", "environment", "'s3://bucket/v.mp4'"]),
+        ("s3://b/v?endpoint_override=127.0.0.1:80&scheme=http", ["http://127.0.0.1:80", "good.org", "'s3://b/v'"]),
+        ("s3://b/v?endpoint_override=good.org:9000", ["https://good.org:9000"]),
+        ("s3://b/v#f?endpoint_override=evil.example", ["evil.example"]),
+        ("s3://b/v?endpoint%5Foverride=evil.example", ["evil.example"]),
+        ("s3://b/v?endpoint_override=good.org&endpoint_override=evil.example", ["endpoint_override", "once"]),
+        ("s3://b/v?endpoint_override=good.org%40evil.example", ["endpoint_override", "plain"]),
+        ("s3://b/v?region=evil.example%23", ["region", "plain"]),
+        ("s3://b%23/v", ["s3://BUCKET/NAME"]),
+        ("s3://b/v?scheme=http", ["http://", "remove"]),
+        ("s3://b/v?proxy_options=http%3A//evil.example", ["proxy_options", "region"]),
+        ("gs://anonymous@b/v?endpoint_override=10.0.0.1", ["https://10.0.0.1", "'gs://b/v'"]),
     ],
 )
 def test_addresses_that_are_not_allowed_are_refused_before_anything_is_asked(uri: str, words: list[str]) -> None:
@@ -211,8 +139,17 @@ def test_allowed_addresses_pass() -> None:
         "http://127.0.0.1:8/v",
         "s3://b/v",
         "gs://b/v",
+        "gs://anonymous@b/v?retry_limit_seconds=3",
+        "s3://b/v?region=eu-west-1&endpoint_override=Good.org",
+        "s3://b/v?scheme=http&endpoint_override=127.0.0.1:8",
     ]
     check_addresses([Clip(clip_id=uri, uri=uri) for uri in uris], allowing("Good.org", "127.0.0.1:8"))
+
+
+def test_no_endpoint_is_allowed_where_only_public_hosts_may_be_asked() -> None:
+    clip = Clip(clip_id="c", uri="s3://b/v?endpoint_override=good.org")
+    with pytest.raises(InputError, match=r"https://good\.org.*no such server"):
+        check_addresses([clip], RemoteConfig(http_hosts=("good.org",), public_only=True))
 
 
 def test_redirects_lead_to_allowed_hosts_alone(server: Files, video: Path) -> None:
@@ -280,25 +217,25 @@ def test_s3(server: Files, video: Path, tmp_path: Path, monkeypatch: pytest.Monk
     server.files["/bucket/a b/v.mp4"] = video.read_bytes()
     options = f"endpoint_override={server.host}&scheme=http&region=us-east-1"
     clips, store = [Clip(clip_id="c", uri=f"s3://bucket/a b/v.mp4?{options}")], AvStore(tmp_path / "store")
-    check_addresses(clips, RemoteConfig())
-    (first,) = run(clips, store, RemoteConfig())
+    check_addresses(clips, allowing(server.host))
+    (first,) = run(clips, store, allowing(server.host))
     assert first.place and first.place.medium.key == file_digest(video)
-    (again,) = run(clips, store, RemoteConfig())
+    (again,) = run(clips, store, allowing(server.host))
     assert (again.decoded, again.place) == (False, first.place)
     assert sum(asked.startswith("GET /bucket/a b/v.mp4") for asked in server.asked) == 1
-    error = refused(f"s3://bucket/gone.mp4?{options}", RemoteConfig())
+    error = refused(f"s3://bucket/gone.mp4?{options}", allowing(server.host))
     assert (error.reason, options in error.message) == ("file_missing", False)
 
 
 def test_google_cloud_storage(server: Files, video: Path, tmp_path: Path) -> None:
-    server.files[f"{_GS}bucket/o/a/v.mp4"] = server.files["/bucket/a/v.mp4"] = video.read_bytes()
+    server.files[f"{GS}bucket/o/a/v.mp4"] = server.files["/bucket/a/v.mp4"] = video.read_bytes()
     uri = f"gs://anonymous@bucket/a/v.mp4?scheme=http&endpoint_override={server.host}&retry_limit_seconds=3"
     clips, store = [Clip(clip_id="c", uri=uri)], AvStore(tmp_path / "store")
-    check_addresses(clips, RemoteConfig())
-    (first,) = run(clips, store, RemoteConfig())
+    check_addresses(clips, allowing(server.host))
+    (first,) = run(clips, store, allowing(server.host))
     assert first.message == ""
     assert first.place and first.place.medium.key == file_digest(video)
-    (again,) = run(clips, store, RemoteConfig())
+    (again,) = run(clips, store, allowing(server.host))
     assert (again.decoded, again.place) == (False, first.place)
 
 

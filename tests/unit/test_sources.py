@@ -1,6 +1,8 @@
 """Readers of corpora, each on a tiny tree of real mp4 files in the corpus's own layout."""
 
+import importlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +253,9 @@ def test_manifest_with_a_column_mapping(tmp_path: Path, put: Put, suffix: str) -
         ({"uri": "a.mp4", "cues": "{"}, ["line 1", "cues", "JSON"]),
         ({"uri": "a.mp4", "cues": [{"name": "x"}]}, ["line 1", "cues.0.modality"]),
         ({"uri": "a.mp4", "split": ["x"]}, ["line 1", "split"]),
+        ({"uri": "a.mp4", "emotion": ["happy", "sad"]}, ["line 1", "field emotion = ['happy', 'sad']"]),
+        ({"uri": ["a.mp4"]}, ["line 1", "field uri = ['a.mp4']"]),
+        ({"uri": "a.mp4", "clip_id": {"a": 1}}, ["line 1", "field clip_id = {'a': 1}"]),
         ({"uri": "a.mp4", "audio_uri": "a.wav"}, ["line 1", "audio_uri", "a.wav"]),
     ],
 )
@@ -285,5 +290,7 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path: Path, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", sorted(SOURCES))
 def test_every_reader_documents_its_layout(kind: str) -> None:
-    module = __import__(SOURCES[kind].read.__module__, fromlist=["x"])
-    assert "Layout" in module.__doc__ or "    " in module.__doc__ or kind == "manifest"
+    told = importlib.import_module(SOURCES[kind].read.__module__).__doc__ or ""
+    files = re.findall(r"^    .*\.(?:mp4|avi|flv)\b", told, re.MULTILINE)
+    assert "Annotated: " in told
+    assert files or (kind == "manifest" and "manifest.csv" in told)

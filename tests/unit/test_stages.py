@@ -76,6 +76,15 @@ def test_the_output_digest_follows_the_files_and_nothing_else(tmp_path: Path) ->
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_the_output_digest_follows_which_inputs_were_dropped_and_not_the_words(tmp_path: Path) -> None:
+    digests = []
+    for i, name, words in ((0, "a", "503 after 1 s"), (1, "a", "503 after 2 s"), (2, "b", "503 after 1 s")):
+        folder = stage(tmp_path / str(i))
+        drop = Drop(sample_id=name, stage="decode", reason="remote_unreachable", message=words)
+        digests.append(folder.finish(inputs=1, used=0, drops=[drop]).output_digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
 @pytest.mark.parametrize(("inputs", "used", "drops"), [(4, 3, []), (3, 3, [DROP]), (2, 3, [])])
 def test_an_input_cannot_be_lost_without_a_reason(tmp_path: Path, inputs: int, used: int, drops: list[Drop]) -> None:
     folder = stage(tmp_path)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from avere_ray.av_store import Medium, Place
+from avere_ray.av_store import AvStore, Medium, Place
 from avere_ray.config import DataConfig, RolloutConfig, RunConfig
 from avere_ray.errors import StageError
-from avere_ray.records import Clip, Query
-from avere_ray.stages import StageManifest, write_records
+from avere_ray.records import Clip, Drop, Query
+from avere_ray.stages import StageFolder, StageManifest, write_records
+from avere_ray.store import write_places
 from jobs import decode, streaming
 from jobs.streaming import Arrivals, Decided, Decoding
 
@@ -134,3 +135,20 @@ def test_engines_that_take_every_cpu_wait_for_the_clips(
     rollout = RolloutConfig(engines=engines, num_cpus=cpus)
     cfg = RunConfig.model_validate({"rollout": rollout.model_dump(), "placement": placement})
     assert streaming.has_room(cfg, 2.0) is room
+
+
+@pytest.mark.parametrize(("reason", "uri"), [("timeout", "a.mp4"), ("remote_unreachable", "s3://bucket/a.mp4")])
+def test_a_drop_that_may_pass_is_tried_again_until_a_later_stage_has_used_the_clips(
+    tmp_path: Path, reason: str, uri: str
+) -> None:
+    def plan(settled: bool = False) -> decode.Plan:
+        folder = StageFolder(tmp_path / "decoded", stage="decode", key="k")
+        return decode.Plan([Clip(clip_id="a", uri=uri)], tmp_path, folder, settled)
+
+    for found, finished in (("corrupt", True), (reason, False)):
+        plan().folder.begin()
+        write_places(tmp_path / "decoded", AvStore(tmp_path / "store"), {})
+        drop = Drop(sample_id="a", stage="decode", reason=found, message="m")
+        plan().folder.finish(inputs=1, used=0, drops=[drop])
+        assert (plan().finished() is not None) is finished
+    assert plan(settled=True).finished() is not None
