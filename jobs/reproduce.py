@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from avere_ray.backbones import model_digest
 from avere_ray.comparison.results import Evaluation, RunResult, read_run_folder
 from avere_ray.config import RunConfig
 from avere_ray.progress import say
@@ -145,7 +146,7 @@ def dose_world(cfg: RunConfig, dose: float) -> RunConfig:
         stage_path(cfg, STAGE) / f"dose={dose:g}",
         stage=STAGE,
         config=cfg.to_yaml(),
-        key=digest(STAGE, str(cfg.model.path), dose, cfg.study.dose_steps, cfg.study.dose_clips),
+        key=digest(STAGE, model_digest(cfg.model.path), dose, cfg.study.dose_steps, cfg.study.dose_clips),
     )
     if folder.finished() is None:
         from avere_ray.synthetic.reteach import teach_bias
