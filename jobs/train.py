@@ -162,10 +162,17 @@ def _usable_pairs(
 ) -> list[PreferencePair]:
     """The pairs that can be trained on, written with their lengths where the workers read them."""
     from avere_ray.backbones import load_processor
+    from avere_ray.learner.objective import forward_passes
 
     lengths = preflight.Lengths(load_processor(cfg.model), job.decoded, cfg.data.decode)
     usable, sizes = preflight.check_pairs(
-        pairs, cfg.train, ledger, response_tokens=lengths.response, prompt_tokens=lengths.prompt
+        pairs,
+        cfg.train,
+        ledger,
+        passes=forward_passes(cfg.loss, adapter_off=cfg.train.reference_source == "adapter_off"),
+        response_tokens=lengths.response,
+        prompt_tokens=lengths.prompt,
+        words_tokens=lengths.words,
     )
     ledger.check_budget(len(pairs), cfg.data.drop_budget)
     if not usable:
