@@ -26,6 +26,7 @@ KINDS = {
     "mdpo": {"kind": "mdpo"},
     "mod_dpo": {"kind": "mod_dpo"},
     "mod_dpo_pp": {"kind": "mod_dpo_pp"},
+    "sft": {"kind": "sft"},
     "own text prior": {"kind": "avem_dpo", "text_prior_source": "policy"},
     "adaptive": {"kind": "avem_dpo", "text_prior": "adaptive"},
 }
