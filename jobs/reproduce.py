@@ -26,6 +26,7 @@ from avere_ray.progress import say
 from avere_ray.stages import StageFolder, digest, read_manifest, write_json, write_text
 from avere_ray.study import BASE, METHODS
 from avere_ray.study.results import CURVES, Figures, Outcome, paired_tests
+from avere_ray.study.seeds import comparisons
 from jobs.command import run_command
 from jobs.layout import finished, stage_path
 from jobs.session import ray_session
@@ -42,7 +43,6 @@ from jobs.study_runs import (
 STAGE = "model"
 MINUTES = "minutes.json"
 """File of a study's folder that says how long it has taken, over all its runs."""
-NAIVE = "dpo"
 Settings = dict[str, dict[str, float]]
 """Learning rate and beta of each method."""
 
@@ -82,19 +82,26 @@ def search_settings(cfg: RunConfig) -> dict[str, list[dict[str, float]]]:
     """Validation accuracy of every candidate of each method, the best first; one candidate alone is not tried."""
     study = cfg.study
     wanted = dict.fromkeys(_leader(cfg, method) for method in (*study.methods, *study.dose_methods))
-    grid = [{"learning_rate": rate, "beta": beta} for rate in study.learning_rates for beta in study.betas]
-    if len(grid) == 1:
-        return {method: [{**grid[0], "accuracy": float("nan")}] for method in wanted}
+    if len(study.learning_rates) * len(study.betas) == 1:
+        return {method: [{**_grid(cfg, method)[0], "accuracy": float("nan")}] for method in wanted}
     world = world_config(
         cfg, "search", seed=study.search_seed, rounds=1,
         world={"held_out": "validation", "test_clips": study.search_clips},
     )  # fmt: skip
-    candidates = [(method, point, _candidate(world, method, point)) for method in wanted for point in grid]
+    candidates = [
+        (method, point, _candidate(world, method, point)) for method in wanted for point in _grid(cfg, method)
+    ]
     _run_world(world, [(run, method) for method, _, run in candidates], study.learners, probes=False)
     found: dict[str, list[dict[str, float]]] = {method: [] for method in wanted}
     for method, point, run in candidates:
         found[method].append({**point, "accuracy": _figures(run, 0)["average_accuracy"]})
     return {method: sorted(rows, key=lambda row: -row["accuracy"]) for method, rows in found.items()}
+
+
+def _grid(cfg: RunConfig, method: str) -> list[dict[str, float]]:
+    """Candidates of a method's search."""
+    betas = cfg.study.betas if METHODS[method].has_beta else cfg.study.betas[:1]
+    return [{"learning_rate": rate, "beta": beta} for rate in cfg.study.learning_rates for beta in betas]
 
 
 def chosen_settings(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]) -> Settings:
@@ -186,7 +193,7 @@ def _outcome(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]
     return Outcome(
         figures={method: [_all_figures(world, method) for world in worlds] for method in results},
         tests=paired_tests({method: [_evaluation(method, r) for r in rows] for method, rows in results.items()},
-                           [name for name in (BASE, NAIVE) if name in results]),
+                           comparisons(list(results))),
         doses={f"{dose:g}": {method: _all_figures(cfg.run_dir / f"dose={dose:g}", method)
                              for method in (BASE, *study.dose_methods)} for dose in study.doses},
         curves={method: results[method][0].curves for method in study.methods},
@@ -204,9 +211,20 @@ def _outcome(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]
             "search_seed": study.search_seed,
             "search_clips": study.search_clips,
             "dose_steps": study.dose_steps,
-            "settings": chosen_settings(cfg, search),
+            "settings": {method: _resolved(cfg, method, point)
+                         for method, point in chosen_settings(cfg, search).items()},
         },
     )  # fmt: skip
+
+
+def _resolved(cfg: RunConfig, method: str, point: Mapping[str, float]) -> dict[str, Any]:
+    """Learning rate, rejects, and every setting of its loss that a method uses."""
+    known = METHODS[method]
+    run = _chosen(world_config(cfg, f"seed={cfg.study.seeds[0]}", seed=cfg.study.seeds[0]), method, point)
+    loss = {name: value for name, value in run.loss.model_dump().items() if value is not None}
+    if not known.has_beta:
+        del loss["beta"]
+    return {"learning_rate": run.train.learning_rate, "rejects": "one" if known.one_reject else "all", **loss}
 
 
 def _settings(row: Mapping[str, float]) -> dict[str, float]:
