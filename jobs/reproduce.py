@@ -22,6 +22,7 @@ from typing import Any
 from avere_ray.backbones import model_digest
 from avere_ray.comparison.results import Evaluation, RunResult, read_run_folder
 from avere_ray.config import RunConfig
+from avere_ray.errors import ConfigError
 from avere_ray.progress import say
 from avere_ray.stages import StageFolder, digest, read_manifest, write_json, write_text
 from avere_ray.study import BASE, METHODS
@@ -48,7 +49,12 @@ Settings = dict[str, dict[str, float]]
 
 
 def run(cfg: RunConfig) -> dict[str, Any]:
-    """Runs what is not finished of the study, writes its result and returns the table as in OUT.json."""
+    """Runs what is not finished of the study, writes its result and returns the table as in OUT.json.
+
+    Raises:
+        ConfigError: the settings are not those of many small trainings; see `check_trainings`.
+    """
+    check_trainings(cfg)
     study = cfg.study
     with _time_noted(cfg), ray_session(cfg.ray):
         search = search_settings(cfg)
@@ -60,6 +66,25 @@ def run(cfg: RunConfig) -> dict[str, Any]:
             settings: Settings = {method: chosen[method] for method in study.dose_methods}
             compare_in(dose_world(cfg, dose), settings, study.learners, probes=False)
     return write_result(cfg, search, minutes=_minutes(cfg))
+
+
+def check_trainings(cfg: RunConfig) -> None:
+    """Refuses settings that no training of a study could have, before hours of sampling.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    if cfg.train.reference_source == "precomputed":
+        raise ConfigError(
+            "train.reference_source is precomputed, but the methods of a study train on pairs of their own, for which "
+            "no stage scores the reference. Set train.reference_source=cached (or adapter_off), as "
+            "jobs/configs/miniature.yaml does"
+        )
+    if cfg.train.workers != 1:
+        raise ConfigError(
+            f"train.workers is {cfg.train.workers}, but a training of a study runs in one process. Set "
+            "train.workers=1; study.learners says how many train side by side"
+        )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pairmaker import make_pair
 
 from avere_ray.av_store import AvStore
 from avere_ray.config import RunConfig
+from avere_ray.errors import ConfigError
 from avere_ray.learner import TrainJob
 from avere_ray.records import AdapterManifest, Clip, DecodedClip, PreferencePair
 from avere_ray.stages import StageFolder
@@ -165,3 +166,20 @@ def test_a_dose_base_is_taught_again_from_other_weights(
     model_in(world.model.path, weights="2")
     reproduce.dose_world(world, 0.5)
     assert len(taught) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reference_source": "precomputed"}, "Set train.reference_source=cached"),
+        ({"workers": 2}, "Set train.workers=1; study.learners says"),
+    ],
+)
+def test_what_no_training_of_a_study_can_have_is_refused_at_once(
+    world: RunConfig, changes: dict, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitting = study_runs.changed(world, train={"workers": 1, "reference_source": "cached"})
+    reproduce.check_trainings(fitting)
+    monkeypatch.setattr(reproduce, "ray_session", None)
+    with pytest.raises(ConfigError, match=words):
+        reproduce.run(study_runs.changed(fitting, train=changes))
