@@ -47,7 +47,7 @@ lint: $(READY)  ## style, formatting, import floors, types, cluster manifests
 	@$(BIN)/mypy
 	@$(BIN)/python -m jobs.validate_manifests cluster
 
-reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (an hour; QUICK=1: ten minutes)
+reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (127 minutes on 2 crowded cores; QUICK=1: three, one seed)
 	@$(BIN)/avere-ray reproduce --config jobs/configs/miniature.yaml $(if $(QUICK),$(QUICK_STUDY)) $(ARGS)
 
 tiny-base: $(READY)  ## trains the tiny base model from nothing (under 20 minutes on 2 cores)

@@ -228,25 +228,6 @@ def join_rows(rows: Sequence[TreeRow]) -> TreeRow:
     return TreeRow(segments=tuple(segments), ends=tuple(ends), positions=positions)
 
 
-def fill_to_budget(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Groups items so that each group's sizes sum to at most `budget`: first fit, largest first.
-
-    An item above the budget gets a group of its own. Groups and their items come in order of first item, so that the
-    result depends on the sizes alone.
-    """
-    groups: list[list[int]] = []
-    room: list[int] = []
-    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        fitting = next((g for g, free in enumerate(room) if free >= sizes[item]), None)
-        if fitting is None:
-            groups.append([])
-            room.append(budget)
-            fitting = len(groups) - 1
-        groups[fitting].append(item)
-        room[fitting] -= sizes[item]
-    return sorted(sorted(group) for group in groups)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
     """Where each response token of a row is predicted."""

@@ -19,12 +19,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from avere_ray.backbones import model_digest
 from avere_ray.comparison.results import Evaluation, RunResult, read_run_folder
 from avere_ray.config import RunConfig
+from avere_ray.errors import ConfigError
 from avere_ray.progress import say
 from avere_ray.stages import StageFolder, digest, read_manifest, write_json, write_text
 from avere_ray.study import BASE, METHODS
 from avere_ray.study.results import CURVES, Figures, Outcome, paired_tests
+from avere_ray.study.seeds import comparisons
 from jobs.command import run_command
 from jobs.layout import finished, stage_path
 from jobs.session import ray_session
@@ -41,13 +44,17 @@ from jobs.study_runs import (
 STAGE = "model"
 MINUTES = "minutes.json"
 """File of a study's folder that says how long it has taken, over all its runs."""
-NAIVE = "dpo"
 Settings = dict[str, dict[str, float]]
 """Learning rate and beta of each method."""
 
 
 def run(cfg: RunConfig) -> dict[str, Any]:
-    """Runs what is not finished of the study, writes its result and returns the table as in OUT.json."""
+    """Runs what is not finished of the study, writes its result and returns the table as in OUT.json.
+
+    Raises:
+        ConfigError: the settings are not those of many small trainings; see `check_trainings`.
+    """
+    check_trainings(cfg)
     study = cfg.study
     with _time_noted(cfg), ray_session(cfg.ray):
         search = search_settings(cfg)
@@ -59,6 +66,25 @@ def run(cfg: RunConfig) -> dict[str, Any]:
             settings: Settings = {method: chosen[method] for method in study.dose_methods}
             compare_in(dose_world(cfg, dose), settings, study.learners, probes=False)
     return write_result(cfg, search, minutes=_minutes(cfg))
+
+
+def check_trainings(cfg: RunConfig) -> None:
+    """Refuses settings that no training of a study could have, before hours of sampling.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    if cfg.train.reference_source == "precomputed":
+        raise ConfigError(
+            "train.reference_source is precomputed, but the methods of a study train on pairs of their own, for which "
+            "no stage scores the reference. Set train.reference_source=cached (or adapter_off), as "
+            "jobs/configs/miniature.yaml does"
+        )
+    if cfg.train.workers != 1:
+        raise ConfigError(
+            f"train.workers is {cfg.train.workers}, but a training of a study runs in one process. Set "
+            "train.workers=1; study.learners says how many train side by side"
+        )
 
 
 @contextmanager
@@ -81,19 +107,26 @@ def search_settings(cfg: RunConfig) -> dict[str, list[dict[str, float]]]:
     """Validation accuracy of every candidate of each method, the best first; one candidate alone is not tried."""
     study = cfg.study
     wanted = dict.fromkeys(_leader(cfg, method) for method in (*study.methods, *study.dose_methods))
-    grid = [{"learning_rate": rate, "beta": beta} for rate in study.learning_rates for beta in study.betas]
-    if len(grid) == 1:
-        return {method: [{**grid[0], "accuracy": float("nan")}] for method in wanted}
+    if len(study.learning_rates) * len(study.betas) == 1:
+        return {method: [{**_grid(cfg, method)[0], "accuracy": float("nan")}] for method in wanted}
     world = world_config(
         cfg, "search", seed=study.search_seed, rounds=1,
         world={"held_out": "validation", "test_clips": study.search_clips},
     )  # fmt: skip
-    candidates = [(method, point, _candidate(world, method, point)) for method in wanted for point in grid]
+    candidates = [
+        (method, point, _candidate(world, method, point)) for method in wanted for point in _grid(cfg, method)
+    ]
     _run_world(world, [(run, method) for method, _, run in candidates], study.learners, probes=False)
     found: dict[str, list[dict[str, float]]] = {method: [] for method in wanted}
     for method, point, run in candidates:
         found[method].append({**point, "accuracy": _figures(run, 0)["average_accuracy"]})
     return {method: sorted(rows, key=lambda row: -row["accuracy"]) for method, rows in found.items()}
+
+
+def _grid(cfg: RunConfig, method: str) -> list[dict[str, float]]:
+    """Candidates of a method's search."""
+    betas = cfg.study.betas if METHODS[method].has_beta else cfg.study.betas[:1]
+    return [{"learning_rate": rate, "beta": beta} for rate in cfg.study.learning_rates for beta in betas]
 
 
 def chosen_settings(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]) -> Settings:
@@ -145,7 +178,7 @@ def dose_world(cfg: RunConfig, dose: float) -> RunConfig:
         stage_path(cfg, STAGE) / f"dose={dose:g}",
         stage=STAGE,
         config=cfg.to_yaml(),
-        key=digest(STAGE, str(cfg.model.path), dose, cfg.study.dose_steps, cfg.study.dose_clips),
+        key=digest(STAGE, model_digest(cfg.model.path), dose, cfg.study.dose_steps, cfg.study.dose_clips),
     )
     if folder.finished() is None:
         from avere_ray.synthetic.reteach import teach_bias
@@ -185,7 +218,7 @@ def _outcome(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]
     return Outcome(
         figures={method: [_all_figures(world, method) for world in worlds] for method in results},
         tests=paired_tests({method: [_evaluation(method, r) for r in rows] for method, rows in results.items()},
-                           [name for name in (BASE, NAIVE) if name in results]),
+                           comparisons(list(results))),
         doses={f"{dose:g}": {method: _all_figures(cfg.run_dir / f"dose={dose:g}", method)
                              for method in (BASE, *study.dose_methods)} for dose in study.doses},
         curves={method: results[method][0].curves for method in study.methods},
@@ -203,9 +236,20 @@ def _outcome(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]
             "search_seed": study.search_seed,
             "search_clips": study.search_clips,
             "dose_steps": study.dose_steps,
-            "settings": chosen_settings(cfg, search),
+            "settings": {method: _resolved(cfg, method, point)
+                         for method, point in chosen_settings(cfg, search).items()},
         },
     )  # fmt: skip
+
+
+def _resolved(cfg: RunConfig, method: str, point: Mapping[str, float]) -> dict[str, Any]:
+    """Learning rate, rejects, and every setting of its loss that a method uses."""
+    known = METHODS[method]
+    run = _chosen(world_config(cfg, f"seed={cfg.study.seeds[0]}", seed=cfg.study.seeds[0]), method, point)
+    loss = {name: value for name, value in run.loss.model_dump().items() if value is not None}
+    if not known.has_beta:
+        del loss["beta"]
+    return {"learning_rate": run.train.learning_rate, "rejects": "one" if known.one_reject else "all", **loss}
 
 
 def _settings(row: Mapping[str, float]) -> dict[str, float]:

@@ -15,12 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
+from avere_ray.judges.choose import judge_key
 from avere_ray.learner import TrainJob
 from avere_ray.progress import reused, say
 from avere_ray.records import AdapterManifest, PreferencePair, Query, Rollout, Verdict
-from avere_ray.stages import StageFolder, StageManifest, digest, read_records
+from avere_ray.stages import MANIFEST, StageFolder, StageManifest, digest, read_manifest, read_records
 from avere_ray.study import METHODS, pairs_for
 from avere_ray.study.probes import description_figures, perception_figures, probe_queries
 from jobs import build_preferences, decode, evaluate, synth, train
@@ -86,10 +88,7 @@ def prepare(cfg: RunConfig, workers: Workers, *, probes: bool) -> None:
 
 def lay_out(world: RunConfig, cfg: RunConfig, method: str) -> None:
     """Gives a method's run the world's decoded clips, and the pairs as the method sees them."""
-    target = stage_path(cfg, "decoded")
-    if not (target / "manifest.json").is_file():
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(stage_path(world, "decoded"), target)
+    _copy_decoded(world, cfg)
     source = require(world, "pairs", 0)
     folder = StageFolder(
         stage_path(cfg, "pairs", 0),
@@ -104,13 +103,26 @@ def lay_out(world: RunConfig, cfg: RunConfig, method: str) -> None:
         folder.finish(inputs=len(pairs), used=len(pairs))
 
 
+def _copy_decoded(world: RunConfig, cfg: RunConfig) -> None:
+    """The world's decoded clips, unless the run has these very ones; their manifest comes last."""
+    from avere_ray.store import is_complete
+
+    source, target = stage_path(world, "decoded"), stage_path(cfg, "decoded")
+    have = read_manifest(target)
+    if have is None or have.output_digest != require(world, "decoded").output_digest or not is_complete(target):
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(MANIFEST))
+        shutil.copy2(source / MANIFEST, target / MANIFEST)
+
+
 def train_side_by_side(cfgs: Sequence[RunConfig], learners: int) -> None:
-    """Trains every run, `learners` at a time, each in a process of its own that trains one after the other.
+    """Trains every run whose adapter is not of its present settings and inputs, `learners` at a time, each in a process
+    of its own that trains one after the other.
 
     Raises:
         TrainingError, StageError: the first that failed; those that were done are kept.
     """
-    todo = [cfg for cfg in cfgs if not (stage_path(cfg, "adapters", 0) / "manifest.json").is_file()]
+    todo = [cfg for cfg in cfgs if not train.is_finished(cfg, 0)]
     if not todo:
         return reused("training of all methods", len(cfgs), "runs")
     import ray
@@ -182,7 +194,16 @@ def probe(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
         stage_path(cfg, "probes", round_),
         stage="probes",
         config=cfg.to_yaml(),
-        key=digest("probes", decoded.output_digest, adapter, str(cfg.model.path), cfg.seed),
+        key=digest(
+            "probes",
+            decoded.output_digest,
+            adapter,
+            model_digest(cfg.model.path),
+            cfg.model.dtype,
+            judge_key(cfg.judge),
+            cfg.rollout.max_tokens,
+            cfg.seed,
+        ),
     )
     if (manifest := folder.finished()) is not None:
         reused("probes", manifest.used, "questions")

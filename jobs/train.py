@@ -58,14 +58,8 @@ def run(cfg: RunConfig, round_: int | None = None, fit: Fit = run_training, titl
         with ray_session(cfg.ray):
             check_room(cfg, "train")
             return run(cfg, next_round(cfg))
-    pairs = require(cfg, "pairs", round_)
-    stored = cfg.train.reference_source == "precomputed"
-    reference = require(cfg, "reference", round_).output_digest if stored else model_digest(cfg.model.path)
-    before = require(cfg, "adapters", round_ - 1) if round_ else None
-    inputs = (pairs.output_digest, reference, before.output_digest if before else "")
-    folder = StageFolder(
-        stage_path(cfg, "adapters", round_), stage="adapters", config=cfg.to_yaml(), key=_key(cfg, inputs, _NOT_IN_KEY)
-    )
+    inputs = _inputs(cfg, round_)
+    folder = _folder(cfg, round_, inputs)
     if (manifest := folder.finished()) is not None:
         reused(f"training of round {round_}", manifest.used, "pairs")
         return manifest
@@ -77,11 +71,35 @@ def run(cfg: RunConfig, round_: int | None = None, fit: Fit = run_training, titl
         world=cfg.train.workers,
         zero_stage=cfg.train.zero_stage,
         base_digest=job.base_digest,
+        dtype=cfg.model.dtype,
         spool=job.spool / f"{job.writer}.jsonl",
     )
     if checkpoint is not None:
         say(f"train (round {round_}): goes on from the checkpoint after step {checkpoint.step} in {job.checkpoints}")
     return _train(cfg, job, folder, fit, title or f"train (round {round_})")
+
+
+def is_finished(cfg: RunConfig, round_: int) -> bool:
+    """Whether a round has been trained with these very settings, on what its inputs are now.
+
+    Raises:
+        StageError: the round's pairs, clips or reference figures are missing.
+    """
+    return _folder(cfg, round_, _inputs(cfg, round_)).finished() is not None
+
+
+def _inputs(cfg: RunConfig, round_: int) -> tuple[str, ...]:
+    """Digests of what a round learns from: pairs, reference, the adapter of the round before, decoded clips."""
+    pairs = require(cfg, "pairs", round_).output_digest
+    stored = cfg.train.reference_source == "precomputed"
+    reference = require(cfg, "reference", round_).output_digest if stored else model_digest(cfg.model.path)
+    before = require(cfg, "adapters", round_ - 1).output_digest if round_ else ""
+    return pairs, reference, before, require(cfg, "decoded").output_digest
+
+
+def _folder(cfg: RunConfig, round_: int, inputs: Sequence[str]) -> StageFolder:
+    key = _key(cfg, (*inputs, cfg.model.dtype), _NOT_IN_KEY)
+    return StageFolder(stage_path(cfg, "adapters", round_), stage="adapters", config=cfg.to_yaml(), key=key)
 
 
 def _key(cfg: RunConfig, inputs: Sequence[str], left_out: set[str]) -> str:
@@ -144,10 +162,17 @@ def _usable_pairs(
 ) -> list[PreferencePair]:
     """The pairs that can be trained on, written with their lengths where the workers read them."""
     from avere_ray.backbones import load_processor
+    from avere_ray.learner.objective import forward_passes
 
     lengths = preflight.Lengths(load_processor(cfg.model), job.decoded, cfg.data.decode)
     usable, sizes = preflight.check_pairs(
-        pairs, cfg.train, ledger, response_tokens=lengths.response, prompt_tokens=lengths.prompt
+        pairs,
+        cfg.train,
+        ledger,
+        passes=forward_passes(cfg.loss, adapter_off=cfg.train.reference_source == "adapter_off"),
+        response_tokens=lengths.response,
+        prompt_tokens=lengths.prompt,
+        words_tokens=lengths.words,
     )
     ledger.check_budget(len(pairs), cfg.data.drop_budget)
     if not usable:

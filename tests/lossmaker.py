@@ -98,6 +98,7 @@ def slow_loss(cfg: Any, live: dict, frozen: dict, reference: dict, pair: SimpleN
         "vista_dpo": _vista_released if cfg.released else _vista,
         "mod_dpo": _mod,
         "mod_dpo_pp": _mod,
+        "sft": lambda *_: 0.0,
     }[cfg.kind](cfg, live, frozen, reference, pair)
     value += cfg.anchor_weight * softplus(-cfg.beta * (live["clean"][0] - reference["clean"][0]))
     chosen = live["clean"][0] * (1.0 if cfg.logps == "mean" else 1.0 / pair.tokens[0])

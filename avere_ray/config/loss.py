@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from avere_ray.config.section import FromText, Section, Share
 
-LossKind = Literal["dpo", "avem_dpo", "vista_dpo", "mdpo", "mod_dpo", "mod_dpo_pp"]
+LossKind = Literal["dpo", "avem_dpo", "vista_dpo", "mdpo", "mod_dpo", "mod_dpo_pp", "sft"]
 
 _TEXT_PRIOR = {"text_prior": "fixed", "text_prior_source": "reference", "text_prior_sign": -1}
 _ADAPTIVE = {"text_prior_target": 0.5, "text_prior_rate": 0.02, "text_prior_min": 0.0, "text_prior_max": 0.5}
@@ -38,6 +38,7 @@ _LOSS_DEFAULTS: dict[str, dict[str, Any]] = {
         "text_prior_gamma": 0.05,
         **_TEXT_PRIOR,
     },
+    "sft": {"spurious_weight": 0.5, "anchor_weight": 0.0, "sft_weight": 1.0},
 }
 """What each kind of loss takes for the settings that are left open; what is not listed it does not use."""
 
@@ -46,7 +47,8 @@ class LossConfig(Section):
     """The preference loss; see avere_ray/losses/ for the formulas. Settings left open (None) take the kind's value."""
 
     kind: LossKind = "avem_dpo"
-    """Which loss: "dpo" (naive DPO), "avem_dpo", "vista_dpo", "mdpo", "mod_dpo" or "mod_dpo_pp"."""
+    """Which loss: "dpo" (naive DPO), "avem_dpo", "vista_dpo", "mdpo", "mod_dpo", "mod_dpo_pp", or "sft": the
+    chosen responses alone, without preference."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Strength of the implicit KL constraint (0.1 in all the papers)."""
     form: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
@@ -62,8 +64,8 @@ class LossConfig(Section):
     lambda_other: Annotated[float, Field(ge=0)] | None = None
     """Weight of the same with the irrelevant modality replaced (vista_dpo: 1.0)."""
     sft_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the chosen response's mean negative log-prob (papers: 0). Above 0 it keeps the chosen response likely
-    while the margin grows."""
+    """Weight of the chosen response's mean negative log-prob (papers: 0; sft: 1.0). Above 0 it keeps the chosen
+    response likely while the margin grows."""
     anchor_weight: Annotated[float, Field(ge=0)] | None = None
     """Weight of the anchor, which holds the chosen response above the reference (mdpo: 1.0; other: 0)."""
     text_prior: Literal["fixed", "adaptive"] | None = None
@@ -107,11 +109,13 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _rules_of_the_kind(self) -> Self:
-        used = set(_LOSS_DEFAULTS[self.kind]) | (set(_ADAPTIVE) if self.text_prior == "adaptive" else set())
+        used = {"sft_weight", *_LOSS_DEFAULTS[self.kind]} | (set(_ADAPTIVE) if self.text_prior == "adaptive" else set())
         for name in [*{n: None for values in (*_LOSS_DEFAULTS.values(), _ADAPTIVE) for n in values}]:
             value = getattr(self, name)
             if name not in used and value is not None:
                 raise ValueError(self._unused(name, value))
+        if self.kind == "sft" and not self.sft_weight:
+            raise ValueError("loss.sft_weight is 0, but it is all that loss.kind = sft has; give it a weight above 0")
         if self.label_smoothing and self.form != "sigmoid":
             raise ValueError(
                 f"loss.label_smoothing ({self.label_smoothing}) belongs to loss.form = sigmoid; with "

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from avere_ray.config.section import Positive, Section, Share
 
-MethodName = Literal[
+_Compared = Literal[
     "dpo",
     "vista_dpo",
     "mdpo",
@@ -19,6 +19,8 @@ MethodName = Literal[
     "avem_dpo_adaptive",
     "avem_dpo_plus",
 ]
+_AboutSft = Literal["dpo_without_sft", "avem_dpo_without_sft", "sft"]
+MethodName = Literal[_Compared, _AboutSft]
 
 
 class StudyConfig(Section):
@@ -26,8 +28,10 @@ class StudyConfig(Section):
 
     out: Path = Path("docs/miniature")
     """Where the result goes: OUT.md, OUT.json and the pictures in the folder OUT."""
-    methods: tuple[MethodName, ...] = MethodName.__args__  # type: ignore[attr-defined]
-    """Methods compared with the base, and with naive DPO where it is among them."""
+    methods: tuple[MethodName, ...] = _Compared.__args__  # type: ignore[attr-defined]
+    """Methods compared with the base, and with naive DPO where it is among them. Three more tell what loss.sft_weight
+    does: dpo_without_sft and avem_dpo_without_sft, where it is 0, and sft, which has nothing else. They are not among
+    the default ones, since they would be a fifth more work."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     """Seeds of the worlds that the methods are tested on."""
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (1.0e-3, 2.0e-3)
@@ -35,8 +39,9 @@ class StudyConfig(Section):
     betas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.3)
     """Values of loss.beta searched for each method."""
     search_variants: bool = False
-    """Search also for AVEm-DPO without a term, or with another text prior. Otherwise these take the settings chosen for
-    AVEm-DPO (where it is among the methods), so that they differ from it in that term alone."""
+    """Search also for variants of a method: AVEm-DPO without a term or with another text prior, a method without SFT
+    term. Otherwise these take the settings chosen for the method they vary (where it is compared too), so that they
+    differ from it in that term alone."""
     search_seed: Annotated[int, Field(ge=0)] = 1000
     """Seed of the world that is searched on; its held-out clips are of the validation split."""
     search_clips: Positive = 60

@@ -102,17 +102,20 @@ def prune(root: Path, keep: int, by: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def claim(root: Path, *, key: str, world: int, zero_stage: int, base_digest: str, spool: Path) -> Checkpoint | None:
+def claim(
+    root: Path, *, key: str, world: int, zero_stage: int, base_digest: str, dtype: str, spool: Path
+) -> Checkpoint | None:
     """Makes the folder ready for a round: what it can go on from is returned, what belongs to other settings removed.
 
     Raises:
         TrainingError: the checkpoints are of the same round with another number of workers or ZeRO stage, whose
-            shards do not fit, or of another base.
+            shards do not fit, of another base, or of another dtype.
     """
     note, found = _note(root), latest(root)
     going_on = not note["finished"] and note["key"] == key
     if going_on and found is not None:
-        _check_fits(root, found, world=world, zero_stage=zero_stage, base_digest=base_digest)
+        _check_weights(root, found, base_digest=base_digest, dtype=dtype)
+        _check_shards(root, found, world=world, zero_stage=zero_stage)
     elif not going_on or (note["world"], note["zero_stage"]) != (world, zero_stage):
         shutil.rmtree(root, ignore_errors=True)
         begin = spool.stat().st_size if spool.is_file() else 0
@@ -168,12 +171,21 @@ class ReplaySafeSpool:
             self._last = step
 
 
-def _check_fits(root: Path, found: Checkpoint, *, world: int, zero_stage: int, base_digest: str) -> None:
+def _check_weights(root: Path, found: Checkpoint, *, base_digest: str, dtype: str) -> None:
     if found.base_digest != base_digest:
         raise TrainingError(
             f"the checkpoints in {root} were written for another base model (digest {found.base_digest}, "
             f"model.path has {base_digest}). Set model.path back, or delete {root} to start the round again."
         )
+    if found.dtype != dtype:
+        raise TrainingError(
+            f"the checkpoint after step {found.step} in {root} was trained in {found.dtype}, but model.dtype is "
+            f"{dtype}; weights and optimizer do not go on in another precision. "
+            f"Set model.dtype={found.dtype} to go on, or delete {root} to start the round again."
+        )
+
+
+def _check_shards(root: Path, found: Checkpoint, *, world: int, zero_stage: int) -> None:
     if (found.world, found.zero_stage) != (world, zero_stage):
         raise TrainingError(
             f"the checkpoint after step {found.step} in {root} was written by {found.world} worker(s) with ZeRO stage "

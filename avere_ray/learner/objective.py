@@ -53,12 +53,7 @@ class PairObjective:
     def __init__(self, cfg: "LossConfig", policy: Policy, media: MediaCache, reference: ReferenceSource) -> None:
         self.cfg, self.policy, self.media, self.reference = cfg, policy, media, reference
         self.loss, self.text_prior = make_objective(cfg), make_text_prior(cfg)
-        needs = self.loss.needs
-        swaps = {n: getattr(needs, n) for n in ("relevant", "relevant_rejects", "irrelevant", "irrelevant_rejects")}
-        nothing = dict.fromkeys(swaps, False)
-        own_text = self.text_prior.measures or (needs.text_prior and cfg.text_prior_source == "policy")
-        self.graded = Wanted(**(swaps if needs.swap_gradient else nothing))
-        self.quiet = Wanted(**(nothing if needs.swap_gradient else swaps), text_prior=own_text)
+        self.graded, self.quiet = graded_and_quiet(cfg)
 
     def rows(self, pairs: Sequence[PreferencePair]) -> list[ByBranch[Sample]]:
         """The branches that are differentiated; the media of all branches that the loss reads are encoded."""
@@ -188,6 +183,34 @@ class PairObjective:
         known = [g for g in gains if g is not None]
         if known:
             self.text_prior.update(torch.stack(known).sum(0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pass:
+    """What one forward pass over a micro-batch has of each pair."""
+
+    wanted: Wanted
+    clean: bool = True
+    """The responses under the pair's own clip, beside what is wanted."""
+
+
+def forward_passes(cfg: "LossConfig", *, adapter_off: bool) -> tuple[Pass, ...]:
+    """The passes over the pairs of a micro-batch; `adapter_off`: one of them scores their reference."""
+    graded, quiet = graded_and_quiet(cfg)
+    reference = (Pass(wanted=reference_branches(cfg)),) if adapter_off else ()
+    return (Pass(wanted=graded), Pass(wanted=quiet, clean=False), *reference)
+
+
+def graded_and_quiet(cfg: "LossConfig") -> tuple[Wanted, Wanted]:
+    """The policy's branches that are differentiated, beside the responses under the pair's own clip, and the others."""
+    needs = make_objective(cfg).needs
+    swaps = {n: getattr(needs, n) for n in ("relevant", "relevant_rejects", "irrelevant", "irrelevant_rejects")}
+    nothing = dict.fromkeys(swaps, False)
+    own_text = make_text_prior(cfg).measures or (needs.text_prior and cfg.text_prior_source == "policy")
+    return (
+        Wanted(**(swaps if needs.swap_gradient else nothing)),
+        Wanted(**(nothing if needs.swap_gradient else swaps), text_prior=own_text),
+    )
 
 
 def reference_branches(cfg: "LossConfig") -> Wanted:

@@ -7,13 +7,16 @@ it has no modality preference. Lengths are measured once, and decide the micro-b
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from avere_ray.config import DecodeConfig, TrainConfig
 from avere_ray.ledger import Ledger
 from avere_ray.records import DecodedClip, Modality, PreferencePair
+
+if TYPE_CHECKING:
+    from avere_ray.learner.objective import Pass
 
 STAGE = "adapters"
 
@@ -23,18 +26,22 @@ def check_pairs(
     cfg: TrainConfig,
     ledger: Ledger,
     *,
+    passes: "Sequence[Pass]",
     response_tokens: Callable[[str], int],
     prompt_tokens: Callable[[PreferencePair], int | None],
+    words_tokens: Callable[[PreferencePair], int],
 ) -> tuple[list[PreferencePair], list[int]]:
     """The pairs that can be trained on, in order, and the tokens of each; the others go to the ledger.
 
     Args:
+        passes: the forward passes over a micro-batch, and which branches of a pair each has.
         response_tokens: length of a response, end token included.
         prompt_tokens: length of a pair's prompt with its media; None when its clip was not decoded.
+        words_tokens: length of a pair's prompt without media.
 
     Returns:
-        Pairs and lengths. A length counts the prompt once, every response, and prompt and chosen response once more
-        for a mismatched input: at least what the pair's prefix tree has.
+        Pairs and lengths. A length is that of the longest pass, which counts the prompt once for each input and every
+        response under it: at least what the pair's prefix tree has.
     """
     usable: list[PreferencePair] = []
     sizes: list[int] = []
@@ -48,8 +55,20 @@ def check_pairs(
             continue
         assert prompt is not None
         usable.append(pair)
-        sizes.append(prompt + sum(lengths) + (prompt + lengths[0] if pair.swap else 0))
+        words = words_tokens(pair) if any(one.wanted.text_prior for one in passes) else 0
+        sizes.append(max(_pass_tokens(one, pair, prompt, words, lengths) for one in passes))
     return usable, sizes
+
+
+def _pass_tokens(one: "Pass", pair: PreferencePair, prompt: int, words: int, lengths: Sequence[int]) -> int:
+    """Tokens of a pair in one pass; `prompt` with media, mismatched ones are as long as its own, `words` without."""
+    every, wanted, swap = sum(lengths), one.wanted, pair.swap
+    size = prompt + every if one.clean else 0
+    if swap is not None and wanted.relevant:
+        size += prompt + (every if wanted.relevant_rejects else lengths[0])
+    if swap is not None and wanted.irrelevant and swap.modality != "audio_video":
+        size += prompt + (every if wanted.irrelevant_rejects else lengths[0])
+    return size + (words + every if wanted.text_prior else 0)
 
 
 def _form_fault(pair: PreferencePair) -> tuple[str, str] | None:
@@ -107,10 +126,14 @@ class Lengths:
         if any(clip not in self._shapes for media in media_of(pair) for clip in media):
             return None
         if not pair.clip_id:
-            return int(self._processor.sample(pair.prompt, [self._processor.end_id]).branch.response_start)
+            return self.words(pair)
         own = ("", self._media(*self._shapes[pair.clip_id]))
         sample = self._processor.sample(pair.prompt, [self._processor.end_id], video=own, audio=own)
         return int(sample.branch.response_start)
+
+    def words(self, pair: PreferencePair) -> int:
+        """Tokens of a pair's prompt without media."""
+        return int(self._processor.sample(pair.prompt, [self._processor.end_id]).branch.response_start)
 
     def _media_features(self, frames: int, samples: int, duration_s: float) -> Any:
         blank = DecodedClip(

@@ -11,6 +11,7 @@ from avere_ray.losses.dpo import Dpo
 from avere_ray.losses.mdpo import MDpo
 from avere_ray.losses.mod_dpo import ModDpo
 from avere_ray.losses.rejects import reject_weights
+from avere_ray.losses.sft import Sft
 from avere_ray.losses.terms import MODALITIES, Needs, Objective, PairBatch, PairLogps, Shared
 from avere_ray.losses.text_prior import AdaptiveTextPrior, FixedTextPrior, TextPrior, gain_sums, make_text_prior
 from avere_ray.losses.vista_dpo import VistaDpo
@@ -30,6 +31,7 @@ __all__ = [
     "Objective",
     "PairBatch",
     "PairLogps",
+    "Sft",
     "Shared",
     "TextPrior",
     "VistaDpo",
@@ -94,4 +96,5 @@ _OBJECTIVES: dict[str, Callable[[Any, Shared], Objective]] = {
     "mdpo": lambda cfg, shared: MDpo(shared=shared, lambda_av=cfg.lambda_av),
     "mod_dpo": _mod_dpo,
     "mod_dpo_pp": _mod_dpo_pp,
+    "sft": lambda cfg, shared: Sft(shared=shared),
 }

@@ -2,7 +2,9 @@
 
     methods   what each method is: a loss, and which rejects it sees
     probes    what is asked besides the benchmark: perception of single cues, and descriptions
-    results   figures of every method and world -> means, intervals and paired tests
+    results   figures of every method and world -> means, intervals, and tests that pair questions
+    seeds     what is compared with what, and tests over seeds
+    chosen    what the losses were made of, and whether the search ended at the edge of its grid
     writing   the result as Markdown and JSON
     figures   the result as pictures
 

@@ -4,6 +4,9 @@ Methods that their papers define for one reject get one of a pair's rejects, dra
 MoD-DPO++, and AVEm-DPO without its emotion-based response preference (ERP). The ablations are those of the paper's
 Table 5: without PMP (modality preference), without ERP, without TPD (text prior). "TPD sign +" has the text prior with
 the sign that follows from maximising the penalised reward; the paper prints the other one.
+
+`loss.sft_weight` of the study is a term of every method, which the papers do not have. Two variants are without it, and
+SFT has it alone: what they reach tells how much of a method's gain is that term's.
 """
 
 import dataclasses
@@ -30,6 +33,8 @@ class Method:
     """Sees one reject of each pair, whichever kind it is."""
     variant_of: str = ""
     """The method that it differs from in one term, whose learning rate and beta it takes unless it is searched too."""
+    has_beta: bool = True
+    """Whether beta changes what it learns."""
 
 
 def _variant(label: str, one_reject: bool = False, **loss: Any) -> Method:
@@ -47,6 +52,11 @@ METHODS: dict[str, Method] = {
     "avem_dpo_without_text_prior": _variant("AVEm-DPO without TPD", text_prior_gamma=0.0),
     "avem_dpo_adaptive": _variant("AVEm-DPO, adaptive TPD", text_prior="adaptive"),
     "avem_dpo_plus": _variant("AVEm-DPO, TPD sign +", text_prior_sign=1),
+    "dpo_without_sft": Method(
+        label="naive DPO without SFT", loss={"kind": "dpo", "sft_weight": 0.0}, one_reject=True, variant_of="dpo"
+    ),
+    "avem_dpo_without_sft": _variant("AVEm-DPO without SFT", sft_weight=0.0),
+    "sft": Method(label="SFT alone", loss={"kind": "sft", "sft_weight": 1.0}, has_beta=False),
 }
 """By the names of `study.methods`."""
 

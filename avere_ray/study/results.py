@@ -1,7 +1,8 @@
-"""Figures of every method and seed -> means with intervals, and paired tests against the base and naive DPO.
+"""Figures of every method and seed -> means with intervals, and tests of one method against another.
 
-Intervals of means are Student's t over seeds: with three seeds they are wide, and say so. Tests pair the questions of
-all seeds: the same question, asked before and after, or asked of two methods.
+Intervals of means are Student's t over seeds: with three seeds they are wide, and say so. Tests here pair the questions
+of all seeds: the same question, asked before and after, or asked of two methods. They take the trainings as given;
+`seeds` has the tests that do not.
 """
 
 import dataclasses
@@ -9,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avere_ray.comparison.differences import Pair, compare, correct
+from avere_ray.comparison.differences import AVERAGE, Pair, compare, correct
 from avere_ray.comparison.results import Evaluation, Question
-from avere_ray.evaluation.statistics import over_seeds
+from avere_ray.evaluation.statistics import holm, over_seeds
 
 Figures = Mapping[str, float]
 """Metrics of one method on one world."""
@@ -63,7 +64,7 @@ class Outcome:
     figures: Mapping[str, Sequence[Figures]]
     """Of each method and the base, one per seed in the order of `about["seeds"]`."""
     tests: Sequence[Pair]
-    """Methods against the base and against naive DPO, corrected together."""
+    """One method against another (`seeds.comparisons`) on the questions of all seeds, corrected together."""
     doses: Mapping[str, Mapping[str, Figures]]
     """Of each strength of bias: the base and the methods that repaired it."""
     curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
@@ -95,20 +96,32 @@ def _method_summary(rows: Sequence[Figures]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def paired_tests(evaluations: Mapping[str, Sequence[Evaluation]], against: Sequence[str]) -> list[Pair]:
-    """Every method against each of `against`, on the questions of all seeds, with Holm's correction over all of them.
+def paired_tests(evaluations: Mapping[str, Sequence[Evaluation]], compared: Sequence[tuple[str, str]]) -> list[Pair]:
+    """The second of each pair of methods against the first, on the questions of all seeds.
+
+    With Holm's correction over all of the tasks, over all of the sub-types, and over all of the averages.
 
     Args:
         evaluations: of each method, one per seed, in the same order of seeds.
     """
     pooled = {method: pool(found) for method, found in evaluations.items()}
-    pairs = [
-        compare(pooled[first], pooled[second], (first, second))
-        for first in against
-        for second in pooled
-        if first in pooled and second not in (first, *against[: against.index(first)])
+    return _averages_corrected(
+        correct([compare(pooled[first], pooled[second], (first, second)) for first, second in compared])
+    )
+
+
+def _averages_corrected(pairs: Sequence[Pair]) -> list[Pair]:
+    given = {str(i): t.test.p for i, pair in enumerate(pairs) for t in pair.tasks if t.kind == AVERAGE}
+    adjusted = holm(given)
+    return [
+        dataclasses.replace(
+            pair,
+            tasks=tuple(
+                dataclasses.replace(t, p_holm=adjusted[str(i)]) if t.kind == AVERAGE else t for t in pair.tasks
+            ),
+        )
+        for i, pair in enumerate(pairs)
     ]
-    return correct(pairs)
 
 
 def pool(evaluations: Sequence[Evaluation]) -> Evaluation:

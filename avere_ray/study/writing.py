@@ -6,6 +6,7 @@ from typing import Any
 
 from avere_ray.comparison.differences import Pair
 from avere_ray.comparison.wording import markdown_table, p_value
+from avere_ray.study import chosen
 from avere_ray.study.methods import BASE, label_of
 from avere_ray.study.results import (
     METRICS,
@@ -16,9 +17,22 @@ from avere_ray.study.results import (
     lost_perception,
     summary,
 )
+from avere_ray.study.seeds import AVERAGE, SeedTest, seed_tests
 
 ABOUT = "about"
 """Key of the JSON file beside the methods."""
+_TASKS = {
+    "reasoning_stress_audio": "stress, audio",
+    "reasoning_stress_video": "stress, video",
+    "modality_agreement": "agreement",
+}
+"""Tasks that the page tests, as it names them."""
+_TESTS = {
+    "mcnemar_exact": "McNemar's exact test",
+    "mcnemar_chi2": "McNemar's chi-squared test",
+    "sign_flip_by_clip": "a sign flip by clip",
+}
+_KINDS = {"average": "average", "task": "tasks", "subtype": "sub-types (JSON file)"}
 
 
 def to_json(found: Outcome) -> dict[str, Any]:
@@ -27,7 +41,8 @@ def to_json(found: Outcome) -> dict[str, Any]:
         **found.about,
         "search": {method: list(rows) for method, rows in found.search.items()},
         "doses": {dose: dict(rows) for dose, rows in found.doses.items()},
-        "tests": [_test_row(pair) for pair in found.tests],
+        "search_edges": {method: chosen.edges(rows) for method, rows in found.search.items()},
+        "tests": [_test_row(pair, _over_seeds(found)) for pair in found.tests],
         "lost_perception": lost_perception(found.figures, BASE),
     }
     return {**summary(found.figures), ABOUT: about}
@@ -48,15 +63,18 @@ def to_markdown(found: Outcome, pictures: Sequence[str]) -> str:
         _means(found),
         _retention(found),
         "## Paired tests",
-        "The questions of all seeds, before and after or between two methods: McNemar for tasks and sub-types, a sign "
-        "flip by clip for the average; p with Holm's correction over all the comparisons of tasks, and of sub-types.",
-        _tests(found.tests),
+        _what_is_tested(found),
+        _averages(found),
+        _tasks(found),
+        "## Settings",
+        *_settings(found.about["settings"]),
         *_doses(found),
         *_training(found),
         "## Search",
         f"Accuracy on {about['search_clips']} validation clips of world {about['search_seed']}; the same candidates "
-        "for every method. Methods that are not listed are variants of AVEm-DPO and have its settings.",
+        "for every method. Methods that are not listed are variants of one that is, and have its settings.",
         _search(found.search),
+        *_search_limits(found),
         "## Pictures",
         *(f"![{path.rpartition('/')[2].removesuffix('.png').replace('_', ' ')}]({path})" for path in pictures),
     ]) + "\n"  # fmt: skip
@@ -89,22 +107,72 @@ def _retention(found: Outcome) -> str:
     return f"Lost more than {RETENTION_POINTS:g} points of perception: {named}."
 
 
-def _tests(pairs: Sequence[Pair]) -> str:
-    head = ["against", "method", "average", "p", "stress, audio", "p", "stress, video", "p", "agreement", "p"]
-    shown = ("average", "reasoning_stress_audio", "reasoning_stress_video", "modality_agreement")
-    rows = []
-    for pair in pairs:
-        tasks = {t.kind if t.kind == "average" else t.task: t for t in pair.tasks}
+def _over_seeds(found: Outcome) -> dict[tuple[str, str], dict[str, SeedTest]]:
+    """Tests over seeds, by comparison and metric."""
+    compared = [(pair.first, pair.second) for pair in found.tests]
+    by_pair: dict[tuple[str, str], dict[str, SeedTest]] = {pair: {} for pair in compared}
+    for test in seed_tests(found.figures, compared, list(METRICS)):
+        by_pair[test.first, test.second][test.metric] = test
+    return by_pair
+
+
+def _what_is_tested(found: Outcome) -> str:
+    """Which tests there are, what their p-values tell, and over how many comparisons they are corrected."""
+    seeds = len(found.about["seeds"])
+    used: dict[str, dict[str, None]] = {kind: {} for kind in _KINDS}
+    for task in (task for pair in found.tests for task in pair.tasks if task.kind in used and task.test.name != "none"):
+        used[task.kind][_TESTS.get(task.test.name, task.test.name)] = None
+    named = "; ".join(f"{_KINDS[kind]}: {', '.join(names)}" for kind, names in used.items() if names)
+    return (
+        f"**p, questions** pairs the questions of all seeds ({named or 'no question was answered differently'}). It "
+        "takes the trainings as they are: it tells whether these answer differently, not whether others of the same "
+        f"methods would. **p, seeds** is a paired t test of one figure per seed (n = {seeds}, {max(seeds - 1, 0)} "
+        "degrees of freedom, two-sided): whether the methods differ when world, pairs and training are drawn anew, "
+        "from the same base with the same settings. Few seeds show large and steady differences alone; a dash stands "
+        "where they do not vary. Holm: corrected over the "
+        f"{len(found.tests)} comparisons of the average, or over all their tasks."
+    )
+
+
+def _averages(found: Outcome) -> str:
+    head = ["against", "method", "average", "95 % over seeds", "p, questions (Holm)", "p, seeds", "p, seeds (Holm)"]
+    over, rows = _over_seeds(found), []
+    for pair in found.tests:
+        pooled = next((t for t in pair.tasks if t.kind == "average"), None)
+        seeds = over[pair.first, pair.second].get(AVERAGE)
+        rows.append([
+            label_of(pair.first),
+            label_of(pair.second),
+            "-" if pooled is None else f"{pooled.difference:+.1f}",
+            "-" if seeds is None or math.isnan(seeds.interval.low)
+            else f"{seeds.interval.low:+.1f} to {seeds.interval.high:+.1f}",
+            p_value(math.nan if pooled is None else pooled.p_holm),
+            *(p_value(p) for p in ((seeds.p, seeds.p_holm) if seeds else (math.nan, math.nan))),
+        ])  # fmt: skip
+    return markdown_table(head, rows)
+
+
+def _tasks(found: Outcome) -> str:
+    """The tasks of the comparisons, with Holm's correction."""
+    head = ["against", "method"]
+    for title in _TASKS.values():
+        head += [title, "p, questions", "p, seeds"]
+    over, rows = _over_seeds(found), []
+    for pair in found.tests:
+        tasks = {t.task: t for t in pair.tasks if t.kind == "task"}
         cells = []
-        for name in shown:
-            task = tasks.get(name)
-            p = math.nan if task is None else task.test.p if name == "average" else task.p_holm
-            cells += ["-" if task is None else f"{task.difference:+.1f}", p_value(p)]
+        for name in _TASKS:
+            pooled, seeds = tasks.get(name), over[pair.first, pair.second].get(f"{name}_overall_accuracy")
+            cells += [
+                "-" if pooled is None else f"{pooled.difference:+.1f}",
+                p_value(math.nan if pooled is None else pooled.p_holm),
+                p_value(math.nan if seeds is None else seeds.p_holm),
+            ]
         rows.append([label_of(pair.first), label_of(pair.second), *cells])
     return markdown_table(head, rows)
 
 
-def _test_row(pair: Pair) -> dict[str, Any]:
+def _test_row(pair: Pair, over: Mapping[tuple[str, str], Mapping[str, SeedTest]]) -> dict[str, Any]:
     return {
         "against": pair.first,
         "method": pair.second,
@@ -121,6 +189,17 @@ def _test_row(pair: Pair) -> dict[str, Any]:
                 "p_holm": _plain(t.p_holm),
             }
             for t in pair.tasks
+        },
+        "seeds": {
+            metric: {
+                "difference": t.difference,
+                "low": _plain(t.interval.low),
+                "high": _plain(t.interval.high),
+                "n": t.seeds,
+                "p": _plain(t.p),
+                "p_holm": _plain(t.p_holm),
+            }
+            for metric, t in over[pair.first, pair.second].items()
         },
     }
 
@@ -166,12 +245,65 @@ def _training(found: Outcome) -> list[str]:
     ]
 
 
+def _settings(settings: chosen.Settings) -> list[str]:
+    """What each loss is made of: first the SFT term, which is ours, then what is the same for all, then the rest."""
+    same = ", ".join(f"{name} {_value(value)}" for name, value in chosen.same_for_all(settings).items())
+    rows = [[name, *(_value(value) for value in values)] for name, values in chosen.that_differ(settings).items()]
+    parts = [_sft_note(settings), f"The same for all methods: {same}." if same else ""]
+    table = [markdown_table(["", *(label_of(method) for method in settings)], rows)] if rows else []
+    return [*(part for part in parts if part), *table]
+
+
+def _sft_note(settings: chosen.Settings) -> str:
+    weights = {method: float(row["sft_weight"]) for method, row in settings.items()}
+    without = [label_of(method) for method, weight in weights.items() if not weight]
+    if len(without) == len(weights):
+        return "No loss has an SFT term, as in the papers."
+    but = f" but those of {', '.join(without)}" if without else ""
+    heavy = " or ".join(f"{weight:g}" for weight in sorted({w for w in weights.values() if w}))
+    return (
+        f"All losses{but} have an SFT term: the mean negative log-prob of the chosen response per token, with weight "
+        f"{heavy} (`sft_weight`). The papers' losses have none. What it does alone, and what is left without it, is "
+        "told by the methods `sft`, `dpo_without_sft` and `avem_dpo_without_sft` of `study.methods`."
+    )
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _search(search: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     rows = [
-        [label_of(method), *("; ".join(_candidate(c) for c in part) for part in (candidates[:1], candidates[1:]))]
+        [
+            label_of(method),
+            *("; ".join(_candidate(c) for c in part) for part in (candidates[:1], candidates[1:])),
+            ", ".join(f"{chosen.SEARCHED[name]} ({end})" for name, end in chosen.edges(candidates).items()) or "none",
+        ]
         for method, candidates in search.items()
     ]
-    return markdown_table(["method", "chosen", "others"], rows) if rows else "No search; see `about` in the JSON file."
+    head = ["method", "chosen", "others", "at the edge of the grid"]
+    return markdown_table(head, rows) if rows else "No search; see `about` in the JSON file."
+
+
+def _search_limits(found: Outcome) -> list[str]:
+    """What the search cannot tell: values beyond its grid, and gamma."""
+    if not found.search:
+        return []
+    edge = [label_of(method) for method, rows in found.search.items() if chosen.edges(rows)]
+    notes = ["No chosen value is at the edge of its grid."]
+    if edge:
+        notes = [f"At the edge of the grid, so that a value beyond it may be better: {', '.join(edge)}."]
+    narrow = chosen.without_interior(found.search)
+    if narrow:
+        notes.append(f"Two values were tried of {' and of '.join(narrow)}, so every choice is at an edge.")
+    searched = [found.about["settings"].get(method, {}) for method in found.search]
+    betas = {row["beta"] for rows in found.search.values() for row in rows}
+    if len(betas) > 1 and any(row.get("text_prior_gamma") for row in searched):
+        notes.append(
+            "The text prior's strength (`text_prior_gamma`) is not searched: it stays the same while beta, which "
+            "scales the rest of the margin, moves."
+        )
+    return [" ".join(notes)]
 
 
 def _candidate(row: Mapping[str, float]) -> str:

@@ -82,6 +82,7 @@ def claim(cfg: RunConfig, job: TrainJob) -> checkpoints.Checkpoint | None:
         world=1,
         zero_stage=cfg.train.zero_stage,
         base_digest=job.base_digest,
+        dtype=cfg.model.dtype,
         spool=job.spool / f"{job.writer}.jsonl",
     )
 

@@ -7,9 +7,11 @@ import torch
 
 from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
 from avere_ray.branches import Wanted
-from avere_ray.config import LossConfig
+from avere_ray.config import LossConfig, TrainConfig
 from avere_ray.learner.explain import explain_pair
-from avere_ray.learner.objective import PairObjective, reference_branches
+from avere_ray.learner.objective import PairObjective, forward_passes, reference_branches
+from avere_ray.learner.preflight import check_pairs
+from avere_ray.ledger import Ledger
 from avere_ray.media_cache import MediaCache
 from avere_ray.reference import AdapterOff
 from tests.model.models import tiny_base
@@ -24,6 +26,7 @@ KINDS = {
     "mdpo": {"kind": "mdpo"},
     "mod_dpo": {"kind": "mod_dpo"},
     "mod_dpo_pp": {"kind": "mod_dpo_pp"},
+    "sft": {"kind": "sft"},
     "own text prior": {"kind": "avem_dpo", "text_prior_source": "policy"},
     "adaptive": {"kind": "avem_dpo", "text_prior": "adaptive"},
 }
@@ -170,3 +173,31 @@ def test_a_pair_of_words_alone_stands_beside_one_with_media(make):
     objective = make(kind="avem_dpo")
     pairs = [WORDS, PAIRS[0]]
     assert _score(objective, pairs).loss_P.isfinite().all()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_forward_pass_has_more_tokens_than_the_lengths_of_its_pairs_say(make, base, monkeypatch, name):
+    objective = make(**KINDS[name])
+    rows = []
+    pack = type(objective.policy).pack
+    monkeypatch.setattr(type(objective.policy), "pack", lambda self, trees: rows.append(pack(self, trees)) or rows[-1])
+    _score(objective)
+
+    def prompt(pair, **media):
+        return base.processor.sample(pair.prompt, [base.processor.end_id], **media).branch.response_start
+
+    def shown(pair):
+        media = objective.media.own(pair)
+        return prompt(pair, video=media.shown(), audio=media.heard())
+
+    _, sizes = check_pairs(
+        PAIRS,
+        TrainConfig(),
+        Ledger("adapters"),
+        passes=forward_passes(objective.cfg, adapter_off=True),
+        response_tokens=lambda text: len(base.processor.response_ids(text)),
+        prompt_tokens=shown,
+        words_tokens=prompt,
+    )
+    assert len(rows) >= 2
+    assert max(row.tree.size for row in rows) <= sum(sizes)

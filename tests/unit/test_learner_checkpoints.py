@@ -13,7 +13,7 @@ from avere_ray.metrics import MetricSpool, read_events
 WHOLE = Checkpoint(
     step=1, cursor=4, epoch=0.5, key="k", world=2, zero_stage=2, dtype="float32", base_digest="b", mlflow_run_id=None
 )
-SETTINGS = {"key": "k", "world": 2, "zero_stage": 2, "base_digest": "b"}
+SETTINGS = {"key": "k", "world": 2, "zero_stage": 2, "base_digest": "b", "dtype": "float32"}
 
 
 def put(root: Path, step: int, **changes: object) -> Path:
@@ -93,6 +93,7 @@ def test_a_finished_round_is_not_continued(tmp_path: Path) -> None:
         ({"world": 3}, r"written by 2 worker\(s\) with ZeRO stage 2.*do not fit 3 worker.*train\.workers=2"),
         ({"zero_stage": 3}, r"do not fit 2 worker\(s\) with stage 3.*train\.zero_stage=2"),
         ({"base_digest": "c"}, r"another base model \(digest b.*has c\)"),
+        ({"dtype": "bfloat16"}, r"in float32, but model\.dtype is bfloat16.*Set model\.dtype=float32"),
     ],
 )
 def test_checkpoints_that_do_not_fit_say_why(tmp_path: Path, change: dict[str, object], words: str) -> None:

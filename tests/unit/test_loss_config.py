@@ -66,12 +66,19 @@ def test_a_resolved_config_is_accepted_again(kind, tmp_path: Path):
         (["text_prior=adaptive", "text_prior_min=0.3"], ["loss.text_prior_min (0.3)"]),
         (["text_prior=sometimes"], ["'fixed' or 'adaptive'"]),
         (["beta=0"], ["greater than 0"]),
+        (["kind=sft", "sft_weight=0"], ["loss.sft_weight is 0", "give it a weight above 0"]),
+        (["kind=sft", "lambda_av=1"], ["loss.lambda_av = 1.0 belongs to loss.kind = avem_dpo"]),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_in_a_sentence(overrides, words):
     with pytest.raises(ConfigError) as caught:
         load_config(None, [f"--loss.{text}" for text in overrides])
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_sft_has_a_weight_of_its_own_and_the_others_keep_theirs():
+    assert (LossConfig(kind="sft").sft_weight, LossConfig(kind="sft", sft_weight=0.3).sft_weight) == (1.0, 0.3)
+    assert LossConfig(kind="dpo", sft_weight=0.7).sft_weight == 0.7
 
 
 def test_a_setting_of_the_file_can_be_taken_back_on_the_command_line(tmp_path: Path):

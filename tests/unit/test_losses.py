@@ -12,7 +12,7 @@ from avere_ray.config import LossConfig
 from avere_ray.errors import InputError
 from avere_ray.losses import PairBatch, PairLogps, make_objective, reject_weights
 
-LOSSES = ("dpo", "avem_dpo", "vista_dpo", "mdpo", "mod_dpo", "mod_dpo_pp")
+LOSSES = ("dpo", "avem_dpo", "vista_dpo", "mdpo", "mod_dpo", "mod_dpo_pp", "sft")
 HALF = torch.tensor([[0.5, 0.5]])
 POLICY, REFERENCE = (-10.0, -8.0, -12.0, -11.0), (-11.0, -9.5, -11.0, -10.0)
 """Chosen, spurious and hallucinated given the clip, then the chosen one with the relevant modality replaced."""
@@ -291,7 +291,7 @@ def test_metrics_have_the_same_names_for_every_batch_and_carry_no_gradient(kind)
     assert names[0] == names[1]
     trl = {"loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"}
     assert names[0] >= trl | {"logps/chosen", "logps/rejected", "rewards/spurious", "rewards/hallucinated"}
-    assert ("modality/margin_audio" in names[0]) == (kind != "dpo")
+    assert ("modality/margin_audio" in names[0]) == (kind not in ("dpo", "sft"))
     assert ("text_prior/gap" in names[0]) == (kind in ("avem_dpo", "mod_dpo_pp"))
 
 

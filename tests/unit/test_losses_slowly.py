@@ -10,7 +10,7 @@ from lossmaker import INPUTS, pair_of, random_batch, rows, slow_loss, with_gradi
 from avere_ray.config import LossConfig
 from avere_ray.losses import PairLogps, make_objective
 
-KINDS = ("dpo", "avem_dpo", "vista_dpo", "mdpo", "mod_dpo", "mod_dpo_pp")
+KINDS = ("dpo", "avem_dpo", "vista_dpo", "mdpo", "mod_dpo", "mod_dpo_pp", "sft")
 OPTIONS = (
     {},
     {"form": "ipo"},

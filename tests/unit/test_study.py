@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from pairs import make_pair as pair_of
+from pairmaker import make_pair
 from runfolders import write_run
 
 from avere_ray.comparison.results import Evaluation, Question, read_run_folder
@@ -17,6 +17,7 @@ from avere_ray.study import BASE, METHODS, pairs_for
 from avere_ray.study.figures import draw
 from avere_ray.study.probes import description_figures, perception_figures, probe_queries
 from avere_ray.study.results import CURVES, Outcome, lost_perception, paired_tests, summary
+from avere_ray.study.seeds import comparisons
 from avere_ray.study.writing import to_json, to_markdown
 from avere_ray.synthetic.scene import clip_of, sample_scene
 from avere_ray.verdicts import judge_text
@@ -45,12 +46,13 @@ def evaluation(right: int, clips: int = 20) -> Evaluation:
 def outcome(**figures: list[dict[str, float]]) -> Outcome:
     return Outcome(
         figures=figures,
-        tests=paired_tests({name: [evaluation(5 + 5 * i)] for i, name in enumerate(figures)}, [BASE, "dpo"]),
+        tests=paired_tests({n: [evaluation(5 + 5 * i)] for i, n in enumerate(figures)}, comparisons(list(figures))),
         doses={"0.5": {BASE: {"average_accuracy": 40.0}, "dpo": {"average_accuracy": 50.0}}},
         curves={"dpo": {"loss": [(0, 0.7), (1, 0.5)]}},
         search={"dpo": [{"learning_rate": 2e-3, "beta": 0.1, "accuracy": 60.0}]},
         about={"date": "2026-01-01", "machine": "m", "seeds": [0, 1], "test_clips": 2, "pairs": 3, "steps": 4,
-               "command": "make reproduce", "minutes": 5.0, "search_seed": 9, "search_clips": 2, "dose_steps": 7},
+               "command": "make reproduce", "minutes": 5.0, "search_seed": 9, "search_clips": 2, "dose_steps": 7,
+               "settings": {"dpo": {"learning_rate": 2e-3, "rejects": "one", "kind": "dpo", "sft_weight": 1.0}}},
     )  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def test_every_method_is_a_loss_that_the_config_takes() -> None:
 
 
 def test_a_method_of_one_reject_sees_either_kind_and_always_the_same() -> None:
-    pairs = [dataclasses.replace(pair_of(), pair_id=f"p{i}") for i in range(20)]
+    pairs = [dataclasses.replace(make_pair(0, 3), pair_id=f"p{i}") for i in range(20)]
     seen = pairs_for(METHODS["dpo"], pairs)
     assert {p.rejects[0].kind for p in seen} == {r.kind for r in pairs[0].rejects}
     assert all(len(p.rejects) == 1 for p in seen)
@@ -129,12 +131,15 @@ def test_means_have_an_interval_when_there_is_more_than_one_seed() -> None:
 def test_the_questions_of_all_seeds_are_paired() -> None:
     found = paired_tests(
         {BASE: [evaluation(5), evaluation(5)], "dpo": [evaluation(15), evaluation(20)], "mdpo": [evaluation(5)] * 2},
-        [BASE, "dpo"],
+        [(BASE, "dpo"), (BASE, "mdpo"), ("dpo", "mdpo")],
     )
     assert [(p.first, p.second) for p in found] == [(BASE, "dpo"), (BASE, "mdpo"), ("dpo", "mdpo")]
     task = next(t for t in found[0].tasks if t.task == TASK)
     assert (task.n, task.fixed, task.broke, task.difference) == (40, 25, 0, 62.5)
     assert next(t for t in found[1].tasks if t.task == TASK).test.p == 1.0
+    averages = [next(t for t in pair.tasks if t.kind == "average") for pair in found]
+    assert averages[0].p_holm == pytest.approx(3 * averages[0].test.p)
+    assert averages[0].p_holm < averages[1].p_holm == 1.0
 
 
 def test_lost_perception_is_named() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avere_ray.tree import Branch, fill_to_budget, join_rows, pack_branches, response_predictions
+from avere_ray.tree import Branch, join_rows, pack_branches, response_predictions
 
 
 def _branch(keys, start=1, shift=0):
@@ -107,17 +107,3 @@ def test_trees_side_by_side_keep_their_shape(groups):
             assert (joined.path(branches + b) == row.path(b) + nodes).all()
         assert (joined.exits()[nodes : nodes + row.size] == row.exits() + nodes).all()
         nodes, branches = nodes + row.size, branches + row.num_branches
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(5, 40))
-def test_groups_keep_to_the_budget_and_lose_nothing(sizes, budget):
-    groups = fill_to_budget(sizes, budget)
-    assert sorted(i for g in groups for i in g) == list(range(len(sizes)))
-    for group in groups:
-        assert len(group) == 1 or sum(sizes[i] for i in group) <= budget
-    assert len(groups) <= len(sizes)
-
-
-def test_items_that_fit_together_share_a_group():
-    assert fill_to_budget([6, 5, 4, 3], 10) == [[0, 2], [1, 3]]
