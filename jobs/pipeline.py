@@ -28,7 +28,7 @@ from jobs.layout import stage_path
 from jobs.nodes import watched_nodes
 from jobs.room import check_room
 from jobs.session import ray_session
-from jobs.tracked import Log, base_tags
+from jobs.tracked import Log, run_tags
 
 
 def run(cfg: RunConfig) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def run(cfg: RunConfig) -> dict[str, Any]:
     check_clips(cfg)
     write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
-        tracker.start(cfg.resolved(), base_tags(cfg))
+        tracker.start(cfg.resolved(), run_tags(cfg))
         _stages(cfg, Log(tracker))
         tracker.log_artifacts(stage_path(cfg, "adapters", cfg.rounds - 1), "adapter")
         return _report(cfg, tracker)

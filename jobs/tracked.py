@@ -10,7 +10,7 @@ A stage that is reused has the key under which it was told, so that everything i
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from avere_ray.learner.job import writer_of
 from avere_ray.metrics import now_ms, read_events
 from avere_ray.records import Verdict
 from avere_ray.stages import StageManifest, file_digest, read_records
+from avere_ray.synthetic.drawn import drawn_tags
 from avere_ray.tracking.nested import ANSWERS
 from jobs.exams import annotation_path
 from jobs.layout import finished, stage_path
@@ -29,13 +30,19 @@ TABLE_ROWS = 10
 
 
 @contextlib.contextmanager
-def tracked(cfg: RunConfig) -> Iterator["Log"]:
-    """The tracking of one verb that does a part of a run; continues the run's MLflow run where there is one."""
+def tracked(cfg: RunConfig, tags: Mapping[str, str] | None = None) -> Iterator["Log"]:
+    """The tracking of one verb that does a part of a run; continues the run's MLflow run where there is one. `tags`:
+    beside those that every run has."""
     from avere_ray.tracking import Tracker
 
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
-        tracker.start(cfg.resolved(), base_tags(cfg))
+        tracker.start(cfg.resolved(), {**run_tags(cfg), **(tags or {})})
         yield Log(tracker)
+
+
+def run_tags(cfg: RunConfig) -> dict[str, str]:
+    """Which model a run is about, and the world its clips were drawn from, if they were."""
+    return {**base_tags(cfg), **drawn_tags(cfg.resolved())}
 
 
 def base_tags(cfg: RunConfig) -> dict[str, str]:

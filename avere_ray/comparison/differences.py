@@ -14,7 +14,9 @@ import numpy as np
 
 from avere_ray.comparison.ratings import RatingDifference, rating_differences
 from avere_ray.comparison.results import BEFORE, Evaluation, Question, RunResult
+from avere_ray.comparison.settings import label_of, newest_of_each_seed, setting_of
 from avere_ray.evaluation.statistics import (
+    PERCENT,
     Interval,
     PairedTest,
     SeedSummary,
@@ -34,8 +36,6 @@ from avere_ray.evaluation.tables import Outcome
 AVERAGE = "average"
 UNPAIRED = "unpaired_normal"
 """Name of the test where nothing is paired."""
-OWN_PARAMS = ("seed", "name", "run_dir")
-"""Settings in which runs of the same kind differ."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +114,8 @@ class SeedGroup:
     after: Mapping[str, SeedSummary]
     change: Mapping[str, SeedSummary]
     """Within each run, after minus before."""
+    left_out: tuple[RunResult, ...] = ()
+    """Older runs of one of these seeds, which do not count."""
 
 
 def compare(first: Evaluation, second: Evaluation, labels: tuple[str, str]) -> Pair:
@@ -152,18 +154,19 @@ def correct(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def differing_params(runs: Sequence[RunResult]) -> dict[str, list[str]]:
-    """Settings that are not the same in all runs, with each run's value; "-" where a run has none."""
-    names = sorted({name for run in runs for name in run.params})
-    rows = {name: [run.params.get(name, "-") for run in runs] for name in names}
+    """Seed and settings (see `setting_of`) that are not the same in all runs, with each run's value; "-" where a run
+    has none."""
+    settings = [{**{n: v for n, v in run.params.items() if n == "seed"}, **setting_of(run)} for run in runs]
+    names = sorted({name for setting in settings for name in setting})
+    rows = {name: [setting.get(name, "-") for setting in settings] for name in names}
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
 
 def seed_groups(runs: Sequence[RunResult]) -> list[SeedGroup]:
-    """Groups of two or more runs whose settings differ in seed, name and folder only."""
+    """Groups of two or more runs of one setting with different seeds; of a seed the newest run counts."""
     groups: dict[tuple[tuple[str, str], ...], list[RunResult]] = {}
     for run in runs:
-        key = tuple(sorted((name, value) for name, value in run.params.items() if name not in OWN_PARAMS))
-        groups.setdefault(key, []).append(run)
+        groups.setdefault(tuple(sorted(setting_of(run).items())), []).append(run)
     return [_seed_group(group) for group in groups.values() if len({run.params.get("seed") for run in group}) > 1]
 
 
@@ -174,17 +177,22 @@ def accuracies(metrics: Mapping[str, float]) -> dict[str, float]:
     return found | ({AVERAGE: metrics["average_accuracy"]} if "average_accuracy" in metrics else {})
 
 
-def _seed_group(runs: Sequence[RunResult]) -> SeedGroup:
+def _seed_group(all_runs: Sequence[RunResult]) -> SeedGroup:
+    runs, left_out = newest_of_each_seed(all_runs)
     after = [accuracies(run.last().metrics) for run in runs]
     before = [accuracies(run.evaluations[BEFORE].metrics) if BEFORE in run.evaluations else {} for run in runs]
     tasks = [task for task in after[0] if all(task in row for row in after)]
     known = [task for task in tasks if all(task in row for row in before)]
     return SeedGroup(
-        label=runs[0].name,
+        label=label_of(runs),
+        left_out=tuple(left_out),
         seeds=tuple(run.params.get("seed", "?") for run in runs),
-        before={task: over_seeds([row[task] for row in before]) for task in known},
-        after={task: over_seeds([row[task] for row in after]) for task in tasks},
-        change={task: over_seeds([b[task] - a[task] for a, b in zip(before, after, strict=True)]) for task in known},
+        before={task: over_seeds([row[task] for row in before], bounds=PERCENT) for task in known},
+        after={task: over_seeds([row[task] for row in after], bounds=PERCENT) for task in tasks},
+        change={
+            task: over_seeds([b[task] - a[task] for a, b in zip(before, after, strict=True)], bounds=(-100.0, 100.0))
+            for task in known
+        },
     )
 
 

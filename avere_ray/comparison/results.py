@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from avere_ray.comparison.beside import Beside, read_beside
+from avere_ray.comparison.proven import proven_params
 from avere_ray.errors import InputError
 from avere_ray.evaluation.choices import choice_outcomes, score_choices
 from avere_ray.evaluation.emer import DESCRIBED
@@ -27,6 +28,7 @@ from avere_ray.evaluation.yes_no import LABELS, yes_no_outcomes
 from avere_ray.metrics import FOLDER, read_events, spool_paths
 from avere_ray.records import Clip, Query, Rollout
 from avere_ray.stages import file_digest, read_manifest, read_records
+from avere_ray.synthetic.drawn import drawn_tags
 
 BEFORE = "before"
 CURVES = ("loss", "rewards/margins", "rewards/accuracies", "modality/margin", "text_prior/gap", "logps/chosen",
@@ -107,6 +109,10 @@ class RunResult:
     """Training metrics by name."""
     folder: Path | None
     tracking_uri: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """As in MLflow, and what its folder proves; see `avere_ray.synthetic.drawn`."""
+    start_ms: int = 0
+    """When it began, milliseconds since 1970; 0 where that is not known."""
 
     def last(self) -> Evaluation:
         """The newest evaluation."""
@@ -132,7 +138,9 @@ def read_run_folder(folder: Path, curves: Sequence[str] = CURVES) -> RunResult:
         name=str(config.get("name", folder.name)) if config.get("name") != "run" else folder.name,
         run_id=str(state.get("run_id") or ""),
         tracking_uri=str(state.get("tracking_uri") or ""),
-        params=_flat(config),
+        params={**_flat(config), **proven_params(folder, config)},
+        tags=drawn_tags(config),
+        start_ms=int(state.get("start_ms") or 0),
         evaluations={
             stage: read_evaluation(folder / "evals" / stage, stage, _media(folder, config), questions)
             for stage in stages

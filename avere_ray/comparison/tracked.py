@@ -2,9 +2,11 @@
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from avere_ray.comparison.leaderboard import LeaderboardRun
+from avere_ray.comparison.proven import ONE_REJECT
 from avere_ray.comparison.results import (
     BEFORE,
     CURVES,
@@ -99,8 +101,15 @@ def _evaluated(run: TrackedRun) -> bool:
 def _result(uri: str, run: TrackedRun) -> RunResult:
     folder = run_folder(run, uri)
     if folder is not None and evaluation_stages(folder):
+        own = read_run_folder(folder)
         return dataclasses.replace(
-            read_run_folder(folder), name=run.name, run_id=run.run_id, params=run.params, tracking_uri=uri
+            own,
+            name=run.name,
+            run_id=run.run_id,
+            params=_with_proven(run.params, own.params),
+            tags={**own.tags, **{name: text for name, text in run.tags.items() if text}},
+            start_ms=run.start_ms,
+            tracking_uri=uri,
         )
     if not _evaluated(run):
         raise InputError(f"run {run.name} ({run.run_id}) was never evaluated, so there is nothing to compare")
@@ -112,7 +121,14 @@ def _result(uri: str, run: TrackedRun) -> RunResult:
         curves=metric_history(uri, run.run_id, [name for name in CURVES if name in run.metrics]),
         folder=None,
         tracking_uri=uri,
+        tags=run.tags,
+        start_ms=run.start_ms,
     )
+
+
+def _with_proven(params: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """MLflow's params with what the run's folder proves and they do not say."""
+    return {**({ONE_REJECT: own[ONE_REJECT]} if ONE_REJECT in own else {}), **params}
 
 
 def _evaluations(uri: str, run: TrackedRun) -> dict[str, Evaluation]:

@@ -27,6 +27,8 @@ class Interval:
 
 
 NO_INTERVAL = Interval(math.nan, math.nan)
+PERCENT = (0.0, 100.0)
+"""Bounds of a share in percent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,12 +178,14 @@ class SeedSummary:
     sd: float
     """Standard deviation over seeds; NaN for one."""
     interval: Interval
-    """Student's t-interval of the mean; none for one seed."""
+    """Student's t-interval of the mean; none for one seed, or where the seeds do not differ."""
     seeds: int
 
 
-def over_seeds(values: Sequence[float], *, level: float = LEVEL) -> SeedSummary:
-    """Mean, spread and t-interval of one figure per seed."""
+def over_seeds(
+    values: Sequence[float], *, bounds: tuple[float, float] = (-math.inf, math.inf), level: float = LEVEL
+) -> SeedSummary:
+    """Mean, spread and t-interval of one figure per seed; the interval ends at the bounds of the figure."""
     array = np.asarray(values, dtype=np.float64)
     n, mean = array.size, float(array.mean())
     if n < 2:
@@ -189,5 +193,8 @@ def over_seeds(values: Sequence[float], *, level: float = LEVEL) -> SeedSummary:
     from scipy.special import stdtrit
 
     sd = float(array.std(ddof=1))
+    if not sd:
+        return SeedSummary(mean=mean, sd=sd, interval=NO_INTERVAL, seeds=n)
     half = float(stdtrit(n - 1, (1 + level) / 2)) * sd / math.sqrt(n)
-    return SeedSummary(mean=mean, sd=sd, interval=Interval(mean - half, mean + half), seeds=n)
+    interval = Interval(max(mean - half, bounds[0]), min(mean + half, bounds[1]))
+    return SeedSummary(mean=mean, sd=sd, interval=interval, seeds=n)

@@ -5,13 +5,14 @@ all seeds: the same question, asked before and after, or asked of two methods.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from avere_ray.comparison.differences import Pair, compare, correct
 from avere_ray.comparison.results import Evaluation, Question
-from avere_ray.evaluation.statistics import over_seeds
+from avere_ray.evaluation.statistics import PERCENT, over_seeds
 
 Figures = Mapping[str, float]
 """Metrics of one method on one world."""
@@ -75,7 +76,8 @@ class Outcome:
 
 
 def summary(figures: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{method: {metric: {mean, low, high, per_seed}}}; low and high are None with one seed."""
+    """{method: {metric: {mean, low, high, per_seed}}}; low and high are None with one seed, and where the
+    seeds do not differ."""
     return {method: _method_summary(rows) for method, rows in figures.items()}
 
 
@@ -84,8 +86,8 @@ def _method_summary(rows: Sequence[Figures]) -> dict[str, dict[str, Any]]:
     found = {}
     for name in names:
         values = [row[name] for row in rows]
-        over = over_seeds(values)
-        known = len(values) > 1
+        over = over_seeds(values, bounds=PERCENT) if name in METRICS else over_seeds(values)
+        known = math.isfinite(over.interval.low)
         found[name] = {
             "mean": over.mean,
             "low": over.interval.low if known else None,

@@ -8,6 +8,7 @@ from scipy import stats
 
 from avere_ray.evaluation.statistics import (
     EXACT_LIMIT,
+    Interval,
     by_clip,
     clip_weights,
     cohens_d,
@@ -168,6 +169,9 @@ def test_seeds_are_summed_up_with_students_interval() -> None:
     assert (found.mean, found.seeds) == (pytest.approx(np.mean(values)), 3)
     assert (found.interval.low, found.interval.high) == pytest.approx(expected)
     assert math.isnan(over_seeds([1.0]).interval.low)
+    assert over_seeds([1.0, 99.0], bounds=(0.0, 100.0)).interval == Interval(0.0, 100.0)
+    same = over_seeds([5.0, 5.0, 5.0])
+    assert (same.mean, same.sd) == (5.0, 0.0) and math.isnan(same.interval.low)
 
 
 def test_a_difference_of_unpaired_runs_is_held_against_its_spread() -> None:
