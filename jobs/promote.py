@@ -3,8 +3,8 @@
 The run's adapter becomes a version in MLflow's model registry with the alias "candidate". Its last evaluation is then
 compared with the champion's, or with its own before training where there is no champion yet. The gate: no task is
 significantly worse (McNemar's or the clip-wise test, p <= 0.05 after Holm's correction over tasks), no criterion of
-rated descriptions is, and the answers of both are here to be tested. If it passes, the alias "champion" moves. Exit
-code 1 when the gate does not pass.
+rated descriptions is, and all that the champion was asked is tested: the same questions, rated by the same judge, with
+the answers of both. If it passes, the alias "champion" moves. Exit code 1 when the gate does not pass.
 """
 
 import argparse
@@ -58,8 +58,16 @@ def gate(pair: "Pair") -> list[str]:
     """Why the second of a corrected pair may not replace the first; empty when it may."""
     from avere_ray.comparison.report import verdict
 
-    if not (pair.tasks or pair.ratings):
+    if not (pair.shared or pair.tasks or pair.ratings):
         return [f"{pair.second} cannot be tested against {pair.first}: the answers of one of them are not here"]
+    untested = [
+        f"{name} is not tested, which {pair.first} was asked: {why}; evaluate both with the same settings"
+        for name, why in pair.untested.items()
+    ]
+    if pair.apart:
+        untested.append(
+            f"{pair.apart} questions are not the same in both, so they are not paired; evaluate both on the same clips"
+        )
     tasks = [
         f"{t.task} is significantly worse: {t.first:.1f} to {t.second:.1f} percent, p (Holm) {t.p_holm:.4f}"
         for t in pair.tasks
@@ -70,7 +78,7 @@ def gate(pair: "Pair") -> list[str]:
         for r in pair.ratings
         if verdict(r) == "worse"
     ]
-    return tasks + ratings
+    return [*untested, *tasks, *ratings]
 
 
 def _tracked(args: argparse.Namespace) -> "RunResult":

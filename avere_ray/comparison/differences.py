@@ -8,13 +8,14 @@ independent figures is given, with a p-value from its spread.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from avere_ray.comparison.ratings import RatingDifference, rating_differences
 from avere_ray.comparison.results import BEFORE, Evaluation, Question, RunResult
 from avere_ray.comparison.settings import label_of, newest_of_each_seed, setting_of
+from avere_ray.evaluation.emer import DESCRIBED
 from avere_ray.evaluation.statistics import (
     PERCENT,
     Interval,
@@ -24,18 +25,16 @@ from avere_ray.evaluation.statistics import (
     clip_weights,
     cohens_h,
     holm,
-    normal_p,
     odds_ratio,
     over_seeds,
     paired_test,
     sign_flip,
     spread_interval,
+    unpaired_test,
 )
 from avere_ray.evaluation.tables import Outcome
 
 AVERAGE = "average"
-UNPAIRED = "unpaired_normal"
-"""Name of the test where nothing is paired."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +101,8 @@ class Pair:
     """Questions that are in one only, or differ."""
     ratings: tuple[RatingDifference, ...] = ()
     """Criteria of descriptions that one judge rated in both."""
+    untested: Mapping[str, str] = field(default_factory=dict)
+    """Tasks and rated benchmarks of the baseline that no test is about, with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,8 +130,32 @@ def compare(first: Evaluation, second: Evaluation, labels: tuple[str, str]) -> P
         flips = _flips(first, second, left, right)
     else:
         differences, flips = _unpaired(first.outcomes(), second.outcomes()), ()
-    return Pair(first=labels[0], second=labels[1], tasks=tuple(differences), flips=flips, shared=len(same),
-                apart=len(all_names) - len(same), ratings=tuple(rating_differences(first, second, same)))  # fmt: skip
+    ratings = rating_differences(first, second, same)
+    return Pair(
+        first=labels[0],
+        second=labels[1],
+        tasks=tuple(differences),
+        flips=flips,
+        shared=len(same),
+        apart=len(all_names) - len(same),
+        ratings=tuple(ratings),
+        untested=_untested(first, second, {t.task for t in differences} | {r.benchmark for r in ratings}),
+    )
+
+
+def _untested(first: Evaluation, second: Evaluation, tested: set[str]) -> dict[str, str]:
+    """What the first evaluation was asked and no test is about."""
+    asked = {question.item.task for question in first.questions.values()}
+    found = {}
+    for name in sorted(asked - tested):
+        raters = [side.beside.raters.get(name) for side in (first, second)]
+        if not any(question.item.task == name for question in second.questions.values()):
+            found[name] = "the other was not asked about it"
+        elif name in DESCRIBED and raters[0] != raters[1]:
+            found[name] = f"rated by {raters[0] or 'nobody'} and by {raters[1] or 'nobody'}"
+        else:
+            found[name] = "the two were asked different questions, or their answers cannot be read"
+    return found
 
 
 def correct(pairs: Sequence[Pair]) -> list[Pair]:
@@ -283,9 +308,9 @@ def _unpaired(left: Sequence[Outcome], right: Sequence[Outcome]) -> list[TaskDif
     if not tasks:
         return []
     replicates = np.mean(draws, axis=0)
-    clips = min(len({outcome.clip_id for outcome in side}) for side in (left, right))
-    test = PairedTest(name=UNPAIRED, p=normal_p(float(np.mean([t.difference for t in tasks])), replicates))
-    return [*tasks, *subtypes, _average(tasks, spread_interval(replicates, clips), test, paired=False)]
+    counts = len({outcome.clip_id for outcome in left}), len({outcome.clip_id for outcome in right})
+    test = unpaired_test(float(np.mean([t.difference for t in tasks])), replicates, counts)
+    return [*tasks, *subtypes, _average(tasks, spread_interval(replicates, min(counts)), test, paired=False)]
 
 
 def _unpaired_rows(
@@ -296,7 +321,7 @@ def _unpaired_rows(
     for name in (name for name in first if name in second):
         (a, n_a, draws_a, clips_a), (b, n_b, draws_b, clips_b) = first[name], second[name]
         drawn.append(draws_b - draws_a)
-        test = PairedTest(name=UNPAIRED, p=normal_p(b - a, drawn[-1]))
+        test = unpaired_test(b - a, drawn[-1], (clips_a, clips_b))
         interval = spread_interval(drawn[-1], min(clips_a, clips_b))
         found.append(
             TaskDifference(
