@@ -24,7 +24,6 @@ from avere_ray.stages import write_text
 from jobs import build_preferences, decode, evaluate, overlap, streaming, synth, train
 from jobs.command import run_command
 from jobs.corpus import check_clips
-from jobs.layout import stage_path
 from jobs.nodes import watched_nodes
 from jobs.room import check_room
 from jobs.session import ray_session
@@ -42,7 +41,6 @@ def run(cfg: RunConfig) -> dict[str, Any]:
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
         tracker.start(cfg.resolved(), run_tags(cfg))
         _stages(cfg, Log(tracker))
-        tracker.log_artifacts(stage_path(cfg, "adapters", cfg.rounds - 1), "adapter")
         return _report(cfg, tracker)
 
 
@@ -82,6 +80,7 @@ def _train_on_given_pairs(cfg: RunConfig, log: Log) -> None:
         began_ms = now_ms()
         log.preferences(cfg, 0, partial(build_preferences.run, cfg, 0, workers))
         log.training(cfg, 0, partial(train.run, cfg, 0))
+        log.adapter(cfg, 0, evaluated=False)
         log.end_round(cfg, 0, began_ms)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avere_ray.errors import InputError, StageError
-from avere_ray.tracking.nested import ANSWERS, CHILD_TAG, ROOT_TAG
+from avere_ray.tracking.nested import ANSWERS, ANSWERS_TAG, CHILD_TAG, ROOT_TAG
 
 DEFAULT_DATABASE = Path("runs/mlflow.db")
 MOST_RUNS = 200
@@ -116,10 +116,11 @@ def evaluation_artifacts(uri: str, run_id: str, scratch: Path) -> dict[str, Path
         experiment = client.get_run(run_id).info.experiment_id
         for child in client.search_runs([experiment], f"tags.`{ROOT_TAG}` = '{run_id}'", max_results=MOST_RUNS):
             stage = child.data.tags.get("stage", "")
-            if stage.startswith("evals/") and client.list_artifacts(child.info.run_id, ANSWERS):
+            answers = child.data.tags.get(ANSWERS_TAG, ANSWERS)
+            if stage.startswith("evals/") and client.list_artifacts(child.info.run_id, answers):
                 place = scratch / child.info.run_id
                 place.mkdir()
-                found[stage] = Path(client.download_artifacts(child.info.run_id, ANSWERS, str(place)))
+                found[stage] = Path(client.download_artifacts(child.info.run_id, answers, str(place)))
     return found
 
 
