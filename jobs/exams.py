@@ -122,7 +122,8 @@ def examine(
     Raises:
         ConfigError: the key of the judge that rates descriptions is missing.
         InputError: questions, clips or examples cannot be used.
-        DropBudgetExceeded: more questions than evaluation.drop_budget allows have no clip or were refused.
+        DropBudgetExceeded: more questions than evaluation.drop_budget allows have no clip or were refused, as they are
+            or in one mode.
         StageError: the model or the judge cannot go on; what they answered is kept.
     """
     rate, model = _rater(cfg, candidate) if _described(cfg) else (None, None)
@@ -133,7 +134,7 @@ def examine(
     asked = [_one(cfg, BENCHMARKS[name], candidate, questions[name], unfinished, ledger, rate) for name in questions]
     total = sum(len(one.plain.queries) for one in asked)
     loaded = total + sum(drop.reason == "missing_clip" for drop in ledger.drops)
-    ledger.check_budget(loaded, cfg.evaluation.drop_budget)
+    ledger.check_budget(loaded, cfg.evaluation.drop_budget, "evaluation.drop_budget")
     metrics: dict[str, float] = {}
     for one in asked:
         metrics |= one.result.metrics
@@ -222,6 +223,10 @@ def _one(
     )
     sittings = exam.sittings()
     ledger.extend(_refusals(sittings[0]))
+    for sitting in sittings[1:]:
+        refused = Ledger(f"evals, {benchmark.name}, {sitting.mode.replace('_', ' ')}")
+        refused.extend(_refusals(sitting))
+        refused.check_budget(len(sitting.queries), cfg.evaluation.drop_budget, "evaluation.drop_budget")
     version, answers = candidate.round_ + 1, sittings[0].answers
     replies = None
     if benchmark.described and rate is not None:

@@ -18,6 +18,7 @@ import yaml
 from avere_ray.comparison.beside import Beside, read_beside
 from avere_ray.comparison.proven import proven_params
 from avere_ray.errors import InputError
+from avere_ray.evaluation.asking import cluster_of
 from avere_ray.evaluation.choices import choice_outcomes, score_choices
 from avere_ray.evaluation.emer import DESCRIBED
 from avere_ray.evaluation.emorealm import EMOREALM_SCORER
@@ -198,8 +199,14 @@ def _own_questions(place: Path, media: Path) -> dict[str, Question]:
 
 def _own_question(query: Query, clip: Clip, media: Path) -> Question:
     file = media / clip.uri
-    item = Item(sample_id=query.query_id, gold=query.answer, clip_id=clip.uri, task=query.task, subtype=query.subtype,
-                choices=query.choices)  # fmt: skip
+    item = Item(
+        sample_id=query.query_id,
+        gold=query.answer,
+        clip_id=cluster_of(clip.uri),
+        task=query.task,
+        subtype=query.subtype,
+        choices=query.choices,
+    )
     text = query.prompt.removesuffix(" ".join(query.choices)).rstrip()
     digest = clip.sha256 or (file_digest(file) if file.is_file() else clip.uri)
     return Question(
