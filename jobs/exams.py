@@ -131,6 +131,7 @@ def examine(
     unfinished = stage_path(cfg, "evals") / "unfinished" / folder.key
     ledger = Ledger("evals")
     questions = held_out_questions(cfg, candidate.clips, ledger)
+    check_metrics(questions)
     asked = [_one(cfg, BENCHMARKS[name], candidate, questions[name], unfinished, ledger, rate) for name in questions]
     total = sum(len(one.plain.queries) for one in asked)
     loaded = total + sum(drop.reason == "missing_clip" for drop in ledger.drops)
@@ -191,6 +192,22 @@ def held_out_questions(cfg: RunConfig, clips: Sequence[Clip], ledger: Ledger) ->
                     "evaluation.benchmarks of two runs, each with a run_dir of its own"
                 )
     return found
+
+
+def check_metrics(questions: Mapping[str, Sequence[Query]]) -> None:
+    """Refuses benchmarks whose metrics are called the same, before anything is asked.
+
+    Raises:
+        InputError: see above.
+    """
+    owner: dict[str, str] = {}
+    for name in questions if len(questions) > 1 else ():
+        for metric in BENCHMARKS[name].score(questions[name], {}):
+            if (other := owner.setdefault(metric, name)) != name:
+                raise InputError(
+                    f"{name} and {other} both have a metric {metric}; put them into evaluation.benchmarks of two runs, "
+                    "each with a run_dir of its own"
+                )
 
 
 def _one(

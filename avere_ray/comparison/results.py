@@ -269,16 +269,19 @@ def _likelihoods(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _curves(folder: Path, names: Sequence[str]) -> dict[str, Points]:
-    points: dict[str, Points] = {}
+    """Training metrics by step; of a step that was trained again with other settings (another source) the newest."""
+    points: dict[str, dict[int, tuple[str, float]]] = {name: {} for name in names}
     for path in spool_paths(folder) if folder.is_dir() else []:
         offset = 0
         while events := read_events(path, offset):
             offset = events[-1].end
             for event in events:
-                for name in names if event.kind == "metrics" else ():
-                    if name in event.metrics:
-                        points.setdefault(name, []).append((int(event.body["step"]), event.metrics[name]))
-    return {name: sorted(points[name]) for name in names if name in points}
+                for name in points.keys() & event.metrics.keys():
+                    source, _ = points[name].get(event.step, (None, 0.0))
+                    if source != event.source:
+                        points[name][event.step] = event.source, event.metrics[name]
+    found = {name: [(step, value) for step, (_, value) in sorted(own.items())] for name, own in points.items()}
+    return {name: own for name, own in found.items() if own}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

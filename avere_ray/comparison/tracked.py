@@ -1,6 +1,7 @@
 """Runs as MLflow knows them, with their answers: from their folder where that is here, else from their artifacts."""
 
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -132,16 +133,17 @@ def _with_proven(params: Mapping[str, str], own: Mapping[str, str]) -> dict[str,
 
 
 def _evaluations(uri: str, run: TrackedRun) -> dict[str, Evaluation]:
-    """Figures by the step they were logged at: the first is before training, where there are two or more."""
+    """Figures by the optimizer step they were logged at: at step 0 before training, else after a round."""
     kept = _kept_evaluations(uri, run)
     if kept:
         return kept
     names = [name for name in run.metrics if name.startswith(_PREFIX)]
     history = metric_history(uri, run.run_id, names)
     steps = sorted({step for points in history.values() for step, _ in points})
+    rounds = itertools.count()
     found = {}
-    for number, step in enumerate(steps):
-        stage = BEFORE if number == 0 and len(steps) > 1 else f"round={max(number - 1, 0)}"
+    for step in steps:
+        stage = BEFORE if step == 0 else f"round={next(rounds)}"
         metrics = {name.removeprefix(_PREFIX): dict(points)[step]
                    for name, points in history.items() if step in dict(points)}  # fmt: skip
         found[stage] = Evaluation(stage=stage, metrics=metrics)

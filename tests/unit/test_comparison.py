@@ -11,6 +11,7 @@ import scipy.stats as st
 from clipmaker import Recipe, write_clip
 from runfolders import write_run
 
+from avere_ray.comparison import tracked
 from avere_ray.comparison.differences import compare, correct
 from avere_ray.comparison.markdown import to_markdown
 from avere_ray.comparison.page import FLIPS, to_html
@@ -22,7 +23,9 @@ from avere_ray.errors import InputError
 from avere_ray.evaluation.calibration import Calibration, calibration
 from avere_ray.evaluation.scorer import Item
 from avere_ray.evaluation.statistics import Interval, mcnemar
+from avere_ray.metrics import FOLDER, MetricSpool
 from avere_ray.strip import png
+from avere_ray.tracking.past import TrackedRun
 from jobs import compare as compare_command
 from jobs.main import main
 
@@ -90,7 +93,8 @@ def test_runs_on_other_clips_are_not_paired(tmp_path: Path, demo: Path) -> None:
     report = make_report([(read_run_folder(demo), None), (read_run_folder(other), None)])
     pair = report.pairs[0]
     assert (pair.shared, pair.flips) == (0, ())
-    assert all(not task.paired and task.test.name == "unpaired_normal" for task in pair.tasks)
+    assert not any(task.paired for task in pair.tasks)
+    assert {task.test.name for task in pair.tasks} == {"unpaired_normal", "none"}
     assert any("different clips, so nothing is paired" in note for note in report.notes)
     assert report.params["seed"] == ["0", "1"]
     agreement = next(t for t in pair.tasks if t.task == "modality_agreement")
@@ -146,6 +150,23 @@ def test_seeds_of_one_setting_are_summed_up(tmp_path: Path) -> None:
     assert group.change["reasoning_stress_audio"].mean == 50.0
     assert group.after["modality_agreement"].mean == pytest.approx((50 + 100 + 100) / 3)
     assert list(run_labels([read_run_folder(f) for f in folders])) == ["exp (s0)", "exp (s1)", "exp (s2)"]
+
+
+def test_of_a_step_that_was_trained_again_the_newest_settings_are_drawn(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", {"before": yes}, clips=2)
+    spool = MetricSpool(folder / FOLDER, "train-round1")
+    for value, source in ((0.9, "a"), (0.7, "a"), (0.4, "b"), (0.5, "b")):
+        spool.log({"rewards/margins": value}, step=9, source=source)
+    assert read_run_folder(folder).curves["rewards/margins"] == [(9, 0.4)]
+
+
+def test_the_only_evaluation_at_step_0_is_of_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TrackedRun(run_id="a", name="r", status="FINISHED", start_ms=0, params={}, tags={},
+                     metrics={"eval/average_accuracy": 1.0})  # fmt: skip
+    monkeypatch.setattr(tracked, "evaluation_artifacts", lambda *_: {})
+    for steps, stages in (([0], ["before"]), ([40], ["round=0"]), ([0, 40], ["before", "round=0"])):
+        monkeypatch.setattr(tracked, "metric_history", lambda *_, s=steps: {"eval/x": [(step, 1.0) for step in s]})
+        assert list(tracked._evaluations("u", run)) == stages
 
 
 # calibration ----------------------------------------------------------------------------------------------------------

@@ -217,3 +217,4 @@ def test_the_judgements_file_is_what_score_reads(tmp_path: Path) -> None:
     annotations = SCORERS["ovmerd"].read(tmp_path / "t.csv", ReadOptions())
     scores = score_files(SCORERS["ovmerd"], annotations, read_judgements(path))
     assert (scores.scored, scores.unparsable, scores.figures["hallucinated_cues"].value) == (1, ("b",), 4.0)
+    assert scores.benchmark == "ovmerd"
