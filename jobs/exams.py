@@ -295,7 +295,7 @@ def _rated(
 def _examples(
     cfg: RunConfig, benchmark: Benchmark, clips: Sequence[Clip], held_out: Sequence[Clip]
 ) -> Callable[[Query], tuple[Example, ...]]:
-    if not cfg.evaluation.few_shot or benchmark.described:
+    if not cfg.evaluation.few_shot:
         return lambda query: ()
     pool = benchmark.examples(example_clips(clips, held_out), cfg.seed)
     return chooser(pool, cfg.evaluation.few_shot, cfg.seed)

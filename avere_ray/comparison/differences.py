@@ -57,7 +57,7 @@ class TaskDifference:
     kind: str = "task"
     """"task", "subtype" (over all tasks) or "average"."""
     p_holm: float = math.nan
-    """Corrected over the tasks of every pair of evaluations shown, or over their sub-types; NaN for the average."""
+    """Corrected over the tasks of every pair of evaluations shown, or over their sub-types, or over their averages."""
 
     @property
     def difference(self) -> float:
@@ -159,10 +159,10 @@ def _untested(first: Evaluation, second: Evaluation, tested: set[str]) -> dict[s
 
 
 def correct(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs with Holm's correction over all their tasks together, over all their sub-types together, and over all
-    criteria of their descriptions together."""
+    """The pairs with Holm's correction over all their tasks, over all their sub-types, over all their averages, and
+    over all criteria of their descriptions."""
     adjusted: dict[str, float] = {}
-    for kind in ("task", "subtype"):
+    for kind in ("task", "subtype", "average"):
         rows = [(i, t) for i, pair in enumerate(pairs) for t in pair.tasks if t.kind == kind]
         adjusted |= holm({f"{i}/{t.task}": t.test.p for i, t in rows})
     rated = holm({f"{i}/{r.benchmark}/{r.criterion}": r.test.p for i, pair in enumerate(pairs) for r in pair.ratings})

@@ -214,7 +214,8 @@ def _notes(columns: Sequence[Column], pairs: Sequence[Pair]) -> tuple[str, ...]:
     if "sign_flip_by_clip" in tests:
         notes.append("sign_flip_by_clip: permutation of clips, since some clips have several questions")
     notes.append(
-        "p (Holm) is corrected over the tasks of all pairs shown, and over their sub-types; intervals are 95 %, from "
+        "p (Holm) is corrected over the tasks of all pairs shown, over their sub-types, and over their averages; "
+        "intervals are 95 %, from "
         f"{RESAMPLES} resamples of whole clips"
     )
     return tuple(notes)

@@ -28,6 +28,7 @@ from avere_ray.evaluation.tables import Outcome
 from avere_ray.evaluation.yes_no import LABELS, yes_no_outcomes
 from avere_ray.metrics import FOLDER, read_events, spool_paths
 from avere_ray.records import Clip, Query, Rollout
+from avere_ray.sources import media_root
 from avere_ray.stages import file_digest, read_manifest, read_records
 from avere_ray.synthetic.drawn import drawn_tags
 
@@ -220,7 +221,7 @@ def _own_question(query: Query, clip: Clip, media: Path) -> Question:
 def _media(folder: Path, config: Mapping[str, Any]) -> Path:
     """Where the clips of a run are, if they are still there."""
     data = config.get("data") or {}
-    return Path(data["clips"]) if data.get("clips") else folder / "clips"
+    return media_root(Path(data["clips"])) if data.get("clips") else folder / "clips"
 
 
 def _questions(folder: Path, config: Mapping[str, Any]) -> dict[str, Question]:

@@ -19,6 +19,7 @@ from avere_ray.comparison.results import (
     stage_order,
 )
 from avere_ray.errors import InputError
+from avere_ray.sources import media_root
 from avere_ray.tracking.past import (
     TrackedRun,
     default_uri,
@@ -91,7 +92,7 @@ def _kept_evaluations(uri: str, run: TrackedRun) -> dict[str, Evaluation]:
     with tempfile.TemporaryDirectory(prefix="answers-") as scratch:
         for tag, place in evaluation_artifacts(uri, run.run_id, Path(scratch)).items():
             stage = tag.rpartition("/")[2]
-            found[stage] = read_evaluation(place, stage, Path(run.params.get("data.clips", "") or scratch))
+            found[stage] = read_evaluation(place, stage, media_root(Path(run.params.get("data.clips", "") or scratch)))
     return {stage: found[stage] for stage in sorted(found, key=stage_order)}
 
 

@@ -49,7 +49,8 @@ def to_markdown(found: Outcome, pictures: Sequence[str]) -> str:
         _retention(found),
         "## Paired tests",
         "The questions of all seeds, before and after or between two methods: McNemar for tasks and sub-types, a sign "
-        "flip by clip for the average; p with Holm's correction over all the comparisons of tasks, and of sub-types.",
+        "flip by clip for the average; p with Holm's correction over all the comparisons of tasks, of sub-types, and "
+        "of averages.",
         _tests(found.tests),
         *_doses(found),
         *_training(found),
@@ -98,7 +99,7 @@ def _tests(pairs: Sequence[Pair]) -> str:
         cells = []
         for name in shown:
             task = tasks.get(name)
-            p = math.nan if task is None else task.test.p if name == "average" else task.p_holm
+            p = math.nan if task is None else task.p_holm
             cells += ["-" if task is None else f"{task.difference:+.1f}", p_value(p)]
         rows.append([label_of(pair.first), label_of(pair.second), *cells])
     return markdown_table(head, rows)

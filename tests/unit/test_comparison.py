@@ -19,6 +19,7 @@ from avere_ray.comparison.report import Report, make_report, run_labels, verdict
 from avere_ray.comparison.results import LIKELIHOODS, read_run_folder
 from avere_ray.comparison.thumbnails import thumbnail
 from avere_ray.comparison.wording import markdown_table, p_value
+from avere_ray.config import RunConfig
 from avere_ray.errors import InputError
 from avere_ray.evaluation.calibration import Calibration, calibration
 from avere_ray.evaluation.scorer import Item
@@ -74,7 +75,7 @@ def test_one_run_is_compared_with_itself_before_training(demo_report: Report) ->
     assert [verdict(tasks[name]) for name in ("reasoning_stress_audio", "modality_agreement")] == [
         "better", "no evidence"]  # fmt: skip
     assert tasks["average"].difference == pytest.approx(np.mean([t.difference for t in pair.tasks if t.kind == "task"]))
-    assert math.isnan(tasks["average"].p_holm)
+    assert tasks["average"].p_holm == tasks["average"].test.p  # the only one
     spurious = tasks["spurious"]
     assert (spurious.kind, spurious.n, spurious.test.name) == ("subtype", 60, "sign_flip_by_clip")
     assert spurious.p_holm == spurious.test.p  # a family of its own
@@ -138,6 +139,8 @@ def test_holm_is_over_all_pairs(tmp_path: Path, demo: Path) -> None:
     corrected = correct(pairs)
     smallest = min(t.test.p for pair in pairs for t in pair.tasks if t.kind == "task")
     assert min(t.p_holm for pair in corrected for t in pair.tasks if t.kind == "task") == pytest.approx(6 * smallest)
+    averages = [t for pair in corrected for t in pair.tasks if t.kind == "average"]
+    assert min(t.p_holm for t in averages) == pytest.approx(2 * min(t.test.p for t in averages))
 
 
 def test_seeds_of_one_setting_are_summed_up(tmp_path: Path) -> None:
@@ -150,6 +153,16 @@ def test_seeds_of_one_setting_are_summed_up(tmp_path: Path) -> None:
     assert group.change["reasoning_stress_audio"].mean == 50.0
     assert group.after["modality_agreement"].mean == pytest.approx((50 + 100 + 100) / 3)
     assert list(run_labels([read_run_folder(f) for f in folders])) == ["exp (s0)", "exp (s1)", "exp (s2)"]
+
+
+def test_a_manifest_file_stands_for_its_folder(tmp_path: Path) -> None:
+    clips = tmp_path / "corpus"
+    data = RunConfig().resolved()["data"] | {"clips": str(clips / "manifest.csv")}
+    folder = write_run(tmp_path / "r", {"before": yes}, clips=2, settings={"data": data})
+    (folder / "clips").rename(clips)
+    (clips / "manifest.csv").write_text("uri")
+    [first, *_] = read_run_folder(folder).last().questions.values()
+    assert first.media == clips / "media" / "000.mp4"
 
 
 def test_of_a_step_that_was_trained_again_the_newest_settings_are_drawn(tmp_path: Path) -> None:
