@@ -31,8 +31,8 @@ class Ledger:
         """How many of so many inputs may be dropped."""
         return max(int(inputs * budget), 1 if budget > 0 else 0)
 
-    def check_budget(self, inputs: int, budget: float) -> None:
-        """Stops the run when more than `budget` (a share, 0 to 1) of the inputs was dropped.
+    def check_budget(self, inputs: int, budget: float, setting: str = "data.drop_budget") -> None:
+        """Stops the run when more than `budget` (a share, 0 to 1, from that setting) of the inputs was dropped.
 
         One drop is always within a budget above 0, so that a small corpus survives a single bad file.
 
@@ -49,5 +49,5 @@ class Ledger:
         )
         raise DropBudgetExceeded(
             f"stage {self.stage} dropped {len(self.drops)} of {inputs} inputs; drop_budget {budget:g} allows "
-            f"{allowed}. Reasons: {reasons}. Repair or remove these inputs, or raise data.drop_budget."
+            f"{allowed}. Reasons: {reasons}. Repair or remove these inputs, or raise {setting}."
         )

@@ -19,6 +19,7 @@ A query that gives no pair ends as a Drop with its reason: `no_rollouts`, `not_h
 """
 
 import dataclasses
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,6 +137,19 @@ def to_write(
             there = {r.kind for r in _rejects(judged, chosen)}
             wanted += [WriteRequest(query, judged.clip, chosen, kind) for kind in RejectKind if kind not in there]
     return wanted
+
+
+def seen_pairs(pairs: Sequence[PreferencePair], *, one_reject: bool) -> list[PreferencePair]:
+    """The pairs as they are trained on: with all their rejects, or each with one, drawn by its id."""
+    if not one_reject:
+        return list(pairs)
+    return [dataclasses.replace(pair, rejects=(random.Random(pair.pair_id).choice(pair.rejects),)) for pair in pairs]
+
+
+def study_pairs_key(source: str, *, one_reject: bool) -> str:
+    """Key of the pairs of a study's run, which are those of its world (`source`: their digest) as its method sees
+    them."""
+    return digest("pairs", "study", source, one_reject)
 
 
 def summarise(pairs: Sequence[PreferencePair], drops: Sequence[Drop]) -> dict[str, float]:

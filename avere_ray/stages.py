@@ -8,6 +8,7 @@ either the old state or the new one.
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -42,6 +43,18 @@ def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_digest(folder: Path) -> str:
+    """Digest of a model folder's weights and config, which an adapter is tied to; files are read once in a process."""
+    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
+    stats = [(f, f.stat()) for f in files if f.is_file()]
+    return _digest_of_files(tuple((f, stat.st_size, stat.st_mtime_ns) for f, stat in stats))
+
+
+@functools.lru_cache(maxsize=16)
+def _digest_of_files(files: tuple[tuple[Path, int, int], ...]) -> str:
+    return digest([(file.name, file_digest(file)) for file, _, _ in files])
 
 
 @contextlib.contextmanager

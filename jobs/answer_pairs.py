@@ -9,7 +9,7 @@ from avere_ray.evaluation import BENCHMARKS
 from avere_ray.evaluation.few_shot import example_clips
 from avere_ray.evaluation.fine_tune import answer_pairs
 from avere_ray.ledger import Ledger
-from avere_ray.preferences import summarise
+from avere_ray.preferences import seen_pairs, summarise
 from avere_ray.progress import reused, say
 from avere_ray.records import Clip, PreferencePair, Query
 from avere_ray.stages import StageFolder, StageManifest, digest
@@ -33,6 +33,7 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest, clips: Sequence[Clip]) ->
     training = [clip for clip in clips if clip.split == "train"]
     usable = _usable(cfg, clips, training)
     pairs, queries = _pairs(cfg, usable, ledger)
+    pairs = seen_pairs(pairs, one_reject=cfg.data.pairs.one_reject)
     inputs = len(pairs) + len(ledger.drops)
     folder = StageFolder(
         stage_path(cfg, STAGE, 0),

@@ -16,7 +16,7 @@ from avere_ray.config import RunConfig
 from avere_ray.errors import InputError, StageError
 from avere_ray.judges.choose import judge_key
 from avere_ray.placement import label_selector
-from avere_ray.preferences import build_pairs, summarise, to_write
+from avere_ray.preferences import build_pairs, seen_pairs, summarise, to_write
 from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
 from avere_ray.stages import StageFolder, StageManifest, digest, file_digest, read_drops, read_records
@@ -227,11 +227,12 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Turns the judged rollouts of the round into pairs, with a mismatched input for each."""
     source, rules = require(cfg, "verdicts", round_), cfg.preference.model_dump(exclude={"swap_deadline_s"})
     read = [require(cfg, "rollouts", round_).output_digest, require(cfg, "decoded").output_digest]
+    one_reject = ["one_reject"] if cfg.data.pairs.one_reject else []
     folder = StageFolder(
         stage_path(cfg, "pairs", round_),
         stage="pairs",
         config=cfg.to_yaml(),
-        key=digest("pairs", source.output_digest, *read, rules, cfg.judge.write_rejects, cfg.seed),
+        key=digest("pairs", source.output_digest, *read, rules, cfg.judge.write_rejects, cfg.seed, *one_reject),
     )
     if (manifest := folder.finished()) is not None:
         reused(f"pairs of round {round_}", manifest.used, "queries")
@@ -262,6 +263,7 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
             written,
         )
         progress(len(queries), len(queries))
+    pairs = seen_pairs(pairs, one_reject=cfg.data.pairs.one_reject)
     if not pairs:
         reasons = sorted({d.reason for d in drops})
         raise StageError(

@@ -9,6 +9,7 @@ runs that MLflow knows (--no-log leaves that out). The page needs no network.
 """
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -61,9 +62,10 @@ def find_runs(args: argparse.Namespace) -> "list[tuple[RunResult, str | None]]":
     from avere_ray.comparison.tracked import find_result, from_mlflow
 
     found = []
+    read = functools.cache(lambda name: find_result(name, args.tracking_uri, args.tracking_experiment))
     for selector in args.runs:
         name, _, stage = selector.partition("@")
-        found.append((find_result(name, args.tracking_uri, args.tracking_experiment), stage or None))
+        found.append((read(name), stage or None))
     if args.filter:
         known = {result.run_id for result, _ in found}
         tracked = from_mlflow(args.tracking_uri, args.tracking_experiment, args.filter)

@@ -122,7 +122,8 @@ def examine(
     Raises:
         ConfigError: the key of the judge that rates descriptions is missing.
         InputError: questions, clips or examples cannot be used.
-        DropBudgetExceeded: more questions than evaluation.drop_budget allows have no clip or were refused.
+        DropBudgetExceeded: more questions than evaluation.drop_budget allows have no clip or were refused, as they are
+            or in one mode.
         StageError: the model or the judge cannot go on; what they answered is kept.
     """
     rate, model = _rater(cfg, candidate) if _described(cfg) else (None, None)
@@ -130,10 +131,11 @@ def examine(
     unfinished = stage_path(cfg, "evals") / "unfinished" / folder.key
     ledger = Ledger("evals")
     questions = held_out_questions(cfg, candidate.clips, ledger)
+    check_metrics(questions)
     asked = [_one(cfg, BENCHMARKS[name], candidate, questions[name], unfinished, ledger, rate) for name in questions]
     total = sum(len(one.plain.queries) for one in asked)
     loaded = total + sum(drop.reason == "missing_clip" for drop in ledger.drops)
-    ledger.check_budget(loaded, cfg.evaluation.drop_budget)
+    ledger.check_budget(loaded, cfg.evaluation.drop_budget, "evaluation.drop_budget")
     metrics: dict[str, float] = {}
     for one in asked:
         metrics |= one.result.metrics
@@ -192,6 +194,22 @@ def held_out_questions(cfg: RunConfig, clips: Sequence[Clip], ledger: Ledger) ->
     return found
 
 
+def check_metrics(questions: Mapping[str, Sequence[Query]]) -> None:
+    """Refuses benchmarks whose metrics are called the same, before anything is asked.
+
+    Raises:
+        InputError: see above.
+    """
+    owner: dict[str, str] = {}
+    for name in questions if len(questions) > 1 else ():
+        for metric in BENCHMARKS[name].score(questions[name], {}):
+            if (other := owner.setdefault(metric, name)) != name:
+                raise InputError(
+                    f"{name} and {other} both have a metric {metric}; put them into evaluation.benchmarks of two runs, "
+                    "each with a run_dir of its own"
+                )
+
+
 def _one(
     cfg: RunConfig,
     benchmark: Benchmark,
@@ -222,6 +240,10 @@ def _one(
     )
     sittings = exam.sittings()
     ledger.extend(_refusals(sittings[0]))
+    for sitting in sittings[1:]:
+        refused = Ledger(f"evals, {benchmark.name}, {sitting.mode.replace('_', ' ')}")
+        refused.extend(_refusals(sitting))
+        refused.check_budget(len(sitting.queries), cfg.evaluation.drop_budget, "evaluation.drop_budget")
     version, answers = candidate.round_ + 1, sittings[0].answers
     replies = None
     if benchmark.described and rate is not None:
@@ -273,7 +295,7 @@ def _rated(
 def _examples(
     cfg: RunConfig, benchmark: Benchmark, clips: Sequence[Clip], held_out: Sequence[Clip]
 ) -> Callable[[Query], tuple[Example, ...]]:
-    if not cfg.evaluation.few_shot or benchmark.described:
+    if not cfg.evaluation.few_shot:
         return lambda query: ()
     pool = benchmark.examples(example_clips(clips, held_out), cfg.seed)
     return chooser(pool, cfg.evaluation.few_shot, cfg.seed)

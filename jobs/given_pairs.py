@@ -4,7 +4,7 @@ from avere_ray.arrow import to_row
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
 from avere_ray.ledger import Ledger
-from avere_ray.preferences import summarise
+from avere_ray.preferences import seen_pairs, summarise
 from avere_ray.progress import reused, say
 from avere_ray.records import PreferencePair
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
@@ -26,7 +26,7 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest) -> StageManifest:
     ledger = Ledger(STAGE)
     data = given_data(cfg.data.pairs, ledger)
     inputs = len(data.pairs) + len(ledger.drops)
-    pairs = _with_media(cfg, data.pairs, data.places, ledger)
+    pairs = seen_pairs(_with_media(cfg, data.pairs, data.places, ledger), one_reject=cfg.data.pairs.one_reject)
     folder = StageFolder(
         stage_path(cfg, STAGE, 0),
         stage=STAGE,

@@ -5,7 +5,8 @@ whether verdicts depend on the order of choices, sentences or responses. With --
 judge (Cohen's kappa): a backend, or a file that an earlier report wrote with --out.
 
 By default the rules judge on the development part of the shipped set. The llm judge takes its settings (model,
-endpoint, budget) from --config and overrides such as --judge.endpoint.url=...; the omni judge watches clips, which the
+endpoint, budget) from --config and overrides such as --judge.endpoint.url=...; its replies are kept in cache.folder, so
+that a report that was stopped goes on; the omni judge watches clips, which the
 shipped set does not have: compare its labels as a file.
 """
 
@@ -73,8 +74,7 @@ def _judge(backend: str, config: Path | None, overrides: Sequence[str], examples
     from avere_ray.judges.choose import make_judge
     from jobs.layout import verdict_path
 
-    cache = verdict_path(cfg) if config is not None else None
-    return make_judge(cfg.judge, corpus_lexicon(e.clip for e in examples), cache=cache)
+    return make_judge(cfg.judge, corpus_lexicon(e.clip for e in examples), cache=verdict_path(cfg))
 
 
 def _write(path: Path, examples: "Sequence[Labelled]", report: "JudgeReport") -> None:

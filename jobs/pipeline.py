@@ -24,11 +24,10 @@ from avere_ray.stages import write_text
 from jobs import build_preferences, decode, evaluate, given_queries, overlap, streaming, synth, train
 from jobs.command import run_command
 from jobs.corpus import check_clips
-from jobs.layout import stage_path
 from jobs.nodes import watched_nodes
 from jobs.room import check_room
 from jobs.session import ray_session
-from jobs.tracked import Log, base_tags
+from jobs.tracked import Log, run_tags
 
 
 def run(cfg: RunConfig) -> dict[str, Any]:
@@ -42,9 +41,8 @@ def run(cfg: RunConfig) -> dict[str, Any]:
         given_queries.read(cfg.data.queries)
     write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
-        tracker.start(cfg.resolved(), base_tags(cfg))
+        tracker.start(cfg.resolved(), run_tags(cfg))
         _stages(cfg, Log(tracker))
-        tracker.log_artifacts(stage_path(cfg, "adapters", cfg.rounds - 1), "adapter")
         return _report(cfg, tracker)
 
 
@@ -84,6 +82,7 @@ def _train_on_given_pairs(cfg: RunConfig, log: Log) -> None:
         began_ms = now_ms()
         log.preferences(cfg, 0, partial(build_preferences.run, cfg, 0, workers))
         log.training(cfg, 0, partial(train.run, cfg, 0))
+        log.adapter(cfg, 0, evaluated=False)
         log.end_round(cfg, 0, began_ms)
 
 

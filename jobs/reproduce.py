@@ -165,11 +165,11 @@ def _run_world(world: RunConfig, runs: Sequence[tuple[RunConfig, str]], learners
     say(f"study: {world.run_dir.parent.name}, {len(runs)} runs")
     with Workers(world) as workers:
         prepare(world, workers, probes=probes)
-        for run, method in runs:
-            lay_out(world, run, method)
-        train_side_by_side([run for run, _ in runs], learners)
         for run, _ in runs:
-            score(run, workers, probes=probes)
+            lay_out(world, run)
+        train_side_by_side([run for run, _ in runs], learners)
+        for run, method in runs:
+            score(run, method, workers, probes=probes)
 
 
 def dose_world(cfg: RunConfig, dose: float) -> RunConfig:

@@ -16,14 +16,17 @@ from functools import partial
 from typing import Any
 
 from avere_ray.backbones import model_digest
+from avere_ray.comparison.settings import METHOD
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
 from avere_ray.judges.choose import judge_key
 from avere_ray.learner import TrainJob
+from avere_ray.preferences import seen_pairs, study_pairs_key
 from avere_ray.progress import reused, say
 from avere_ray.records import AdapterManifest, PreferencePair, Query, Rollout, Verdict
 from avere_ray.stages import MANIFEST, StageFolder, StageManifest, digest, read_manifest, read_records
-from avere_ray.study import METHODS, pairs_for
+from avere_ray.study import BASE, METHODS
+from avere_ray.study.methods import label_of
 from avere_ray.study.probes import description_figures, perception_figures, probe_queries
 from jobs import build_preferences, decode, evaluate, synth, train
 from jobs.build_preferences import require
@@ -54,6 +57,7 @@ def world_config(cfg: RunConfig, place: str, *, seed: int, **sections: Any) -> R
         seed=seed,
         cache={"folder": cfg.cache.folder or cfg.run_dir / "cache"},
         tracking={"uri": cfg.tracking.uri or f"sqlite:///{(cfg.run_dir / 'mlflow.db').absolute()}"},
+        data=_pairs(cfg, one_reject=False),
         **sections,
     )
 
@@ -61,9 +65,8 @@ def world_config(cfg: RunConfig, place: str, *, seed: int, **sections: Any) -> R
 def method_config(world: RunConfig, method: str, *, learning_rate: float, beta: float, folder: str = "") -> RunConfig:
     """The run of a method in a world."""
     kept = {name: value for name, value in world.loss.model_dump().items() if name in _OWN_LOSS}
-    values = changed(
-        world, train={"learning_rate": learning_rate}, data={"clips": stage_path(world, "clips")}
-    ).model_dump()
+    data = {"clips": stage_path(world, "clips"), **_pairs(world, one_reject=METHODS[method].one_reject)}
+    values = changed(world, train={"learning_rate": learning_rate}, data=data).model_dump()
     place = world.run_dir.parent / (folder or method)
     values |= {
         "name": "-".join(place.parts[-2:]).replace("=", "").replace(",", "-"),
@@ -73,9 +76,13 @@ def method_config(world: RunConfig, method: str, *, learning_rate: float, beta: 
     return RunConfig.model_validate(values)
 
 
+def _pairs(cfg: RunConfig, *, one_reject: bool) -> dict[str, Any]:
+    return {"pairs": {**cfg.data.pairs.model_dump(), "one_reject": one_reject}}
+
+
 def prepare(cfg: RunConfig, workers: Workers, *, probes: bool) -> None:
     """Makes what the methods of a world share: clips, the base's evaluation, pairs."""
-    with tracked(cfg) as log:
+    with tracked(cfg, {METHOD: label_of(BASE)}) as log:
         log("clips", partial(synth.run, cfg))
         log("decoded", partial(decode.run, cfg))
         log.clips(cfg)
@@ -86,7 +93,7 @@ def prepare(cfg: RunConfig, workers: Workers, *, probes: bool) -> None:
         probe(cfg, -1, workers)
 
 
-def lay_out(world: RunConfig, cfg: RunConfig, method: str) -> None:
+def lay_out(world: RunConfig, cfg: RunConfig) -> None:
     """Gives a method's run the world's decoded clips, and the pairs as the method sees them."""
     _copy_decoded(world, cfg)
     source = require(world, "pairs", 0)
@@ -94,12 +101,12 @@ def lay_out(world: RunConfig, cfg: RunConfig, method: str) -> None:
         stage_path(cfg, "pairs", 0),
         stage="pairs",
         config=cfg.to_yaml(),
-        key=digest("pairs", "study", source.output_digest, METHODS[method].one_reject),
+        key=study_pairs_key(source.output_digest, one_reject=cfg.data.pairs.one_reject),
     )
     if folder.finished() is None:
         folder.begin()
         pairs = read_records(stage_path(world, "pairs", 0) / "pairs.parquet", PreferencePair)
-        folder.write("pairs", PreferencePair, pairs_for(METHODS[method], pairs))
+        folder.write("pairs", PreferencePair, seen_pairs(pairs, one_reject=cfg.data.pairs.one_reject))
         folder.finish(inputs=len(pairs), used=len(pairs))
 
 
@@ -173,9 +180,9 @@ def _fit(actor: Any, cfg: RunConfig, job: TrainJob) -> AdapterManifest:
         raise error.as_instanceof_cause() from error
 
 
-def score(cfg: RunConfig, workers: Workers, *, probes: bool) -> None:
+def score(cfg: RunConfig, method: str, workers: Workers, *, probes: bool) -> None:
     """Evaluates a trained run, and tells MLflow of training and evaluation."""
-    with tracked(cfg) as log:
+    with tracked(cfg, {METHOD: label_of(method)}) as log:
         log.training(cfg, 0, partial(train.run, cfg, 0, _no_fit))
         log.evaluation(cfg, 0, partial(evaluate.run, cfg, 0, workers))
     if probes:

@@ -20,11 +20,11 @@ from avere_ray.config import RunConfig
 from avere_ray.errors import ConfigError
 from avere_ray.progress import reused, say, stage_progress
 from avere_ray.records import Clip
-from avere_ray.stages import StageFolder, StageManifest, digest
+from avere_ray.stages import StageFolder, StageManifest
+from avere_ray.synthetic.drawn import STAGE, world_key
 from jobs.layout import stage_path
 from jobs.operands import Arguments, run_with_arguments
 
-STAGE = "clips"
 OWN = Arguments(positions=(), options=("clips", "test-clips", "bias", "out"))
 BIASES = {"spurious": "bias", "text_prior": "text_prior", "dominance": "dominance"}
 """Names in --bias to settings of `world`."""
@@ -40,7 +40,7 @@ def run(cfg: RunConfig) -> StageManifest | None:
         return None
     world = cfg.world
     folder = StageFolder(
-        stage_path(cfg, STAGE), stage=STAGE, config=cfg.to_yaml(), key=digest(STAGE, world.model_dump(), cfg.seed)
+        stage_path(cfg, STAGE), stage=STAGE, config=cfg.to_yaml(), key=world_key(world.model_dump(), cfg.seed)
     )
     manifest = folder.finished()
     if manifest is not None:

@@ -10,7 +10,7 @@ A stage that is reused has the key under which it was told, so that everything i
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from avere_ray.learner.job import writer_of
 from avere_ray.metrics import now_ms, read_events
 from avere_ray.records import Verdict
 from avere_ray.stages import StageManifest, file_digest, read_records
-from avere_ray.tracking.nested import ANSWERS
+from avere_ray.synthetic.drawn import drawn_tags
+from avere_ray.tracking.nested import ANSWERS, ANSWERS_TAG
+from avere_ray.tracking.registry import ADAPTER, NEWEST, adapter_digest, evaluated_tag
 from jobs.exams import annotation_path
 from jobs.layout import finished, stage_path
 
@@ -29,13 +31,19 @@ TABLE_ROWS = 10
 
 
 @contextlib.contextmanager
-def tracked(cfg: RunConfig) -> Iterator["Log"]:
-    """The tracking of one verb that does a part of a run; continues the run's MLflow run where there is one."""
+def tracked(cfg: RunConfig, tags: Mapping[str, str] | None = None) -> Iterator["Log"]:
+    """The tracking of one verb that does a part of a run; continues the run's MLflow run where there is one. `tags`:
+    beside those that every run has."""
     from avere_ray.tracking import Tracker
 
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
-        tracker.start(cfg.resolved(), base_tags(cfg))
+        tracker.start(cfg.resolved(), {**run_tags(cfg), **(tags or {})})
         yield Log(tracker)
+
+
+def run_tags(cfg: RunConfig) -> dict[str, str]:
+    """Which model a run is about, and the world its clips were drawn from, if they were."""
+    return {**base_tags(cfg), **drawn_tags(cfg.resolved())}
 
 
 def base_tags(cfg: RunConfig) -> dict[str, str]:
@@ -71,7 +79,16 @@ class Log:
         self.child(stage, manifest, began_ms)
         return manifest
 
-    def child(self, stage: str, manifest: StageManifest, began_ms: int, *, model: str = "") -> str:
+    def child(
+        self,
+        stage: str,
+        manifest: StageManifest,
+        began_ms: int,
+        *,
+        model: str = "",
+        model_key: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
         """Notes a stage as a child run; returns its name among the children."""
         name, _, round_ = stage.partition("/")
         child = name if round_ in ("", "before") else f"{round_}/{name}"
@@ -84,8 +101,9 @@ class Log:
             step=self.steps,
             start_ms=min(began_ms, now_ms() - round(1000 * manifest.seconds)),
             params={"stage": name, "inputs": str(manifest.inputs), "version": manifest.version},
-            tags={"stage": stage, "output.digest": manifest.output_digest},
+            tags={"stage": stage, "output.digest": manifest.output_digest, **(tags or {})},
             model=model,
+            model_key=model_key,
         )
         return child
 
@@ -122,12 +140,16 @@ class Log:
                                  source=str(stage_path(cfg, "pairs", round_)), profile=counts)  # fmt: skip
         tags = {"adapter.version": str(round_ + 1), **base_tags(cfg)}
         self.tracker.set_tags({"adapter.version": tags["adapter.version"]})
-        self._checkpoints(cfg, round_, first=self.steps - int(manifest.summary["steps"]), tags=tags, child=child)
+        first = self.steps - int(manifest.summary["steps"])
+        self._checkpoints(cfg, round_, first=first, tags=tags, child=child, key=manifest.key)
         files = folder if (folder / "adapter_model.safetensors").is_file() else None
         last = _last_figures(stage_path(cfg, "metrics") / f"{writer_of(round_)}.jsonl")
-        self.tracker.log_model(_model(round_), files, step=self.steps, tags=tags, child=child, metrics=last)
+        self.tracker.log_model(_model(round_), files, step=self.steps, tags=tags, child=child, key=manifest.key,
+                               metrics=last)  # fmt: skip
 
-    def _checkpoints(self, cfg: RunConfig, round_: int, *, first: int, tags: dict[str, str], child: str) -> None:
+    def _checkpoints(
+        self, cfg: RunConfig, round_: int, *, first: int, tags: dict[str, str], child: str, key: str
+    ) -> None:
         """The checkpoints that a round kept, each as a model with the figures of its last step; one of the very last
         step is the round's adapter. `first`: steps of the rounds before."""
         root = stage_path(cfg, "checkpoints", round_)
@@ -141,23 +163,42 @@ class Log:
                 step=step,
                 tags=tags | {"checkpoint.epoch": f"{found.epoch:g}"},
                 child=child,
+                key=key,
                 metrics=found.metrics,
             )
 
     def evaluation(self, cfg: RunConfig, round_: int, work: Callable[[], StageManifest]) -> StageManifest:
-        """Runs and logs an evaluation: figures, answers, and the questions as data sets."""
+        """Runs and logs an evaluation: figures, answers, the questions as data sets, and the adapter."""
         began, began_ms = time.monotonic(), now_ms()
         manifest = work()
         self.steps = self.steps or _steps(cfg, round_)
         stage = "evals/before" if round_ < 0 else f"evals/round={round_}"
         figures = _figures("evals", manifest) | {"timing_s/evals": time.monotonic() - began}
         self.tracker.log(figures, step=self.steps, source=manifest.key)
-        child = self.child(stage, manifest, began_ms, model=_model(round_) if round_ >= 0 else "")
-        folder = stage_path(cfg, "evals", round_)
+        answers, adapter = f"{ANSWERS}/{manifest.key}", finished(cfg, "adapters", round_) if round_ >= 0 else None
+        child = self.child(
+            stage,
+            manifest,
+            began_ms,
+            model=_model(round_) if round_ >= 0 else "",
+            model_key=adapter.key if adapter is not None else "",
+            tags={ANSWERS_TAG: answers},
+        )
         for name in cfg.evaluation.benchmarks:
             self._questions(cfg, name, child)
-        self.tracker.log_artifacts(folder, ANSWERS, child=child)
+        self.tracker.log_artifacts(stage_path(cfg, "evals", round_), answers, child=child)
+        if adapter is not None:
+            self.adapter(cfg, round_, evaluated=True)
         return manifest
+
+    def adapter(self, cfg: RunConfig, round_: int, *, evaluated: bool) -> None:
+        """Sends the adapter of a round, which never changes there: its folder is called by the digest of its weights.
+        A model that was trained in full is not sent."""
+        folder = stage_path(cfg, "adapters", round_)
+        digest = adapter_digest(folder)
+        if digest:
+            self.tracker.set_tags({NEWEST: digest} | ({evaluated_tag(round_): digest} if evaluated else {}))
+            self.tracker.log_artifacts(folder, f"{ADAPTER}/{digest}")
 
     def round(self, cfg: RunConfig, round_: int) -> None:
         """Logs the verdicts of a round, and shows a readable sample of its rollouts."""

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from avere_ray.errors import ModelError
-from avere_ray.stages import digest, file_digest
+from avere_ray.stages import model_digest as model_digest
 
 if TYPE_CHECKING:  # the settings are only read, so that a machine without pydantic can run the learner's benchmarks
     from avere_ray.config import ModelConfig
@@ -108,12 +108,6 @@ def _check_weights(path: Path) -> None:
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     if not ends or 8 + length + max(ends) != size:
         raise ModelError(f"{broken}: its header promises {8 + length + max(ends, default=0)} bytes, it has {size}")
-
-
-def model_digest(folder: Path) -> str:
-    """Digest of a model folder's weights and config; what an adapter is tied to."""
-    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
-    return digest([(f.name, file_digest(f)) for f in files])
 
 
 def _tokenizer_config(path: Path) -> str:

@@ -8,13 +8,16 @@ independent figures is given, with a p-value from its spread.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from avere_ray.comparison.ratings import RatingDifference, rating_differences
 from avere_ray.comparison.results import BEFORE, Evaluation, Question, RunResult
+from avere_ray.comparison.settings import label_of, newest_of_each_seed, setting_of
+from avere_ray.evaluation.emer import DESCRIBED
 from avere_ray.evaluation.statistics import (
+    PERCENT,
     Interval,
     PairedTest,
     SeedSummary,
@@ -22,20 +25,16 @@ from avere_ray.evaluation.statistics import (
     clip_weights,
     cohens_h,
     holm,
-    normal_p,
     odds_ratio,
     over_seeds,
     paired_test,
     sign_flip,
     spread_interval,
+    unpaired_test,
 )
 from avere_ray.evaluation.tables import Outcome
 
 AVERAGE = "average"
-UNPAIRED = "unpaired_normal"
-"""Name of the test where nothing is paired."""
-OWN_PARAMS = ("seed", "name", "run_dir")
-"""Settings in which runs of the same kind differ."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +57,7 @@ class TaskDifference:
     kind: str = "task"
     """"task", "subtype" (over all tasks) or "average"."""
     p_holm: float = math.nan
-    """Corrected over the tasks of every pair of evaluations shown, or over their sub-types; NaN for the average."""
+    """Corrected over the tasks of every pair of evaluations shown, or over their sub-types, or over their averages."""
 
     @property
     def difference(self) -> float:
@@ -102,6 +101,8 @@ class Pair:
     """Questions that are in one only, or differ."""
     ratings: tuple[RatingDifference, ...] = ()
     """Criteria of descriptions that one judge rated in both."""
+    untested: Mapping[str, str] = field(default_factory=dict)
+    """Tasks and rated benchmarks of the baseline that no test is about, with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +115,8 @@ class SeedGroup:
     after: Mapping[str, SeedSummary]
     change: Mapping[str, SeedSummary]
     """Within each run, after minus before."""
+    left_out: tuple[RunResult, ...] = ()
+    """Older runs of one of these seeds, which do not count."""
 
 
 def compare(first: Evaluation, second: Evaluation, labels: tuple[str, str]) -> Pair:
@@ -127,15 +130,39 @@ def compare(first: Evaluation, second: Evaluation, labels: tuple[str, str]) -> P
         flips = _flips(first, second, left, right)
     else:
         differences, flips = _unpaired(first.outcomes(), second.outcomes()), ()
-    return Pair(first=labels[0], second=labels[1], tasks=tuple(differences), flips=flips, shared=len(same),
-                apart=len(all_names) - len(same), ratings=tuple(rating_differences(first, second, same)))  # fmt: skip
+    ratings = rating_differences(first, second, same)
+    return Pair(
+        first=labels[0],
+        second=labels[1],
+        tasks=tuple(differences),
+        flips=flips,
+        shared=len(same),
+        apart=len(all_names) - len(same),
+        ratings=tuple(ratings),
+        untested=_untested(first, second, {t.task for t in differences} | {r.benchmark for r in ratings}),
+    )
+
+
+def _untested(first: Evaluation, second: Evaluation, tested: set[str]) -> dict[str, str]:
+    """What the first evaluation was asked and no test is about."""
+    asked = {question.item.task for question in first.questions.values()}
+    found = {}
+    for name in sorted(asked - tested):
+        raters = [side.beside.raters.get(name) for side in (first, second)]
+        if not any(question.item.task == name for question in second.questions.values()):
+            found[name] = "the other was not asked about it"
+        elif name in DESCRIBED and raters[0] != raters[1]:
+            found[name] = f"rated by {raters[0] or 'nobody'} and by {raters[1] or 'nobody'}"
+        else:
+            found[name] = "the two were asked different questions, or their answers cannot be read"
+    return found
 
 
 def correct(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs with Holm's correction over all their tasks together, over all their sub-types together, and over all
-    criteria of their descriptions together."""
+    """The pairs with Holm's correction over all their tasks, over all their sub-types, over all their averages, and
+    over all criteria of their descriptions."""
     adjusted: dict[str, float] = {}
-    for kind in ("task", "subtype"):
+    for kind in ("task", "subtype", "average"):
         rows = [(i, t) for i, pair in enumerate(pairs) for t in pair.tasks if t.kind == kind]
         adjusted |= holm({f"{i}/{t.task}": t.test.p for i, t in rows})
     rated = holm({f"{i}/{r.benchmark}/{r.criterion}": r.test.p for i, pair in enumerate(pairs) for r in pair.ratings})
@@ -152,18 +179,19 @@ def correct(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def differing_params(runs: Sequence[RunResult]) -> dict[str, list[str]]:
-    """Settings that are not the same in all runs, with each run's value; "-" where a run has none."""
-    names = sorted({name for run in runs for name in run.params})
-    rows = {name: [run.params.get(name, "-") for run in runs] for name in names}
+    """Seed and settings (see `setting_of`) that are not the same in all runs, with each run's value; "-" where a run
+    has none."""
+    settings = [{**{n: v for n, v in run.params.items() if n == "seed"}, **setting_of(run)} for run in runs]
+    names = sorted({name for setting in settings for name in setting})
+    rows = {name: [setting.get(name, "-") for setting in settings] for name in names}
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
 
 def seed_groups(runs: Sequence[RunResult]) -> list[SeedGroup]:
-    """Groups of two or more runs whose settings differ in seed, name and folder only."""
+    """Groups of two or more runs of one setting with different seeds; of a seed the newest run counts."""
     groups: dict[tuple[tuple[str, str], ...], list[RunResult]] = {}
     for run in runs:
-        key = tuple(sorted((name, value) for name, value in run.params.items() if name not in OWN_PARAMS))
-        groups.setdefault(key, []).append(run)
+        groups.setdefault(tuple(sorted(setting_of(run).items())), []).append(run)
     return [_seed_group(group) for group in groups.values() if len({run.params.get("seed") for run in group}) > 1]
 
 
@@ -174,17 +202,22 @@ def accuracies(metrics: Mapping[str, float]) -> dict[str, float]:
     return found | ({AVERAGE: metrics["average_accuracy"]} if "average_accuracy" in metrics else {})
 
 
-def _seed_group(runs: Sequence[RunResult]) -> SeedGroup:
+def _seed_group(all_runs: Sequence[RunResult]) -> SeedGroup:
+    runs, left_out = newest_of_each_seed(all_runs)
     after = [accuracies(run.last().metrics) for run in runs]
     before = [accuracies(run.evaluations[BEFORE].metrics) if BEFORE in run.evaluations else {} for run in runs]
     tasks = [task for task in after[0] if all(task in row for row in after)]
     known = [task for task in tasks if all(task in row for row in before)]
     return SeedGroup(
-        label=runs[0].name,
+        label=label_of(runs),
+        left_out=tuple(left_out),
         seeds=tuple(run.params.get("seed", "?") for run in runs),
-        before={task: over_seeds([row[task] for row in before]) for task in known},
-        after={task: over_seeds([row[task] for row in after]) for task in tasks},
-        change={task: over_seeds([b[task] - a[task] for a, b in zip(before, after, strict=True)]) for task in known},
+        before={task: over_seeds([row[task] for row in before], bounds=PERCENT) for task in known},
+        after={task: over_seeds([row[task] for row in after], bounds=PERCENT) for task in tasks},
+        change={
+            task: over_seeds([b[task] - a[task] for a, b in zip(before, after, strict=True)], bounds=(-100.0, 100.0))
+            for task in known
+        },
     )
 
 
@@ -275,9 +308,9 @@ def _unpaired(left: Sequence[Outcome], right: Sequence[Outcome]) -> list[TaskDif
     if not tasks:
         return []
     replicates = np.mean(draws, axis=0)
-    clips = min(len({outcome.clip_id for outcome in side}) for side in (left, right))
-    test = PairedTest(name=UNPAIRED, p=normal_p(float(np.mean([t.difference for t in tasks])), replicates))
-    return [*tasks, *subtypes, _average(tasks, spread_interval(replicates, clips), test, paired=False)]
+    counts = len({outcome.clip_id for outcome in left}), len({outcome.clip_id for outcome in right})
+    test = unpaired_test(float(np.mean([t.difference for t in tasks])), replicates, counts)
+    return [*tasks, *subtypes, _average(tasks, spread_interval(replicates, min(counts)), test, paired=False)]
 
 
 def _unpaired_rows(
@@ -288,7 +321,7 @@ def _unpaired_rows(
     for name in (name for name in first if name in second):
         (a, n_a, draws_a, clips_a), (b, n_b, draws_b, clips_b) = first[name], second[name]
         drawn.append(draws_b - draws_a)
-        test = PairedTest(name=UNPAIRED, p=normal_p(b - a, drawn[-1]))
+        test = unpaired_test(b - a, drawn[-1], (clips_a, clips_b))
         interval = spread_interval(drawn[-1], min(clips_a, clips_b))
         found.append(
             TaskDifference(

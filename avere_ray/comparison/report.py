@@ -107,7 +107,8 @@ def make_report(runs: Sequence[tuple[RunResult, str | None]]) -> Report:
     first = columns[0]
     pairs = correct([compare(first.evaluation, c.evaluation, (first.label, c.label)) for c in columns[1:]])
     tasks = sorted({task for column in columns for task in accuracies(column.evaluation.metrics)} - {"average"})
-    distinct = list({id(run): run for run in own}.values())
+    distinct = list({_same(run): run for run in own}.values())
+    seeds = seed_groups(distinct)
     names = sorted(
         {name for run in distinct for name in run.curves}, key=lambda n: list(_curve_order(distinct)).index(n)
     )
@@ -119,13 +120,18 @@ def make_report(runs: Sequence[tuple[RunResult, str | None]]) -> Report:
         runs=tuple(own),
         run_labels=tuple(labels),
         pairs=tuple(pairs),
-        seeds=tuple(seed_groups(distinct)),
+        seeds=tuple(seeds),
         curves={name: {label: run.curves[name] for label, run in zip(labels, own, strict=True) if name in run.curves}
                 for name in names},
         calibrations=_calibrations(columns),
         losses={c.label: c.evaluation.beside.losses for c in columns if c.evaluation.beside.losses},
-        notes=_notes(columns, pairs),
+        notes=(*_notes(columns, pairs), *_seed_notes(seeds)),
     )  # fmt: skip
+
+
+def _same(run: RunResult) -> object:
+    """Equal for two readings of one run."""
+    return run.run_id or run.folder or id(run)
 
 
 def run_labels(runs: Sequence[RunResult]) -> list[str]:
@@ -208,10 +214,20 @@ def _notes(columns: Sequence[Column], pairs: Sequence[Pair]) -> tuple[str, ...]:
     if "sign_flip_by_clip" in tests:
         notes.append("sign_flip_by_clip: permutation of clips, since some clips have several questions")
     notes.append(
-        "p (Holm) is corrected over the tasks of all pairs shown, and over their sub-types; intervals are 95 %, from "
+        "p (Holm) is corrected over the tasks of all pairs shown, over their sub-types, and over their averages; "
+        "intervals are 95 %, from "
         f"{RESAMPLES} resamples of whole clips"
     )
     return tuple(notes)
+
+
+def _seed_notes(groups: Sequence[SeedGroup]) -> list[str]:
+    return [
+        f"{run.name} ({run.folder.name if run.folder else run.run_id[:8]}) has the seed of a newer run of the same "
+        f"setting and does not count over the seeds of {group.label}"
+        for group in groups
+        for run in group.left_out
+    ]
 
 
 def _rating_notes(columns: Sequence[Column]) -> list[str]:

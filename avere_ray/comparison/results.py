@@ -16,7 +16,9 @@ from typing import Any
 import yaml
 
 from avere_ray.comparison.beside import Beside, read_beside
+from avere_ray.comparison.proven import proven_params
 from avere_ray.errors import InputError
+from avere_ray.evaluation.asking import cluster_of
 from avere_ray.evaluation.choices import choice_outcomes, score_choices
 from avere_ray.evaluation.emer import DESCRIBED
 from avere_ray.evaluation.emorealm import EMOREALM_SCORER
@@ -26,7 +28,9 @@ from avere_ray.evaluation.tables import Outcome
 from avere_ray.evaluation.yes_no import LABELS, yes_no_outcomes
 from avere_ray.metrics import FOLDER, read_events, spool_paths
 from avere_ray.records import Clip, Query, Rollout
+from avere_ray.sources import media_root
 from avere_ray.stages import file_digest, read_manifest, read_records
+from avere_ray.synthetic.drawn import drawn_tags
 
 BEFORE = "before"
 CURVES = ("loss", "rewards/margins", "rewards/accuracies", "modality/margin", "text_prior/gap", "logps/chosen",
@@ -107,6 +111,10 @@ class RunResult:
     """Training metrics by name."""
     folder: Path | None
     tracking_uri: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """As in MLflow, and what its folder proves; see `avere_ray.synthetic.drawn`."""
+    start_ms: int = 0
+    """When it began, milliseconds since 1970; 0 where that is not known."""
 
     def last(self) -> Evaluation:
         """The newest evaluation."""
@@ -132,7 +140,9 @@ def read_run_folder(folder: Path, curves: Sequence[str] = CURVES) -> RunResult:
         name=str(config.get("name", folder.name)) if config.get("name") != "run" else folder.name,
         run_id=str(state.get("run_id") or ""),
         tracking_uri=str(state.get("tracking_uri") or ""),
-        params=_flat(config),
+        params={**_flat(config), **proven_params(folder, config)},
+        tags=drawn_tags(config),
+        start_ms=int(state.get("start_ms") or 0),
         evaluations={
             stage: read_evaluation(folder / "evals" / stage, stage, _media(folder, config), questions)
             for stage in stages
@@ -190,8 +200,14 @@ def _own_questions(place: Path, media: Path) -> dict[str, Question]:
 
 def _own_question(query: Query, clip: Clip, media: Path) -> Question:
     file = media / clip.uri
-    item = Item(sample_id=query.query_id, gold=query.answer, clip_id=clip.uri, task=query.task, subtype=query.subtype,
-                choices=query.choices)  # fmt: skip
+    item = Item(
+        sample_id=query.query_id,
+        gold=query.answer,
+        clip_id=cluster_of(clip.uri),
+        task=query.task,
+        subtype=query.subtype,
+        choices=query.choices,
+    )
     text = query.prompt.removesuffix(" ".join(query.choices)).rstrip()
     digest = clip.sha256 or (file_digest(file) if file.is_file() else clip.uri)
     return Question(
@@ -205,7 +221,7 @@ def _own_question(query: Query, clip: Clip, media: Path) -> Question:
 def _media(folder: Path, config: Mapping[str, Any]) -> Path:
     """Where the clips of a run are, if they are still there."""
     data = config.get("data") or {}
-    return Path(data["clips"]) if data.get("clips") else folder / "clips"
+    return media_root(Path(data["clips"])) if data.get("clips") else folder / "clips"
 
 
 def _questions(folder: Path, config: Mapping[str, Any]) -> dict[str, Question]:
@@ -254,16 +270,19 @@ def _likelihoods(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _curves(folder: Path, names: Sequence[str]) -> dict[str, Points]:
-    points: dict[str, Points] = {}
+    """Training metrics by step; of a step that was trained again with other settings (another source) the newest."""
+    points: dict[str, dict[int, tuple[str, float]]] = {name: {} for name in names}
     for path in spool_paths(folder) if folder.is_dir() else []:
         offset = 0
         while events := read_events(path, offset):
             offset = events[-1].end
             for event in events:
-                for name in names if event.kind == "metrics" else ():
-                    if name in event.metrics:
-                        points.setdefault(name, []).append((int(event.body["step"]), event.metrics[name]))
-    return {name: sorted(points[name]) for name in names if name in points}
+                for name in points.keys() & event.metrics.keys():
+                    source, _ = points[name].get(event.step, (None, 0.0))
+                    if source != event.source:
+                        points[name][event.step] = event.source, event.metrics[name]
+    found = {name: [(step, value) for step, (_, value) in sorted(own.items())] for name, own in points.items()}
+    return {name: own for name, own in found.items() if own}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

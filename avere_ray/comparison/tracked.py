@@ -1,10 +1,13 @@
 """Runs as MLflow knows them, with their answers: from their folder where that is here, else from their artifacts."""
 
 import dataclasses
+import itertools
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from avere_ray.comparison.leaderboard import LeaderboardRun
+from avere_ray.comparison.proven import ONE_REJECT
 from avere_ray.comparison.results import (
     BEFORE,
     CURVES,
@@ -16,6 +19,7 @@ from avere_ray.comparison.results import (
     stage_order,
 )
 from avere_ray.errors import InputError
+from avere_ray.sources import media_root
 from avere_ray.tracking.past import (
     TrackedRun,
     default_uri,
@@ -88,7 +92,7 @@ def _kept_evaluations(uri: str, run: TrackedRun) -> dict[str, Evaluation]:
     with tempfile.TemporaryDirectory(prefix="answers-") as scratch:
         for tag, place in evaluation_artifacts(uri, run.run_id, Path(scratch)).items():
             stage = tag.rpartition("/")[2]
-            found[stage] = read_evaluation(place, stage, Path(run.params.get("data.clips", "") or scratch))
+            found[stage] = read_evaluation(place, stage, media_root(Path(run.params.get("data.clips", "") or scratch)))
     return {stage: found[stage] for stage in sorted(found, key=stage_order)}
 
 
@@ -99,8 +103,15 @@ def _evaluated(run: TrackedRun) -> bool:
 def _result(uri: str, run: TrackedRun) -> RunResult:
     folder = run_folder(run, uri)
     if folder is not None and evaluation_stages(folder):
+        own = read_run_folder(folder)
         return dataclasses.replace(
-            read_run_folder(folder), name=run.name, run_id=run.run_id, params=run.params, tracking_uri=uri
+            own,
+            name=run.name,
+            run_id=run.run_id,
+            params=_with_proven(run.params, own.params),
+            tags={**own.tags, **{name: text for name, text in run.tags.items() if text}},
+            start_ms=run.start_ms,
+            tracking_uri=uri,
         )
     if not _evaluated(run):
         raise InputError(f"run {run.name} ({run.run_id}) was never evaluated, so there is nothing to compare")
@@ -112,20 +123,28 @@ def _result(uri: str, run: TrackedRun) -> RunResult:
         curves=metric_history(uri, run.run_id, [name for name in CURVES if name in run.metrics]),
         folder=None,
         tracking_uri=uri,
+        tags=run.tags,
+        start_ms=run.start_ms,
     )
 
 
+def _with_proven(params: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """MLflow's params with what the run's folder proves and they do not say."""
+    return {**({ONE_REJECT: own[ONE_REJECT]} if ONE_REJECT in own else {}), **params}
+
+
 def _evaluations(uri: str, run: TrackedRun) -> dict[str, Evaluation]:
-    """Figures by the step they were logged at: the first is before training, where there are two or more."""
+    """Figures by the optimizer step they were logged at: at step 0 before training, else after a round."""
     kept = _kept_evaluations(uri, run)
     if kept:
         return kept
     names = [name for name in run.metrics if name.startswith(_PREFIX)]
     history = metric_history(uri, run.run_id, names)
     steps = sorted({step for points in history.values() for step, _ in points})
+    rounds = itertools.count()
     found = {}
-    for number, step in enumerate(steps):
-        stage = BEFORE if number == 0 and len(steps) > 1 else f"round={max(number - 1, 0)}"
+    for step in steps:
+        stage = BEFORE if step == 0 else f"round={next(rounds)}"
         metrics = {name.removeprefix(_PREFIX): dict(points)[step]
                    for name, points in history.items() if step in dict(points)}  # fmt: skip
         found[stage] = Evaluation(stage=stage, metrics=metrics)

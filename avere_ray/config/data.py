@@ -131,6 +131,8 @@ class PairsConfig(Section):
     """The same for those prompts alone that the rules are not sure of; None drops them."""
     reject_kinds: tuple[Literal["hallucinated", "spurious"], ...] = ("hallucinated", "spurious")
     """Kinds of the first, second, ... reject where the rows do not say it; the last one holds for the rest."""
+    one_reject: bool = False
+    """Train on one reject of each pair, drawn by the pair's id, instead of on all."""
     ignore_system: bool = False
     """Leave system messages out instead of dropping the row."""
 

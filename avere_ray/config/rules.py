@@ -33,6 +33,7 @@ def check_rules(cfg: "RunConfig") -> None:
         _overlap_rules,
         _data_rules,
         _judge_rules,
+        _few_shot_rules,
         _description_rules,
     ):
         for sentence in rule(cfg):
@@ -253,6 +254,16 @@ def _one_judge(judge: "JudgeConfig", name: str) -> Iterator[str]:
         yield f"{name}.backend llm needs one of {name}.endpoint.url (a server) and {name}.model_path (a folder); {both}"
     if judge.max_tokens >= judge.max_model_len:
         yield f"{name}.max_tokens ({judge.max_tokens}) must be below {name}.max_model_len ({judge.max_model_len})"
+
+
+def _few_shot_rules(cfg: "RunConfig") -> Iterator[str]:
+    without = [name for name in cfg.evaluation.benchmarks if name in _NO_TRAINING_ANSWERS]
+    if cfg.evaluation.few_shot and without:
+        yield (
+            f"evaluation.few_shot is {cfg.evaluation.few_shot}, but there are no answered examples for "
+            f"{', '.join(without)}. Set evaluation.few_shot to 0, or leave {'it' if len(without) == 1 else 'them'} out "
+            "of evaluation.benchmarks"
+        )
 
 
 def _description_rules(cfg: "RunConfig") -> Iterator[str]:

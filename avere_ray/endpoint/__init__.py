@@ -14,11 +14,11 @@ a pause: what it says in Retry-After, else exponential with jitter. A refusal of
 request's own; one of the client (401, 403, 404, a used-up quota) ends everything.
     client    one request or many: turns, pauses, refusals
     budget    rates and what may be spent
+    usage     what was spent, by this process and by all
     wire      requests and answers as HTTP bodies
     parts     messages of words and media
 """
 
-from avere_ray.endpoint.budget import Usage
 from avere_ray.endpoint.client import Done, Endpoint
 from avere_ray.endpoint.parts import (
     assistant,
@@ -31,6 +31,7 @@ from avere_ray.endpoint.parts import (
     video_part,
     wav,
 )
+from avere_ray.endpoint.usage import Usage
 from avere_ray.endpoint.wire import Reply, Request
 
 __all__ = ["Done", "Endpoint", "Reply", "Request", "Usage", "assistant", "audio_part", "data_url", "image_part",

@@ -5,29 +5,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from avere_ray.config import EndpointConfig
+from avere_ray.endpoint.usage import Usage, UsageLog
 from avere_ray.endpoint.wire import Reply, Request
 from avere_ray.errors import EndpointError
 
 _WINDOW_S = 60.0
 _CHARACTERS_PER_TOKEN = 4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Usage:
-    """What was asked and spent."""
-
-    requests: int = 0
-    """Sent, retries included."""
-    answers: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-    """By the stated prices."""
-
-    def to_json(self) -> dict[str, float]:
-        """Plain values."""
-        return {"requests": self.requests, "answers": self.answers, "prompt_tokens": self.prompt_tokens,
-                "completion_tokens": self.completion_tokens, "cost": round(self.cost, 6)}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +24,12 @@ class Need:
 class Gate:
     """Rates and budget; held under the endpoint's lock."""
 
-    def __init__(self, cfg: EndpointConfig) -> None:
+    def __init__(self, cfg: EndpointConfig, log: UsageLog) -> None:
+        """`log`: what was used before, and by others; it counts against the budget."""
         self.cfg = cfg
         self.usage = Usage()
+        """Of this process."""
+        self._log = log
         self._sent: deque[float] = deque()
         self._tokens: deque[tuple[float, int]] = deque()
         self._in_flight = Need(0, 0.0)
@@ -70,19 +56,27 @@ class Gate:
         """Counts a request that is sent."""
         self._sent.append(now)
         self._in_flight = Need(self._in_flight.tokens + need.tokens, self._in_flight.cost + need.cost)
-        self.usage = _plus(self.usage, requests=1)
+        self._count(requests=1)
 
     def leave(self, now: float, need: Need, reply: Reply | None) -> None:
-        """Counts what came of a request."""
+        """Counts what came of a request; an answer whose tokens the server does not count needed what it was taken to
+        need."""
         self._in_flight = Need(self._in_flight.tokens - need.tokens, self._in_flight.cost - need.cost)
         if reply is None:
+            return
+        if not reply.counted:
+            self._tokens.append((now, need.tokens))
+            self._count(answers=1, estimated_tokens=need.tokens, cost=need.cost)
             return
         tokens = reply.prompt_tokens + reply.completion_tokens
         cost = _cost(self.cfg, reply.prompt_tokens, reply.completion_tokens)
         self._tokens.append((now, tokens))
         self._largest = self.need(Need(tokens, cost))
-        self.usage = _plus(self.usage, answers=1, prompt_tokens=reply.prompt_tokens,
-                           completion_tokens=reply.completion_tokens, cost=cost)  # fmt: skip
+        self._count(answers=1, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens, cost=cost)
+
+    def _count(self, **more: float) -> None:
+        self.usage = self.usage.plus(**more)
+        self._log.add(**more)
 
     def _request_delay(self, now: float) -> float:
         limit = self.cfg.requests_per_minute
@@ -98,9 +92,18 @@ class Gate:
             return 0.0
         return max(0.01, self._tokens[0][0] + _WINDOW_S - now) if self._tokens else 0.05
 
+    def _remedy(self) -> str:
+        if self._log.path is None:
+            return "run the same command again, with another budget if you like."
+        return (
+            f"raise the budget and run the same command again. What was used is in {self._log.path}, of earlier runs "
+            "as well; remove it to begin anew."
+        )
+
     def _check_budget(self, need: Need) -> None:
-        cfg, usage, coming = self.cfg, self.usage, self._in_flight
-        tokens = usage.prompt_tokens + usage.completion_tokens
+        cfg, coming = self.cfg, self._in_flight
+        usage = self.usage if self._log.path is None else self._log.total()
+        tokens = usage.tokens
         spent = [
             (cfg.max_requests, usage.requests + 1, "max_requests", f"{usage.requests} requests"),
             (cfg.max_tokens_in_all, tokens + coming.tokens + need.tokens, "max_tokens_in_all", f"{tokens} tokens"),
@@ -110,7 +113,7 @@ class Gate:
             if limit is not None and wanted > limit:
                 raise EndpointError(
                     f"{place(cfg)}: the budget {name} = {limit:g} is used up ({so_far} so far, and the next request "
-                    "would exceed it). What was answered is kept; raise the budget and run the same command again."
+                    f"would exceed it). What was answered is kept; {self._remedy()}"
                 )
 
 
@@ -127,10 +130,6 @@ def least_need(request: Request, cfg: EndpointConfig) -> Need:
 
 def _cost(cfg: EndpointConfig, prompt: int, completion: int) -> float:
     return (prompt * cfg.price_in + completion * cfg.price_out) / 1e6
-
-
-def _plus(usage: Usage, **more: float) -> Usage:
-    return Usage(**{name: getattr(usage, name) + more.get(name, 0) for name in Usage.__slots__})  # type: ignore[arg-type]
 
 
 def place(cfg: EndpointConfig) -> str:

@@ -11,14 +11,17 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import avere_ray
 from avere_ray.config import EndpointConfig
-from avere_ray.endpoint.budget import Gate, Need, Usage, least_need, place
+from avere_ray.endpoint.budget import Gate, Need, least_need, place
+from avere_ray.endpoint.usage import Usage, UsageLog
 from avere_ray.endpoint.wire import Busy, Reply, Request, explained, read_all, read_reply, retry_after, to_body
 from avere_ray.errors import ConfigError, EndpointError, RequestRefused
+from avere_ray.progress import say
 
 _FIRST_PAUSE_S = 0.5
 _REQUEST_FAULTS = (400, 413, 415, 422)
@@ -41,6 +44,7 @@ class Endpoint:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] | None = None,
         seed: int | None = None,
+        used: Path | None = None,
     ) -> None:
         """
         Args:
@@ -48,6 +52,7 @@ class Endpoint:
             clock: seconds, for the rates.
             pause: waits for so many seconds; the default ends early when another request ends everything.
             seed: of the jitter.
+            used: file in which usage is kept, so that the budget holds for all processes and runs that name it.
 
         Raises:
             ConfigError: no address is set, or the key's variable is empty and the server is not on this machine.
@@ -58,14 +63,15 @@ class Endpoint:
         self._pause = pause or self._halt.wait
         self._clock = clock
         self._jitter = random.Random(seed)
-        self._gate = Gate(cfg)
+        self._gate = Gate(cfg, UsageLog(used))
+        self._told = False
         self._lock = threading.Lock()
         self._not_before = 0.0
         self._opener = _opener(cfg.url)
 
     @property
     def usage(self) -> Usage:
-        """What was asked and spent so far."""
+        """What was asked and spent so far, by this object."""
         with self._lock:
             return self._gate.usage
 
@@ -167,6 +173,13 @@ class Endpoint:
     def _settle(self, need: Need, reply: Reply | None) -> None:
         with self._lock:
             self._gate.leave(self._clock(), need, reply)
+            first = reply is not None and not reply.counted and not self._told
+            self._told = self._told or first
+        if first:
+            say(
+                f"{place(self.cfg)} does not count tokens; each answer is taken for as many as its words and the "
+                "longest answer have, media not counted, so state budgets in requests (max_requests)"
+            )
 
     def _send(self, body: bytes) -> Reply:
         request = urllib.request.Request(self.cfg.url.rstrip("/") + "/chat/completions", data=body, method="POST")

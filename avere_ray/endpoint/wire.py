@@ -39,8 +39,9 @@ class Reply:
     finish_reason: str
     """"stop" or "length", as the server says."""
     prompt_tokens: int
-    """0 where the server does not count."""
     completion_tokens: int
+    counted: bool = True
+    """Whether the server says how many tokens these are; else both are 0."""
 
 
 class Busy(Exception):
@@ -83,15 +84,23 @@ def read_reply(data: bytes) -> Reply:
         choice = body["choices"][0]
         content = choice["message"].get("content")
         text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
-        usage = body.get("usage") or {}
+        prompt, completion = _counts(body.get("usage"))
         return Reply(
             text=text,
             finish_reason=str(choice.get("finish_reason") or ""),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            counted=prompt > 0,
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Busy(f"the answer is no chat completion ({type(error).__name__}: {error})") from None
+
+
+def _counts(usage: Any) -> tuple[int, int]:
+    """Tokens of prompt and answer; both 0 where they are not said, or cannot be meant."""
+    found = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, Mapping) else []
+    whole = [n for n in (0 if n is None else n for n in found) if isinstance(n, int) and n >= 0]
+    return (whole[0], whole[1]) if len(whole) == 2 and whole[0] else (0, 0)
 
 
 def explained(error: urllib.error.HTTPError) -> tuple[str, str]:

@@ -1,12 +1,14 @@
 """Which choice a response means, strictly: one choice or none.
 
-In order: a leading letter; a leading or set-off "yes" or "no"; the one choice whose text the response contains. A
-letter in brackets that the other words contradict, or two letters, are unparsable. "a" as an article is never a letter.
+In order: a leading letter; a leading or set-off "yes" or "no"; the one choice whose text the response contains and does
+not deny ("no tears" names no tears). A letter in brackets that the other words contradict, or two letters, are
+unparsable. "a" as an article is never a letter.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 
+from avere_ray.evaluation.negation import negated, plain_text
 from avere_ray.responses import is_yes_no, leading_letter, split_choice, yes_or_no
 
 _BRACKETED = re.compile(r"[(\[]([A-H])[)\]]")
@@ -59,14 +61,22 @@ def _contradicting(letter: str, rest: str, options: Mapping[str, str]) -> str | 
 
 
 def _named(text: str, options: Mapping[str, str]) -> list[str]:
-    """Letters of the choices contained in a text; one whose words are part of a longer one found is left out."""
-    words = f" {_plain(text)} "
-    found = {letter: _plain(option) for letter, option in options.items() if f" {_plain(option)} " in words}
+    """Letters of the choices that a text names without denying them; one whose words are part of a longer one found is
+    left out."""
+    words = plain_text(text)
+    named = {letter: _plain(option) for letter, option in options.items()}
+    listed = frozenset(word for option in named.values() for word in option.split())
+    found = {letter: option for letter, option in named.items() if option and _claimed(words, option, listed)}
     return [letter for letter, option in found.items()
             if not any(option != other and f" {option} " in f" {other} " for other in found.values())]  # fmt: skip
 
 
+def _claimed(text: str, option: str, listed: frozenset[str]) -> bool:
+    mention = re.compile(r"(?<![^\W_])" + r"[\W_]+".join(map(re.escape, option.split())) + r"(?![^\W_])")
+    return any(not negated(text, match.start(), listed) for match in mention.finditer(text))
+
+
 def _plain(text: str) -> str:
     """Lower-case words without articles at the start or punctuation."""
-    words = re.findall(r"[^\W_]+", text.lower())
+    words = re.findall(r"[^\W_]+", plain_text(text))
     return " ".join(words[1:] if words and words[0] in {"a", "an", "the"} and len(words) > 1 else words)

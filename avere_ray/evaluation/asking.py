@@ -122,7 +122,7 @@ def _items(queries: Sequence[Query]) -> list[Item]:
         Item(
             sample_id=q.query_id,
             gold=q.answer,
-            clip_id=q.clip_id.removesuffix("_swap"),
+            clip_id=cluster_of(q.clip_id),
             task=q.task,
             subtype=q.subtype,
         )
@@ -172,6 +172,12 @@ def _clips_by_name(clips: Sequence[Clip]) -> dict[str, Clip]:
         for name in {clip.clip_id, *("/".join(parts[start:]) for start in range(len(parts)))}:
             table[name] = clip if name not in table else None
     return {name: clip for name, clip in table.items() if clip is not None}
+
+
+def cluster_of(clip: str) -> str:
+    """What a clip (by id or path) and its copy with swapped audio have in common: AVHBench calls the copy
+    `<clip>_swap`, before the ending of the file."""
+    return _name(clip).removesuffix("_swap")
 
 
 def _name(path: str) -> str:

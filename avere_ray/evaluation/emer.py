@@ -15,6 +15,7 @@ of the means, and reported. Released rules (`gpt_evaluation.py`): both are left 
 import dataclasses
 import functools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -155,7 +156,9 @@ def _named(row: Any, where: str) -> tuple[str, str]:
 
 
 def _whole(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not math.isfinite(value) or value != int(value):  # json takes NaN and Infinity
         return None
     return int(value) if LOWEST <= value <= HIGHEST else None
 

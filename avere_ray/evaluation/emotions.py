@@ -7,10 +7,11 @@ phrases that name no emotion at all as neutral. Nothing is guessed: a text that 
 unparsable.
 """
 
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from avere_ray.evaluation.negation import negated, plain_text
 
 CLASSES = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 """The seven basic classes, in DFEW's order."""
@@ -54,6 +55,7 @@ WORDS: dict[str, frozenset[str]] = {
     ),
 }
 """Words that claim a class."""
+_WORDS = frozenset().union(*WORDS.values())
 
 _PHRASES = (
     (re.compile(r"\b(?:no|without|lacks?|lacking|lack of|absence of|devoid of)\s+(?:any\s+)?(?:(?:a|an)\s+)?"
@@ -69,15 +71,6 @@ _PHRASES = (
 )  # fmt: skip
 """Phrases that claim a class; they are taken before single words."""
 
-_CONTRACTIONS = re.compile(r"\b(\w+?)n['’]t\b")
-_NEGATORS = _forms("not no never neither nor without hardly barely lacks lack lacking nothing none absent devoid")
-_COMPARED = re.compile(r"\b(?:rather than|instead of|as opposed to|other than|apart from|far from|unlike)\b")
-_THOUGHTS = _forms("think believe say suppose guess feel see know")
-_SCOPE_END = _forms("but however although though because since so while whereas yet and is are was were rather instead")
-_LISTED = _forms("or nor and ,").union(*WORDS.values())
-"""What may stand between a comma and a word for it to go on a list ("no anger, fear or sadness")."""
-_REACH = 7
-"""Words that a negator reaches at most."""
 _CLAIM = re.compile(
     r"\b(?:(?:the|his|her|their|overall|main|primary|dominant|predominant|prevailing)\s+)*"
     r"(?:emotion|emotional state|feeling|mood)\b[^.;]*?\b(?:is|appears to be|seems to be|would be|:)|"
@@ -96,7 +89,7 @@ class _Mention:
 
 def parse_emotion(text: str) -> str | None:
     """The class of `CLASSES` that a response claims, or None when it claims none or more than one."""
-    plain = _plain(text)
+    plain = plain_text(text)
     if (found := _one(_mentions(plain))) is not None:
         return found
     sentences = list(_sentences(plain))
@@ -108,13 +101,7 @@ def parse_emotion(text: str) -> str | None:
 
 def claimed_emotions(text: str) -> frozenset[str]:
     """Every class of `CLASSES` that a text names without denying it."""
-    return frozenset(mention.emotion for mention in _mentions(_plain(text)) if not mention.negated)
-
-
-def _plain(text: str) -> str:
-    """Lower case; "isn't" as "is not", hyphens as spaces."""
-    lower = text.lower().replace("can't", "can not").replace("won't", "will not").replace("cannot", "can not")
-    return re.sub(r"[-_*]", " ", _CONTRACTIONS.sub(r"\1 not", lower))
+    return frozenset(mention.emotion for mention in _mentions(plain_text(text)) if not mention.negated)
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -131,40 +118,11 @@ def _mentions(text: str) -> list[_Mention]:
     left = text
     for pattern, emotion in _PHRASES:
         for match in pattern.finditer(left):
-            negated = emotion != "neutral" and _negated(text, match.start())
-            found.append(_Mention(emotion, match.start(), negated))
+            denied = emotion != "neutral" and negated(text, match.start(), _WORDS)
+            found.append(_Mention(emotion, match.start(), denied))
         left = pattern.sub(lambda match: " " * len(match.group()), left)
     for match in re.finditer(r"[a-z]+", left):
         for emotion, words in WORDS.items():
             if match.group() in words:
-                found.append(_Mention(emotion, match.start(), _negated(left, match.start())))
+                found.append(_Mention(emotion, match.start(), negated(left, match.start(), _WORDS)))
     return found
-
-
-def _negated(text: str, at: int) -> bool:
-    """Whether the words before an offset deny what stands there, in the same clause."""
-    clause = re.split(r"[.;:!?\n]", text[:at])[-1]
-    if (compared := list(_COMPARED.finditer(clause))) and not _ended(clause[compared[-1].end() :]):
-        return True
-    words = re.findall(r"[a-z]+|,", clause)
-    for reach, word in enumerate(reversed(words)):
-        if word == "," and not _LISTED.issuperset(words[len(words) - reach :]):
-            return False
-        if reach >= _REACH or word in _SCOPE_END - {"and"}:
-            return _copula_negated(words[: len(words) - reach], word)
-        if word in _NEGATORS:
-            return not (reach and words[len(words) - reach] in {"only", "just", "merely", "doubt", "wonder"})
-    return False
-
-
-def _copula_negated(before: Sequence[str], word: str) -> bool:
-    """ "neither is he angry", "I do not think he is angry": the negator stands before the verb."""
-    if word not in {"is", "are", "was", "were"}:
-        return False
-    clause = before[-_REACH:-1]
-    thought = any(a in _NEGATORS and b in _THOUGHTS for a, b in itertools.pairwise(clause))
-    return thought or (bool(clause) and clause[-1] in {"neither", "nor"})
-
-
-def _ended(between: str) -> bool:
-    return bool(re.search(r"[,]|\b(?:but|and)\b", between))

@@ -157,6 +157,7 @@ class Exam:
         )
 
     def _view(self, sitting: Sitting) -> View:
+        """The answers of a sitting; a refused question was not put in this way, and is no wrong answer."""
         texts = {rollout.query_id: rollout.text for rollout in sitting.answers}
-        found = self.benchmark.outcomes(sitting.queries, texts)
+        found = self.benchmark.outcomes([q for q in sitting.queries if q.query_id not in sitting.kept.refused], texts)
         return View(outcomes={outcome.sample_id: outcome for outcome in found}, logps=sitting.logps)

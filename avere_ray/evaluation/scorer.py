@@ -143,7 +143,7 @@ def score_files(scorer: Scorer, annotations: Annotations, responses: Responses, 
     rules = scorer.legacy if legacy and scorer.legacy is not None else scorer.score
     scores = rules(annotations.items, responses)
     unused = sum(name not in known for name in responses)
-    return dataclasses.replace(scores, left_out=dict(annotations.left_out), unused=unused)
+    return dataclasses.replace(scores, benchmark=scorer.name, left_out=dict(annotations.left_out), unused=unused)
 
 
 def check_options(scorer: Scorer, options: ReadOptions) -> None:

@@ -2,8 +2,8 @@
 
 Questions about one clip are not independent, so everything that resamples draws whole clips. Sources: cluster
 bootstrap, Davison & Hinkley 1997, section 3.8; small-sample widening of percentile intervals, Hesterberg 2015
-(The American Statistician 69:4); McNemar 1947; exact binomial interval, Clopper & Pearson 1934; Holm 1979; effect size
-h, Cohen 1988, chapter 6. Shape letters: B = resamples, C = clips, D = numbers per clip.
+(The American Statistician 69:4); McNemar 1947; exact binomial interval, Clopper & Pearson 1934; Fisher 1935; Holm
+1979; effect size h, Cohen 1988, chapter 6. Shape letters: B = resamples, C = clips, D = numbers per clip.
 """
 
 import math
@@ -27,6 +27,8 @@ class Interval:
 
 
 NO_INTERVAL = Interval(math.nan, math.nan)
+PERCENT = (0.0, 100.0)
+"""Bounds of a share in percent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +36,8 @@ class PairedTest:
     """What a test of two runs on the same questions says."""
 
     name: str
-    """"mcnemar_exact", "mcnemar_chi2", "sign_flip_by_clip" or "none" when nothing differs or nothing is shared."""
+    """"mcnemar_exact", "mcnemar_chi2", "sign_flip_by_clip"; "unpaired_normal" or "fisher_by_clip" for other clips;
+    "none" when nothing differs."""
     p: float
     """Two-sided p-value, before any correction."""
 
@@ -133,12 +136,21 @@ def by_clip(values: np.ndarray, clips: Sequence[str]) -> np.ndarray:
     return np.bincount(index, weights=values, minlength=len(names))
 
 
-def normal_p(difference: float, replicates: np.ndarray) -> float:
-    """Two-sided p-value of a difference from the spread of its bootstrap replicates; 1 when they do not vary."""
-    from scipy.special import ndtr
+def unpaired_test(difference: float, replicates: np.ndarray, clips: tuple[int, int]) -> PairedTest:
+    """Test of a difference between two runs on other clips, from the spread of its bootstrap replicates.
 
+    Where these do not vary, all clips of each run are alike, and Fisher's exact test tells how likely it is that
+    `clips` clips fall apart like this. (With every clip of a run alike it is the permutation test over clips.)
+    """
     spread = float(np.nanstd(replicates))
-    return float(2 * ndtr(-abs(difference) / spread)) if spread > 0 else 1.0
+    if spread > 0:
+        from scipy.special import ndtr
+
+        return PairedTest(name="unpaired_normal", p=float(2 * ndtr(-abs(difference) / spread)))
+    if difference == 0:
+        return PairedTest(name="none", p=1.0)
+    ways = 2 if clips[0] == clips[1] else 1  # the two runs the other way round are as far apart
+    return PairedTest(name="fisher_by_clip", p=ways / math.comb(sum(clips), clips[0]))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -176,12 +188,14 @@ class SeedSummary:
     sd: float
     """Standard deviation over seeds; NaN for one."""
     interval: Interval
-    """Student's t-interval of the mean; none for one seed."""
+    """Student's t-interval of the mean; none for one seed, or where the seeds do not differ."""
     seeds: int
 
 
-def over_seeds(values: Sequence[float], *, level: float = LEVEL) -> SeedSummary:
-    """Mean, spread and t-interval of one figure per seed."""
+def over_seeds(
+    values: Sequence[float], *, bounds: tuple[float, float] = (-math.inf, math.inf), level: float = LEVEL
+) -> SeedSummary:
+    """Mean, spread and t-interval of one figure per seed; the interval ends at the bounds of the figure."""
     array = np.asarray(values, dtype=np.float64)
     n, mean = array.size, float(array.mean())
     if n < 2:
@@ -189,5 +203,8 @@ def over_seeds(values: Sequence[float], *, level: float = LEVEL) -> SeedSummary:
     from scipy.special import stdtrit
 
     sd = float(array.std(ddof=1))
+    if not sd:
+        return SeedSummary(mean=mean, sd=sd, interval=NO_INTERVAL, seeds=n)
     half = float(stdtrit(n - 1, (1 + level) / 2)) * sd / math.sqrt(n)
-    return SeedSummary(mean=mean, sd=sd, interval=Interval(mean - half, mean + half), seeds=n)
+    interval = Interval(max(mean - half, bounds[0]), min(mean + half, bounds[1]))
+    return SeedSummary(mean=mean, sd=sd, interval=interval, seeds=n)

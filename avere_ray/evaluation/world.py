@@ -7,19 +7,28 @@ EmoReAlM's (see `emorealm`); as the sub-types are labelled, `spurious_accuracy`,
 `no_hallucination_accuracy` tell which failure is left. A prediction is called `<id>.txt`. There are no released rules.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
-from avere_ray.evaluation.benchmark import Benchmark
+from avere_ray.evaluation.benchmark import Answers, Benchmark
 from avere_ray.evaluation.choices import score_choices
 from avere_ray.evaluation.emorealm import EMOREALM, read
-from avere_ray.evaluation.scorer import Scorer
+from avere_ray.evaluation.scorer import Scorer, Scores
+from avere_ray.records import Query
+
+
+def details(queries: Sequence[Query], answers: Answers) -> Scores:
+    """EmoReAlM's figures, as those of the world."""
+    return replace(EMOREALM.details(queries, answers), benchmark="world")
+
 
 WORLD_SCORER = Scorer(name="world", read=read, score=partial(score_choices, "world"))
 WORLD = Benchmark(
     name="world",
     load=EMOREALM.load,
     score=EMOREALM.score,
-    details=EMOREALM.details,
+    details=details,
     outcomes=EMOREALM.outcomes,
     options=EMOREALM.options,
     examples=EMOREALM.examples,

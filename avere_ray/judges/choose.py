@@ -11,7 +11,7 @@ from avere_ray.judges.llm import CachedModel, LlmJudge, RemoteText
 from avere_ray.judges.replies import ReplyCache
 from avere_ray.protocols import AskFn, JudgeFn
 from avere_ray.records import Clip, Cue, Query, Rollout, Verdict
-from avere_ray.stages import digest
+from avere_ray.stages import model_digest
 from avere_ray.verdicts import JUDGE, judge_by_rules
 
 LocalModel = Callable[[JudgeConfig], AskFn]
@@ -59,7 +59,8 @@ def make_judge(
 
 
 def text_model(cfg: JudgeConfig, *, cache: Path | None = None, local: LocalModel | None = None) -> CachedModel:
-    """The llm judge's model behind its cache; `local` starts an engine, where `judge.model_path` is set.
+    """The llm judge's model behind its cache, beside which the usage of a remote one is kept; `local` starts an engine,
+    where `judge.model_path` is set.
 
     Raises:
         InputError: an engine is asked for where none can be started.
@@ -68,7 +69,8 @@ def text_model(cfg: JudgeConfig, *, cache: Path | None = None, local: LocalModel
     settings = {"version": LLM, "max_tokens": cfg.max_tokens, "dtype": cfg.dtype if cfg.model_path else ""}
     kept = ReplyCache(cache, model_name(cfg), settings)
     if cfg.endpoint.url:
-        return CachedModel(RemoteText(cfg.endpoint, cfg.max_tokens), kept)
+        used = kept.path.with_suffix(".usage") if kept.path is not None else None
+        return CachedModel(RemoteText(cfg.endpoint, cfg.max_tokens, used), kept)
     if local is None:
         raise InputError("judge.model_path needs an engine, which this verb does not start; set judge.endpoint.url")
     return CachedModel(local(cfg), kept)
@@ -80,15 +82,15 @@ def model_name(cfg: JudgeConfig) -> str:
         return cfg.endpoint.model
     if cfg.model_path is None:
         return ""
-    config = cfg.model_path / "config.json"
-    seen = [(p.name, p.stat().st_size) for p in sorted(cfg.model_path.glob("*.safetensors*"))]
-    return f"{cfg.model_path.name}@{digest(config.read_text('utf-8') if config.is_file() else '', seen)[:8]}"
+    return f"{cfg.model_path.name}@{model_digest(cfg.model_path)[:8]}"
 
 
 def judge_key(cfg: JudgeConfig) -> tuple[object, ...]:
-    """What verdicts depend on besides their inputs; where and how fast the model runs is no part of it."""
+    """What verdicts depend on besides their inputs; where and how fast the model runs is no part of it, but in which
+    precision a model of one's own does."""
     if cfg.backend == "rules":
         return ("rules", JUDGE)
     if cfg.backend == "llm":
-        return ("llm", LLM, model_name(cfg), cfg.max_tokens)
-    return ("omni", omni.VERSION, model_name(cfg), cfg.votes, cfg.temperature)
+        own = () if cfg.endpoint.url else (cfg.dtype,)
+        return ("llm", LLM, model_name(cfg), cfg.max_tokens, *own)
+    return ("omni", omni.VERSION, model_name(cfg), cfg.votes, cfg.temperature, cfg.dtype)

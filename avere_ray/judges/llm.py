@@ -1,6 +1,7 @@
 """The llm judge: a text model that holds a response against the clip's description, its reply bound to a schema."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from avere_ray.config import EndpointConfig
@@ -113,12 +114,13 @@ def check_described(clip: Clip) -> None:
 class RemoteText:
     """A text model behind an OpenAI-compatible endpoint; implements AskFn."""
 
-    def __init__(self, cfg: EndpointConfig, max_tokens: int) -> None:
-        """
+    def __init__(self, cfg: EndpointConfig, max_tokens: int, used: Path | None = None) -> None:
+        """`used`: file in which usage is kept; see `Endpoint`.
+
         Raises:
             ConfigError: see `Endpoint`.
         """
-        self._endpoint, self._max_tokens = Endpoint(cfg), max_tokens
+        self._endpoint, self._max_tokens = Endpoint(cfg, used=used), max_tokens
 
     @property
     def usage(self) -> Usage:

@@ -11,6 +11,6 @@
 Pure functions over records and figures; `jobs.reproduce` runs the study.
 """
 
-from avere_ray.study.methods import BASE, METHODS, Method, pairs_for
+from avere_ray.study.methods import BASE, METHODS, Method
 
-__all__ = ["BASE", "METHODS", "Method", "pairs_for"]
+__all__ = ["BASE", "METHODS", "Method"]

@@ -9,13 +9,9 @@ the sign that follows from maximising the penalised reward; the paper prints the
 SFT has it alone: what they reach tells how much of a method's gain is that term's.
 """
 
-import dataclasses
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from avere_ray.records import PreferencePair
 
 BASE = "base"
 """The model before training, among the methods of a result."""
@@ -64,13 +60,3 @@ METHODS: dict[str, Method] = {
 def label_of(name: str) -> str:
     """Name of a method, or of the base, in tables and pictures."""
     return "base" if name == BASE else METHODS[name].label
-
-
-def pairs_for(method: Method, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
-    """The pairs as a method sees them."""
-    return [_with_one_reject(pair) for pair in pairs] if method.one_reject else list(pairs)
-
-
-def _with_one_reject(pair: PreferencePair) -> PreferencePair:
-    kept = random.Random(pair.pair_id).choice(pair.rejects)
-    return dataclasses.replace(pair, rejects=(kept,))

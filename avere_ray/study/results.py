@@ -5,14 +5,14 @@ of all seeds: the same question, asked before and after, or asked of two methods
 `seeds` has the tests that do not.
 """
 
-import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avere_ray.comparison.differences import AVERAGE, Pair, compare, correct
+from avere_ray.comparison.differences import Pair, compare, correct
 from avere_ray.comparison.results import Evaluation, Question
-from avere_ray.evaluation.statistics import holm, over_seeds
+from avere_ray.evaluation.statistics import PERCENT, over_seeds
 
 Figures = Mapping[str, float]
 """Metrics of one method on one world."""
@@ -76,7 +76,8 @@ class Outcome:
 
 
 def summary(figures: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{method: {metric: {mean, low, high, per_seed}}}; low and high are None with one seed."""
+    """{method: {metric: {mean, low, high, per_seed}}}; low and high are None with one seed, and where the
+    seeds do not differ."""
     return {method: _method_summary(rows) for method, rows in figures.items()}
 
 
@@ -85,8 +86,8 @@ def _method_summary(rows: Sequence[Figures]) -> dict[str, dict[str, Any]]:
     found = {}
     for name in names:
         values = [row[name] for row in rows]
-        over = over_seeds(values)
-        known = len(values) > 1
+        over = over_seeds(values, bounds=PERCENT) if name in METRICS else over_seeds(values)
+        known = math.isfinite(over.interval.low)
         found[name] = {
             "mean": over.mean,
             "low": over.interval.low if known else None,
@@ -105,23 +106,7 @@ def paired_tests(evaluations: Mapping[str, Sequence[Evaluation]], compared: Sequ
         evaluations: of each method, one per seed, in the same order of seeds.
     """
     pooled = {method: pool(found) for method, found in evaluations.items()}
-    return _averages_corrected(
-        correct([compare(pooled[first], pooled[second], (first, second)) for first, second in compared])
-    )
-
-
-def _averages_corrected(pairs: Sequence[Pair]) -> list[Pair]:
-    given = {str(i): t.test.p for i, pair in enumerate(pairs) for t in pair.tasks if t.kind == AVERAGE}
-    adjusted = holm(given)
-    return [
-        dataclasses.replace(
-            pair,
-            tasks=tuple(
-                dataclasses.replace(t, p_holm=adjusted[str(i)]) if t.kind == AVERAGE else t for t in pair.tasks
-            ),
-        )
-        for i, pair in enumerate(pairs)
-    ]
+    return correct([compare(pooled[first], pooled[second], (first, second)) for first, second in compared])
 
 
 def pool(evaluations: Sequence[Evaluation]) -> Evaluation:

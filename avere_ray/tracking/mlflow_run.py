@@ -171,9 +171,9 @@ class MlflowRun:
         return missing
 
     def _send_params(self, params: Mapping[str, str]) -> None:
-        there = self._client.get_run(self.state.run_id).data.params
-        self._send_entries("params", {name: text for name, text in params.items() if name not in there})
-        self._send_entries("tags", changed_tags(there, params))
+        there = self._client.get_run(self.state.run_id).data
+        self._send_entries("params", {name: text for name, text in params.items() if name not in there.params})
+        self._send_entries("tags", changed_tags(there.params, params, there.tags))
 
     def _send_entries(self, kind: str, entries: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag

@@ -13,7 +13,10 @@ from typing import Any
 from avere_ray.tracking.params import cut, fitting_tags
 
 ANSWERS = "evaluation"
-"""Artifact folder of an evaluation's child run, from which runs are compared on any machine."""
+"""Artifact folder of an evaluation's child run, from which runs are compared on any machine; below it a folder for each
+key that the stage has had."""
+ANSWERS_TAG = "answers"
+"""Tag of such a child: the artifact folder of its newest answers; without it they are in `ANSWERS` itself."""
 CHILD_TAG = "avere_ray.child"
 ROOT_TAG = "avere_ray.root"
 MODEL_TAG = "avere_ray.model"
@@ -62,10 +65,10 @@ class Nested:
         self._client.log_inputs(self.run_id(str(body.get("child", ""))), datasets=[given])
 
     def send_model(self, body: Mapping[str, Any], folder: Path | None) -> None:
-        """A logged model with its files and figures, made from the run; once."""
+        """A logged model with its files and figures, made from the run; once per key of the stage it comes from."""
         from mlflow.entities import LoggedModelOutput
 
-        model_id = self._model(str(body["name"]))
+        model_id = self._model(str(body["name"]), str(body.get("key", "")))
         found = self._client.get_logged_model(model_id)
         if found.status == "READY":
             return
@@ -100,7 +103,7 @@ class Nested:
     def _log(self, run_id: str, body: Mapping[str, Any], *, have: Any) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        model_id = self._model(str(body["model"])) if body.get("model") else None
+        model_id = self._model(str(body["model"]), str(body.get("model_key", ""))) if body.get("model") else None
         metrics = [
             Metric(cut(name, "key"), float(value), int(body["end_ms"]), int(body["step"]), model_id=model_id)
             for name, value in body["metrics"].items()
@@ -134,9 +137,9 @@ class Nested:
         )
         return made.info.run_id
 
-    def _model(self, name: str) -> str:
-        if name not in self._models:
-            mark = f"{self._run_id}/{name}"
+    def _model(self, name: str, key: str) -> str:
+        mark = f"{self._run_id}/{name}" + f"/{key}" * bool(key)
+        if mark not in self._models:
             found = self._client.search_logged_models([self._experiment_id], f"tags.`{MODEL_TAG}` = '{mark}'")
             model = (
                 found[0]
@@ -149,5 +152,5 @@ class Nested:
                     model_type="adapter",
                 )
             )
-            self._models[name] = model.model_id
-        return self._models[name]
+            self._models[mark] = model.model_id
+        return self._models[mark]

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import avere_ray
 
+CHANGED = "changed."
+"""How a tag begins that holds the value of a param that was changed."""
 _LONGEST = {"key": 250, "param": 6000, "tag": 5000}  # characters
 
 
@@ -34,9 +36,21 @@ def source_tags() -> dict[str, str]:
     return tags
 
 
-def changed_tags(before: Mapping[str, str], params: Mapping[str, str]) -> dict[str, str]:
-    """Tags `changed.<name>` for params that MLflow has with another value, since it never changes a param."""
-    return fitting_tags({f"changed.{n}": text for n, text in params.items() if n in before and before[n] != text})
+def changed_tags(
+    before: Mapping[str, str], params: Mapping[str, str], tags: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Tags `changed.<name>` for params that MLflow has with another value, since it never changes a param; also where
+    a tag of an earlier change, among `tags`, says something else than the param now."""
+    wanted = fitting_tags({f"{CHANGED}{n}": text for n, text in params.items() if n in before})
+    first = fitting_tags({f"{CHANGED}{n}": before[n] for n in params if n in before})
+    told = {name: (tags or {}).get(name, first[name]) for name in wanted}
+    return {name: text for name, text in wanted.items() if text != told[name]}
+
+
+def current_params(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
+    """The params as the run was last started with: MLflow's, with what `changed_tags` says."""
+    names = {cut(f"{CHANGED}{name}", "key"): name for name in params}
+    return {**params, **{names[tag]: text for tag, text in tags.items() if tag in names}}
 
 
 def fitting_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from avere_ray.errors import InputError, StageError
-from avere_ray.tracking.nested import ANSWERS, CHILD_TAG, ROOT_TAG
+from avere_ray.tracking.nested import ANSWERS, ANSWERS_TAG, CHILD_TAG, ROOT_TAG
+from avere_ray.tracking.params import current_params
 
 DEFAULT_DATABASE = Path("runs/mlflow.db")
 MOST_RUNS = 200
@@ -32,6 +33,7 @@ class TrackedRun:
     status: str
     start_ms: int
     params: Mapping[str, str]
+    """As the run was last started with."""
     metrics: Mapping[str, float]
     """Last value of each metric."""
     tags: Mapping[str, str]
@@ -98,10 +100,17 @@ def search_runs(uri: str, experiment: str, filter_string: str) -> list[TrackedRu
 
 
 def metric_history(uri: str, run_id: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
-    """Points (step, value) of metrics in order of steps; a metric the run does not have is left out."""
+    """Points (step, value) of metrics in order of steps, the last one of each step; a metric the run does not have is
+    left out."""
     with mlflow_client(uri) as client:
         histories = {name: client.get_metric_history(run_id, name) for name in names}
-    return {name: sorted((point.step, point.value) for point in points) for name, points in histories.items() if points}
+    return {name: _last_of_each_step(points) for name, points in histories.items() if points}
+
+
+def _last_of_each_step(points: Sequence[Any]) -> list[tuple[int, float]]:
+    """What was measured last at each step, in order of steps."""
+    ordered = sorted(points, key=lambda point: (point.step, point.timestamp))
+    return sorted({point.step: point.value for point in ordered}.items())
 
 
 def evaluation_artifacts(uri: str, run_id: str, scratch: Path) -> dict[str, Path]:
@@ -116,10 +125,11 @@ def evaluation_artifacts(uri: str, run_id: str, scratch: Path) -> dict[str, Path
         experiment = client.get_run(run_id).info.experiment_id
         for child in client.search_runs([experiment], f"tags.`{ROOT_TAG}` = '{run_id}'", max_results=MOST_RUNS):
             stage = child.data.tags.get("stage", "")
-            if stage.startswith("evals/") and client.list_artifacts(child.info.run_id, ANSWERS):
+            answers = child.data.tags.get(ANSWERS_TAG, ANSWERS)
+            if stage.startswith("evals/") and client.list_artifacts(child.info.run_id, answers):
                 place = scratch / child.info.run_id
                 place.mkdir()
-                found[stage] = Path(client.download_artifacts(child.info.run_id, ANSWERS, str(place)))
+                found[stage] = Path(client.download_artifacts(child.info.run_id, answers, str(place)))
     return found
 
 
@@ -211,7 +221,7 @@ def _tracked(run: Any) -> TrackedRun:
         name=run.info.run_name or run.info.run_id[:8],
         status=run.info.status,
         start_ms=run.info.start_time or 0,
-        params=dict(run.data.params),
+        params=current_params(run.data.params, run.data.tags),
         metrics=dict(run.data.metrics),
         tags=dict(run.data.tags),
     )

@@ -144,17 +144,19 @@ class Tracker:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         model: str = "",
+        model_key: str = "",
     ) -> None:
         """Notes a stage that ended as a child run; "round=0/adapters" is a child of "round=0".
 
         Args:
             key: of the stage; a child is sent once per key.
             model: name of the logged model that the figures are about, see `log_model`.
+            model_key: its key.
         """
         values = {name: value for name, value in metrics.items() if math.isfinite(value)}
         event = {"kind": "child", "child": child, "run_name": run_name, "key": key, "metrics": values, "step": step,
                  "params": dict(params or {}), "tags": dict(tags or {}), "status": "FINISHED", "start_ms": start_ms,
-                 "end_ms": now_ms(), "model": model}  # fmt: skip
+                 "end_ms": now_ms(), "model": model, "model_key": model_key}  # fmt: skip
         self._driver.append(event)
 
     def log_dataset(
@@ -172,17 +174,19 @@ class Tracker:
         step: int,
         tags: Mapping[str, str],
         child: str = "",
+        key: str = "",
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Notes a logged model, with the files of a folder, or None to name it only.
 
         Args:
+            key: of the stage that made it; another key makes another logged model of the same name.
             metrics: figures of the model at that step; `log_child` adds others.
         """
         kept = self._kept(Path(path).resolve()) if path is not None else ""
         values = {key: value for key, value in (metrics or {}).items() if math.isfinite(value)}
         event = {"kind": "model", "name": name, "path": kept, "step": step, "tags": dict(tags), "child": child,
-                 "metrics": values, "timestamp_ms": now_ms()}  # fmt: skip
+                 "key": key, "metrics": values, "timestamp_ms": now_ms()}  # fmt: skip
         self._files.append(event)
 
     def finish(self, status: str = "FINISHED") -> None:

@@ -108,8 +108,14 @@ def test_mlflow_has_a_child_run_per_stage_with_data_answers_models_and_a_table(f
         assert {child.info.status for child in found} == {"FINISHED"}
         after = children["evals/round=0"]
         assert after.data.tags["mlflow.parentRunId"] == children["round=0"].info.run_id
-        assert "evaluation/predictions.parquet" in [
-            file.path for file in client.list_artifacts(after.info.run_id, "evaluation")
+        answers = after.data.tags["answers"]
+        assert f"{answers}/predictions.parquet" in [
+            file.path for file in client.list_artifacts(after.info.run_id, answers)
+        ]
+        assert answers == f"evaluation/{after.data.tags['avere_ray.key']}"
+        adapter = run.data.tags["evaluated.round0"]
+        assert f"adapter/{adapter}/adapter_model.safetensors" in [
+            file.path for file in client.list_artifacts(run_id, f"adapter/{adapter}")
         ]
         [model] = client.search_logged_models([run.info.experiment_id])
         scores = {metric.key: metric.value for metric in model.metrics}

@@ -242,7 +242,7 @@ def test_the_leaderboard_keeps_measured_and_published_apart(world: dict[str, str
     text = (tmp_path / "leaderboard.md").read_text()
     measured, published = text.split("## Published by others")
     twin = next(line for line in measured.splitlines() if line.startswith("| twin") and "| after |" in line)
-    assert "| 2 (0, 1) |" in twin and "| 100.0 [100.0, 100.0] |" in twin and world["twin1"][:8] in twin
+    assert "| 2 (0, 1) |" in twin and "| 100.0 | 100.0 |" in twin and world["twin1"][:8] in twin
     good = next(line for line in measured.splitlines() if line.startswith("| good") and "| before |" in line)
     assert "| 1 (0) |" in good and "| 50.0 [" in good
     assert "AVERE-7B" in published and "AVERE-7B" not in measured and "twin" not in published

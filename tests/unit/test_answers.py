@@ -32,8 +32,12 @@ def test_yes_no(text: str, letter: str | None) -> None:
     [
         ("(C) lowered brows", "C"), ("C lowered brows", "C"), ("lowered brows", "C"), ("The lowered brows.", "C"),
         ("tears", "B"), ("A wide smile", "A"), ("I see a smile.", "D"), ("(D) a smile", "D"),
-        ("(C) tears", None), ("tears or lowered brows", None), ("B, C", None), ("(C), not tears", None),
+        ("(C) tears", None), ("tears or lowered brows", None), ("B, C", None), ("(C), not tears", "C"),
         ("(C) lowered brows, not tears", "C"), ("clenched fists", None), ("A person with something", None),
+        ("There are no tears.", None), ("He isn't showing tears.", None), ("Lowered brows rather than tears.", "C"),
+        ("Not a wide smile but tears", "B"), ("No tears, but lowered brows.", "C"), ("no tears or a smile", None),
+        ("(C) rather than tears", "C"), ("(C), there is no smile, there are tears", None),
+        ("There is no smile; there are tears.", "B"), ("Not only tears", "B"),
         ("(E) a gasp", None), ("tears (A)", None), ("tears (B)", "B"), ("He cries (C), I think.", None),
     ],
 )  # fmt: skip
@@ -44,6 +48,12 @@ def test_four_choices(text: str, letter: str | None) -> None:
 def test_turned_choices() -> None:
     assert parse_answer("Yes", ("(A) No", "(B) Yes")) == "B"
     assert parse_answer("(A) Yes", ("(A) No", "(B) Yes")) is None
+
+
+def test_choices_that_deny_are_named_by_their_own_words() -> None:
+    choices = ("(A) tears", "(B) no tears", "(C) doesn't smile")
+    answers = [parse_answer(text, choices) for text in ("There are no tears.", "Tears.", "He doesn't smile.")]
+    assert answers == ["B", "A", "C"]
 
 
 def test_choices_without_letters_are_refused() -> None:

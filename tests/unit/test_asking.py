@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from avere_ray.comparison.results import _own_question
 from avere_ray.errors import InputError
 from avere_ray.evaluation import BENCHMARKS, SCORERS
 from avere_ray.evaluation.emotion_scores import PROMPT
@@ -65,6 +66,9 @@ def test_a_swapped_copy_is_asked_about_itself_and_resampled_with_its_original(tm
     answers = {q.query_id: "No." for q in queries}
     assert avh.score(queries, answers)["avhbench_overall_accuracy"] == pytest.approx(75.0)
     assert [outcome.right for outcome in avh.outcomes(queries, answers)] == [False, True, True]
+    assert len({outcome.clip_id for outcome in avh.outcomes(queries, answers)}) == 1
+    kept = [_own_question(q, clip(q.clip_id.removeprefix("id-")), tmp_path) for q in queries]
+    assert len({question.item.clip_id for question in kept}) == 1  # as in a comparison
 
 
 def test_emotion_examples_are_labelled_clips(tmp_path: Path) -> None:

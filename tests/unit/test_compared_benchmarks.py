@@ -113,6 +113,9 @@ def test_ratings_are_in_every_form_of_the_comparison(rated: list[Path], capsys: 
 def test_ratings_of_two_judges_are_not_compared(rated: list[Path]) -> None:
     report = report_of(rated[0], rated[2])
     assert report.pairs[0].ratings == ()
+    assert report.pairs[0].untested == {"ovmerd": "rated by rater and by other"}
+    [line] = gate(report.pairs[0])
+    assert line.startswith("ovmerd is not tested") and "rated by rater and by other" in line
     assert any("rated by different judges (rater, other)" in note for note in report.notes)
 
 

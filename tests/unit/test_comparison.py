@@ -11,6 +11,7 @@ import scipy.stats as st
 from clipmaker import Recipe, write_clip
 from runfolders import write_run
 
+from avere_ray.comparison import tracked
 from avere_ray.comparison.differences import compare, correct
 from avere_ray.comparison.markdown import to_markdown
 from avere_ray.comparison.page import FLIPS, to_html
@@ -18,11 +19,14 @@ from avere_ray.comparison.report import Report, make_report, run_labels, verdict
 from avere_ray.comparison.results import LIKELIHOODS, read_run_folder
 from avere_ray.comparison.thumbnails import thumbnail
 from avere_ray.comparison.wording import markdown_table, p_value
+from avere_ray.config import RunConfig
 from avere_ray.errors import InputError
 from avere_ray.evaluation.calibration import Calibration, calibration
 from avere_ray.evaluation.scorer import Item
 from avere_ray.evaluation.statistics import Interval, mcnemar
+from avere_ray.metrics import FOLDER, MetricSpool
 from avere_ray.strip import png
+from avere_ray.tracking.past import TrackedRun
 from jobs import compare as compare_command
 from jobs.main import main
 
@@ -71,7 +75,7 @@ def test_one_run_is_compared_with_itself_before_training(demo_report: Report) ->
     assert [verdict(tasks[name]) for name in ("reasoning_stress_audio", "modality_agreement")] == [
         "better", "no evidence"]  # fmt: skip
     assert tasks["average"].difference == pytest.approx(np.mean([t.difference for t in pair.tasks if t.kind == "task"]))
-    assert math.isnan(tasks["average"].p_holm)
+    assert tasks["average"].p_holm == tasks["average"].test.p  # the only one
     spurious = tasks["spurious"]
     assert (spurious.kind, spurious.n, spurious.test.name) == ("subtype", 60, "sign_flip_by_clip")
     assert spurious.p_holm == spurious.test.p  # a family of its own
@@ -90,7 +94,8 @@ def test_runs_on_other_clips_are_not_paired(tmp_path: Path, demo: Path) -> None:
     report = make_report([(read_run_folder(demo), None), (read_run_folder(other), None)])
     pair = report.pairs[0]
     assert (pair.shared, pair.flips) == (0, ())
-    assert all(not task.paired and task.test.name == "unpaired_normal" for task in pair.tasks)
+    assert not any(task.paired for task in pair.tasks)
+    assert {task.test.name for task in pair.tasks} == {"unpaired_normal", "none"}
     assert any("different clips, so nothing is paired" in note for note in report.notes)
     assert report.params["seed"] == ["0", "1"]
     agreement = next(t for t in pair.tasks if t.task == "modality_agreement")
@@ -134,6 +139,8 @@ def test_holm_is_over_all_pairs(tmp_path: Path, demo: Path) -> None:
     corrected = correct(pairs)
     smallest = min(t.test.p for pair in pairs for t in pair.tasks if t.kind == "task")
     assert min(t.p_holm for pair in corrected for t in pair.tasks if t.kind == "task") == pytest.approx(6 * smallest)
+    averages = [t for pair in corrected for t in pair.tasks if t.kind == "average"]
+    assert min(t.p_holm for t in averages) == pytest.approx(2 * min(t.test.p for t in averages))
 
 
 def test_seeds_of_one_setting_are_summed_up(tmp_path: Path) -> None:
@@ -146,6 +153,33 @@ def test_seeds_of_one_setting_are_summed_up(tmp_path: Path) -> None:
     assert group.change["reasoning_stress_audio"].mean == 50.0
     assert group.after["modality_agreement"].mean == pytest.approx((50 + 100 + 100) / 3)
     assert list(run_labels([read_run_folder(f) for f in folders])) == ["exp (s0)", "exp (s1)", "exp (s2)"]
+
+
+def test_a_manifest_file_stands_for_its_folder(tmp_path: Path) -> None:
+    clips = tmp_path / "corpus"
+    data = RunConfig().resolved()["data"] | {"clips": str(clips / "manifest.csv")}
+    folder = write_run(tmp_path / "r", {"before": yes}, clips=2, settings={"data": data})
+    (folder / "clips").rename(clips)
+    (clips / "manifest.csv").write_text("uri")
+    [first, *_] = read_run_folder(folder).last().questions.values()
+    assert first.media == clips / "media" / "000.mp4"
+
+
+def test_of_a_step_that_was_trained_again_the_newest_settings_are_drawn(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", {"before": yes}, clips=2)
+    spool = MetricSpool(folder / FOLDER, "train-round1")
+    for value, source in ((0.9, "a"), (0.7, "a"), (0.4, "b"), (0.5, "b")):
+        spool.log({"rewards/margins": value}, step=9, source=source)
+    assert read_run_folder(folder).curves["rewards/margins"] == [(9, 0.4)]
+
+
+def test_the_only_evaluation_at_step_0_is_of_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TrackedRun(run_id="a", name="r", status="FINISHED", start_ms=0, params={}, tags={},
+                     metrics={"eval/average_accuracy": 1.0})  # fmt: skip
+    monkeypatch.setattr(tracked, "evaluation_artifacts", lambda *_: {})
+    for steps, stages in (([0], ["before"]), ([40], ["round=0"]), ([0, 40], ["before", "round=0"])):
+        monkeypatch.setattr(tracked, "metric_history", lambda *_, s=steps: {"eval/x": [(step, 1.0) for step in s]})
+        assert list(tracked._evaluations("u", run)) == stages
 
 
 # calibration ----------------------------------------------------------------------------------------------------------

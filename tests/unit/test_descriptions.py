@@ -201,6 +201,11 @@ def test_ratings_depend_on_the_judge_and_not_on_where_it_runs() -> None:
     [
         ({"judge": {"backend": "omni", "model_path": "x"}}, "evaluation.judge.backend omni .* rates no descriptions"),
         ({"judge": {"backend": "llm"}}, "evaluation.judge.backend llm needs one of evaluation.judge.endpoint.url"),
+        (
+            {"benchmarks": ["emorealm", "emer"], "few_shot": 2},
+            "few_shot is 2, but there are no answered examples for emer",
+        ),
+        ({"benchmarks": ["avhbench", "cmm"], "few_shot": 1}, "for avhbench, cmm.* leave them out"),
         ({"benchmarks": ["ovmerd"]}, r"description_tokens \(1024\) of ovmerd must be below rollout.max_model_len"),
     ],
 )
@@ -217,3 +222,4 @@ def test_the_judgements_file_is_what_score_reads(tmp_path: Path) -> None:
     annotations = SCORERS["ovmerd"].read(tmp_path / "t.csv", ReadOptions())
     scores = score_files(SCORERS["ovmerd"], annotations, read_judgements(path))
     assert (scores.scored, scores.unparsable, scores.figures["hallucinated_cues"].value) == (1, ("b",), 4.0)
+    assert scores.benchmark == "ovmerd"

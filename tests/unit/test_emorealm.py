@@ -12,6 +12,7 @@ from avere_ray.evaluation import BENCHMARKS, evaluate
 from avere_ray.evaluation.emorealm import EMOREALM, details, load, score
 from avere_ray.fakes import FakeGenerate, always_right, scripted
 from avere_ray.records import Clip, Query
+from jobs.exams import check_metrics
 
 YES_NO = ["(A) Yes", "(B) No"]
 CLIPS = [Clip(clip_id=f"c{i}", uri=f"media/part_1/{i}.mp4") for i in range(3)]
@@ -215,6 +216,18 @@ def test_answers_of_another_adapter_or_to_other_questions_are_refused() -> None:
         evaluate(EMOREALM, QUERIES, turned, max_tokens=7)
     with pytest.raises(StageError, match="2 questions were asked, 0 were answered"):
         evaluate(EMOREALM, QUERIES, lambda queries, **_: [], max_tokens=7)
+
+
+def test_two_benchmarks_with_metrics_of_one_name_are_refused_before_they_are_asked() -> None:
+    one, other = [question("1", "reasoning_basic_video", "A")], [question("2", "modality_agreement", "A")]
+    with pytest.raises(InputError, match=r"world and emorealm both have a metric average_accuracy.*two runs"):
+        check_metrics({"emorealm": one, "world": other})
+    check_metrics({"emorealm": one, "cmm": [dataclasses.replace(other[0], choices=(), answer="yes", task="cmm")]})
+    check_metrics({"world": one})
+
+
+def test_the_worlds_figures_are_called_the_worlds() -> None:
+    assert BENCHMARKS["world"].details([question("1", "modality_agreement", "A")], {"1": "(A)"}).benchmark == "world"
 
 
 def test_benchmarks_are_found_by_their_name() -> None:

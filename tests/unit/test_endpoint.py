@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 import wave
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_a_request_carries_words_media_schema_and_key(monkeypatch: pytest.Monkey
         assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (16_000, 1, 3)
         assert np.frombuffer(file.readframes(3), "<i2").tolist() == [0, 32767, -32767]
     assert asked.usage.to_json() == {
-        "requests": 1, "answers": 1, "prompt_tokens": 7, "completion_tokens": 3, "cost": 3.7e-05,
+        "requests": 1, "answers": 1, "prompt_tokens": 7, "completion_tokens": 3, "estimated_tokens": 0, "cost": 3.7e-05,
     }  # fmt: skip
 
 
@@ -234,6 +235,38 @@ def test_a_budget_ends_it_before_it_is_exceeded(settings: dict[str, Any], answer
             for got in itertools.count():  # noqa: B007
                 asked.ask(ask())
     assert got == asked.usage.answers == len(server.seen) == answers
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -5, "completion_tokens": 1}, {"prompt_tokens": "many"}])
+def test_a_budget_binds_where_the_server_does_not_count(usage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """ "Who?" is one token and the longest answer 8: 9 are taken for each."""
+
+    def reply(seen: Seen) -> Answer:
+        answer = says("yes")
+        return answer._replace(body={**answer.body, "usage": usage})
+
+    with chat_server(reply) as server:
+        asked = endpoint(server.url, max_tokens_in_all=30)
+        with pytest.raises(EndpointError, match="max_tokens_in_all = 30 is used up \\(27 tokens"):
+            for _ in range(9):
+                asked.ask(ask())
+    assert (asked.usage.answers, asked.usage.estimated_tokens, asked.usage.prompt_tokens) == (3, 27, 0)
+    assert capsys.readouterr().out.count("does not count tokens") == 1
+
+
+def test_a_budget_is_for_all_processes_that_name_one_file(tmp_path: Path) -> None:
+    used = tmp_path / "cache" / "m.usage"
+    limits = {"max_cost": 0.5, "price_in": 1000.0, "price_out": 1000.0}  # 0.11 each
+    with chat_server(lambda seen: says("yes")) as server:
+        one, two = (Endpoint(config(server.url, **limits), used=used) for _ in range(2))
+        for asked in (one, two, one):
+            asked.ask(ask())
+        with used.open("a") as file:
+            file.write('{"cost": 9')  # cut off by a kill
+        Endpoint(config(server.url, **limits), used=used).ask(ask())
+        with pytest.raises(EndpointError, match=r"about 0\.4400.*raise the budget"):
+            two.ask(ask())
+    assert (one.usage.requests, two.usage.requests) == (2, 1)
 
 
 def test_several_are_asked_at_once_and_all_are_told() -> None:

@@ -115,6 +115,25 @@ def test_what_a_deaf_model_loses_without_each_medium(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+class Refusing(Seeing):
+    """Refuses some questions in every mode but as they are."""
+
+    def answer(self, queries: Any, showings: Any, *, max_tokens: int, kept: Kept, progress: Any) -> None:
+        refused = [q.query_id for q in queries if kept.path.stem != "emorealm" and q.query_id < "test12"]
+        for name in refused:
+            kept.refuse(name, "content_filter")
+        put = [(q, s) for q, s in zip(queries, showings, strict=True) if q.query_id not in refused]
+        super().answer(*zip(*put, strict=True), max_tokens=max_tokens, kept=kept, progress=progress)
+
+
+def test_a_refused_question_is_left_out_of_its_mode_and_not_wrong(tmp_path: Path) -> None:
+    made = exam(tmp_path, Refusing(scores_options=False), modes=("muted",))
+    sittings = made.sittings()
+    [loss] = [loss for loss in made.losses(sittings) if loss.asked == "all"]
+    assert (loss.n, loss.plain, loss.changed) == (60 - len(sittings[1].kept.refused), 100.0, 100.0)
+    assert loss.n < 60
+
+
 def test_without_likelihoods_there_is_a_drop_and_no_shift(tmp_path: Path) -> None:
     model = Seeing(scores_options=False)
     made = exam(tmp_path, model, modes=("text_only",))

@@ -10,7 +10,7 @@ from actors.judge import JudgeWorker
 from avere_ray.config import EndpointConfig, JudgeConfig
 from avere_ray.errors import EndpointError, InputError, StageError, VerdictParseError
 from avere_ray.fakes import make_rollout
-from avere_ray.judges.choose import judge_key, make_judge
+from avere_ray.judges.choose import judge_key, make_judge, model_name
 from avere_ray.judges.findings import SCHEMA, read_findings, to_verdict
 from avere_ray.judges.replies import ReplyCache
 from avere_ray.judges.writing import WriteRequest
@@ -135,7 +135,11 @@ def test_what_a_budget_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
         with pytest.raises(EndpointError, match="max_requests = 2 is used up"):
             JudgeWorker(poor, cache=tmp_path).judge(rollouts, {"q": QUERY}, {"c": CLIP})
         assert len(server.seen) == 2
-        verdicts = JudgeWorker(poor, cache=tmp_path).judge(rollouts, {"q": QUERY}, {"c": CLIP})
+        with pytest.raises(EndpointError, match=r"\(2 requests so far.*raise the budget.*of earlier runs"):
+            JudgeWorker(poor, cache=tmp_path).judge(rollouts, {"q": QUERY}, {"c": CLIP})  # as one that was replaced
+        assert len(server.seen) == 2
+        more = config(server, max_requests=4, concurrency=1)
+        verdicts = JudgeWorker(more, cache=tmp_path).judge(rollouts, {"q": QUERY}, {"c": CLIP})
         assert len(server.seen) == 4
         assert len({s.words() for s in server.seen}) == 4
     assert len(verdicts) == 4
@@ -209,12 +213,28 @@ def test_verdicts_depend_on_the_model_and_not_on_where_it_runs() -> None:
     assert judge_key(JudgeConfig()) == ("rules", "rules/2")
 
 
+def test_a_model_of_our_own_is_known_by_its_weights_and_precision(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    names = []
+    for weights in ("ab", "cd"):
+        (tmp_path / "model.safetensors").write_text(weights)  # of one size
+        names.append(model_name(JudgeConfig(backend="llm", model_path=tmp_path)))
+    assert len(set(names)) == 2 and all(name.startswith(f"{tmp_path.name}@") for name in names)
+    for backend in ("llm", "omni"):
+        keys = {judge_key(JudgeConfig(backend=backend, model_path=tmp_path, dtype=d)) for d in ("float32", "bfloat16")}
+        assert len(keys) == 2
+
+
 def test_judge_report_asks_a_server(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     mine = tmp_path / "mine.jsonl"
     clip = {"clip_id": "x", "emotion": "anger", "caption": "A man scowls."}
     mine.write_text(json.dumps({"id": "a", "clip": clip, "text": "The scowl shows anger.", "label": "faithful"}))
     with chat_server(lambda _: says(findings(cue("scowl")))) as server:
         there = [f"--judge.endpoint.url={server.url}", "--judge.endpoint.model=some-model"]
-        assert judge_report.main(["--judge", "llm", "--labelled", str(mine), "--json", *there]) == 0
+        there.append(f"--cache.folder={tmp_path}")
+        for _ in range(2):
+            capsys.readouterr()
+            assert judge_report.main(["--judge", "llm", "--labelled", str(mine), "--json", *there]) == 0
+        assert len(server.seen) == 1  # its replies are kept
     found = json.loads(capsys.readouterr().out)
     assert (found["judge"], found["accuracy"]) == ("llm/1 some-model", 1.0)

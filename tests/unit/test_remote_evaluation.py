@@ -87,6 +87,19 @@ def test_an_interrupted_evaluation_keeps_what_was_answered(clips: Path, tmp_path
     assert len(words) == len(set(words)) == COUNT
 
 
+def test_questions_refused_in_a_mode_are_held_to_the_budget(clips: Path, tmp_path: Path) -> None:
+    def reply(seen: Seen) -> Answer:
+        whole = any(part["type"] != "text" for part in seen.body["messages"][0]["content"])
+        return right(seen) if whole else fails(400, "content_filter")
+
+    with chat_server(reply) as server:
+        cfg = config(clips, tmp_path / "run", server.url, media="file", modes=["text_only"], drop_budget=0.5)
+        with pytest.raises(
+            DropBudgetExceeded, match=r"emorealm, text only dropped 4 of 4.*raise evaluation\.drop_budget"
+        ):
+            run_remote(cfg)
+
+
 def test_refused_questions_count_as_wrong_and_against_the_budget(clips: Path, tmp_path: Path) -> None:
     def reply(seen: Seen) -> Answer:
         return fails(400, "content_filter") if "Is it 1?" in seen.words() else right(seen)

@@ -155,7 +155,8 @@ def test_emer_reads_a_batch_services_replies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reply", ["", "[]", judged(0, 5, 5, 5), judged(5, 5, 5, 11), '{"cue_overlap": 5}', "7",
                                    judged(5, 5, 5, 5).replace("5", '"5"'),
-                                   judged(5, 5, 5, 5).replace("5", "5.5")])  # fmt: skip
+                                   *(judged(5, 5, 5, 5).replace("5", n) for n in ("5.5", "NaN", "Infinity", "1e999")),
+                                   ])  # fmt: skip
 def test_a_judgement_that_is_not_four_whole_scores_is_unreadable(reply: str) -> None:
     assert parse_judgement(reply) is None
 

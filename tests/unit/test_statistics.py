@@ -8,6 +8,7 @@ from scipy import stats
 
 from avere_ray.evaluation.statistics import (
     EXACT_LIMIT,
+    Interval,
     by_clip,
     clip_weights,
     cohens_d,
@@ -15,12 +16,12 @@ from avere_ray.evaluation.statistics import (
     exact_interval,
     holm,
     mcnemar,
-    normal_p,
     odds_ratio,
     over_seeds,
     paired_test,
     percentile_interval,
     sign_flip,
+    unpaired_test,
 )
 
 # tests ----------------------------------------------------------------------------------------------------------------
@@ -168,9 +169,21 @@ def test_seeds_are_summed_up_with_students_interval() -> None:
     assert (found.mean, found.seeds) == (pytest.approx(np.mean(values)), 3)
     assert (found.interval.low, found.interval.high) == pytest.approx(expected)
     assert math.isnan(over_seeds([1.0]).interval.low)
+    assert over_seeds([1.0, 99.0], bounds=(0.0, 100.0)).interval == Interval(0.0, 100.0)
+    same = over_seeds([5.0, 5.0, 5.0])
+    assert (same.mean, same.sd) == (5.0, 0.0) and math.isnan(same.interval.low)
 
 
 def test_a_difference_of_unpaired_runs_is_held_against_its_spread() -> None:
     replicates = np.random.default_rng(0).normal(5, 2.5, size=4000)
-    assert normal_p(5.0, replicates) == pytest.approx(2 * stats.norm.sf(2), abs=0.006)
-    assert normal_p(0.0, np.zeros(10)) == 1.0
+    test = unpaired_test(5.0, replicates, (30, 30))
+    assert (test.name, test.p) == ("unpaired_normal", pytest.approx(2 * stats.norm.sf(2), abs=0.006))
+    assert unpaired_test(0.0, np.zeros(10), (30, 30)).p == 1.0
+
+
+@pytest.mark.parametrize(("left", "right"), [(30, 30), (5, 8), (1, 1), (2, 9)])
+def test_runs_whose_clips_are_all_alike_are_held_against_fisher(left: int, right: int) -> None:
+    """100 % against 0 %: nothing varies when clips are drawn again."""
+    test = unpaired_test(-100.0, np.full(10, -100.0), (left, right))
+    assert test.name == "fisher_by_clip"
+    assert test.p == pytest.approx(stats.fisher_exact([[left, 0], [0, right]]).pvalue)

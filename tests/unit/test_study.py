@@ -12,8 +12,9 @@ from avere_ray.comparison.results import Evaluation, Question, read_run_folder
 from avere_ray.config import LossConfig, RunConfig
 from avere_ray.evaluation.scorer import Item
 from avere_ray.metrics import MetricSpool
+from avere_ray.preferences import seen_pairs
 from avere_ray.prompts import OPEN_TASKS, all_queries
-from avere_ray.study import BASE, METHODS, pairs_for
+from avere_ray.study import BASE, METHODS
 from avere_ray.study.figures import draw
 from avere_ray.study.probes import description_figures, perception_figures, probe_queries
 from avere_ray.study.results import CURVES, Outcome, lost_perception, paired_tests, summary
@@ -64,11 +65,11 @@ def test_every_method_is_a_loss_that_the_config_takes() -> None:
 
 def test_a_method_of_one_reject_sees_either_kind_and_always_the_same() -> None:
     pairs = [dataclasses.replace(make_pair(0, 3), pair_id=f"p{i}") for i in range(20)]
-    seen = pairs_for(METHODS["dpo"], pairs)
+    seen = seen_pairs(pairs, one_reject=True)
     assert {p.rejects[0].kind for p in seen} == {r.kind for r in pairs[0].rejects}
     assert all(len(p.rejects) == 1 for p in seen)
-    assert seen == pairs_for(METHODS["dpo"], pairs)
-    assert pairs_for(METHODS["avem_dpo"], pairs) == pairs
+    assert seen == seen_pairs(pairs, one_reject=True)
+    assert seen_pairs(pairs, one_reject=False) == pairs
 
 
 def test_a_methods_run_differs_from_its_world_in_loss_rate_name_and_folder_only(tmp_path: Path) -> None:
@@ -80,6 +81,10 @@ def test_a_methods_run_differs_from_its_world_in_loss_rate_name_and_folder_only(
     own = {"loss", "train", "run_dir", "name", "data"}
     assert run.model_dump(exclude=own) == world.model_dump(exclude=own)
     assert run.data == world.data.model_copy(update={"clips": tmp_path / "seed=3/base/clips"})
+    one = method_config(world, "avem_dpo_without_rejects", learning_rate=1e-3, beta=0.4)
+    both = method_config(world, "avem_dpo", learning_rate=1e-3, beta=0.4)
+    assert (one.data.pairs.one_reject, both.data.pairs.one_reject) == (True, False)
+    assert one.loss == both.loss  # told apart by the rejects alone
     assert run.train == world.train.model_copy(update={"learning_rate": 1e-3})
 
 
@@ -149,13 +154,14 @@ def test_lost_perception_is_named() -> None:
 
 def test_the_pages_hold_every_method_and_what_was_searched(tmp_path: Path) -> None:
     rows = {"average_accuracy": 41.0, "perception": 90.0}
-    found = outcome(base=[rows, rows], dpo=[{"average_accuracy": 55.5, "perception": 80.0}] * 2)
+    other = {"average_accuracy": 39.0, "perception": 90.0}
+    found = outcome(base=[rows, other], dpo=[{"average_accuracy": 55.5, "perception": 80.0}] * 2)
     table = to_json(found)
     assert table["dpo"]["average_accuracy"]["mean"] == 55.5
     assert set(table) == {"base", "dpo", "about"}
     json.dumps(table, allow_nan=False)
     page = to_markdown(found, ["miniature/average_accuracy.png"])
-    assert "| average of the five tasks | 41.0 (41.0 to 41.0) | 55.5 (55.5 to 55.5) |" in page
+    assert "| average of the five tasks | 40.0 (27.3 to 52.7) | 55.5 |" in page
     assert "Lost more than 3 points of perception: naive DPO (-10.0)" in page
     assert "lr 0.002, beta 0.1: 60.0" in page
     assert "![average accuracy](miniature/average_accuracy.png)" in page

@@ -63,7 +63,7 @@ def trained(world: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """The run of a method that has been trained, by a stand-in."""
     monkeypatch.setattr(train, "_usable_pairs", lambda cfg, job, pairs, ledger: pairs)
     cfg = study_runs.method_config(world, "dpo", learning_rate=1e-3, beta=0.1)
-    study_runs.lay_out(world, cfg, "dpo")
+    study_runs.lay_out(world, cfg)
     assert not train.is_finished(cfg, 0)
     train.run(cfg, 0, stand_in)
     return cfg

@@ -11,6 +11,8 @@ from avere_ray.config import TrackingConfig
 from avere_ray.errors import ConfigError, InputError, StageError
 from avere_ray.metrics import MetricSpool, read_events
 from avere_ray.tracking import Tracker, flatten, send_rest, source_tags, tracking_uri
+from avere_ray.tracking.params import changed_tags, current_params
+from avere_ray.tracking.past import _last_of_each_step, _tracked
 from avere_ray.tracking.repeats import FirstTimes
 from avere_ray.tracking.sender import batches
 
@@ -273,3 +275,29 @@ def test_a_repetition_is_a_name_a_step_and_a_source(tmp_path):
     expected = [{"x": 1.0}, {"y": 3.0}, {}, {"x": 5.0}, {"x": 6.0}]
     assert [first_times.points(event) for event in events] == expected
     assert [first_times.points(event) for event in reversed(events)] == expected[::-1]
+
+
+# continued runs -------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_setting_is_the_runs_setting_and_changing_it_back_is_told() -> None:
+    first, tags = {"seed": "0", "rounds": "1"}, {}
+    for params, told in (
+        ({"seed": "1", "rounds": "1"}, {"changed.seed": "1"}),
+        ({"seed": "2", "rounds": "1"}, {"changed.seed": "2"}),
+        ({"seed": "2", "rounds": "1"}, {}),
+        ({"seed": "0", "rounds": "1"}, {"changed.seed": "0"}),
+    ):
+        assert changed_tags(first, params, tags) == told
+        tags |= told
+        assert current_params(first, tags) == params
+    run = SimpleNamespace(
+        info=SimpleNamespace(run_id="a" * 32, run_name="r", status="FINISHED", start_time=1),
+        data=SimpleNamespace(params=first, metrics={}, tags={"changed.rounds": "3", "changed.other": "x"}),
+    )
+    assert _tracked(run).params == {"seed": "0", "rounds": "3"}
+
+
+def test_of_a_step_what_was_measured_last_counts_and_not_what_is_highest() -> None:
+    points = [SimpleNamespace(step=s, timestamp=t, value=v) for s, t, v in ((4, 9, 50.0), (4, 5, 80.0), (0, 1, 40.0))]
+    assert _last_of_each_step(points) == [(0, 40.0), (4, 50.0)]
