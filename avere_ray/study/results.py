@@ -5,6 +5,7 @@ of all seeds: the same question, asked before and after, or asked of two methods
 `seeds` has the tests that do not.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -103,7 +103,7 @@ def test_a_method_trains_on_the_clips_that_its_world_has_now(
     trained: RunConfig, world: RunConfig, tmp_path: Path
 ) -> None:
     decode(world, tmp_path / "store", 2)
-    study_runs.lay_out(world, trained, "dpo")
+    study_runs.lay_out(world, trained)
     assert DecodedStore(stage_path(trained, "decoded"))["c"].waveform.tolist() == [2.0] * 4
     assert not train.is_finished(trained, 0)
 
@@ -111,7 +111,7 @@ def test_a_method_trains_on_the_clips_that_its_world_has_now(
 def test_a_half_copy_of_the_clips_is_made_whole(trained: RunConfig, world: RunConfig) -> None:
     target = stage_path(trained, "decoded")
     (target / "places.parquet").unlink()
-    study_runs.lay_out(world, trained, "dpo")
+    study_runs.lay_out(world, trained)
     assert is_complete(target)
     assert train.is_finished(trained, 0)
 
