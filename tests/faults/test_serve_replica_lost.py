@@ -75,7 +75,7 @@ async def streamed(http: httpx.AsyncClient, body: Any) -> tuple[int, str, float]
                 return reply.status_code, (await reply.aread()).decode(), float(reply.headers.get("Retry-After", 0))
             async for line in reply.aiter_lines():
                 data = line.removeprefix("data: ")
-                done = data == "[DONE]"
+                done = done or data == "[DONE]"
                 chunk = json.loads(data) if data and not done else {}
                 said += "".join(choice["delta"].get("content", "") for choice in chunk.get("choices", ()))
     except httpx.TransportError:
@@ -95,7 +95,7 @@ async def one_client(client: int, http: httpx.AsyncClient, body: Any, right: str
                 break
             assert status in (503, CUT) and again_s > 0, said
             assert right.startswith(said) or status != CUT
-            assert time.monotonic() - asked < RETRY_S, "a retry does not cure it"
+            assert time.monotonic() - asked < RETRY_S, f"a retry does not cure it: {status} {said}, {crowd}"
             await asyncio.sleep(again_s)
         assert said == right
         answered += lost
