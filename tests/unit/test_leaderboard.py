@@ -186,6 +186,12 @@ def test_settings_that_vary_in_a_table_are_shown() -> None:
     ]
 
 
+def test_a_model_as_it_is_says_nothing_of_training() -> None:
+    asis = run(0, 50.0, stage=BEFORE, name="base", data__pairs__one_reject="false")
+    shown = rows(asis, run(0, 60.0, data__pairs__one_reject="true"))
+    assert [line.split(" | ")[0] for line in shown] == ["| base: -", "| r: rounds=1, data.pairs.one_reject=true"]
+
+
 def test_no_two_rows_begin_alike() -> None:
     shown = rows(run(0, 60.0, loss__lambda_av="0.0"), run(0, 61.0, loss__lambda_av="0.5"))
     assert [line.split(" | ")[0] for line in shown] == [
