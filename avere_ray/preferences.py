@@ -143,7 +143,12 @@ def seen_pairs(pairs: Sequence[PreferencePair], *, one_reject: bool) -> list[Pre
     """The pairs as they are trained on: with all their rejects, or each with one, drawn by its id."""
     if not one_reject:
         return list(pairs)
-    return [dataclasses.replace(pair, rejects=(random.Random(pair.pair_id).choice(pair.rejects),)) for pair in pairs]
+    return [
+        dataclasses.replace(pair, rejects=(random.Random(pair.pair_id).choice(pair.rejects),))
+        if len(pair.rejects) > 1
+        else pair
+        for pair in pairs
+    ]
 
 
 def study_pairs_key(source: str, *, one_reject: bool) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avere_ray.comparison.differences import AVERAGE, accuracies, differing_params
+from avere_ray.comparison.proven import ONE_REJECT
 from avere_ray.comparison.published import PUBLISHED, PublishedTable
 from avere_ray.comparison.results import BEFORE, Evaluation, RunResult
 from avere_ray.comparison.settings import is_drawn, label_of, seed_order, setting_of
@@ -28,7 +29,7 @@ against a row of the other.
 _SHOWN = ("rounds", "loss.kind", "loss.beta", "loss.sft_weight", "train.learning_rate")
 """Settings named in a row of a trained model, where a run has them."""
 _MODEL = "model.path"
-_WHERE_VARIED = (_MODEL, "world.bias", "world.text_prior", "world.dominance", "data.pairs.one_reject",
+_WHERE_VARIED = (_MODEL, "world.bias", "world.text_prior", "world.dominance", ONE_REJECT,
                  "evaluation.few_shot", "evaluation.decoding", "evaluation.fold", "evaluation.channel")  # fmt: skip
 """Settings named in the rows of a table in which they vary."""
 _SURE = (
@@ -147,7 +148,8 @@ def _untrained(runs: Sequence[RunResult]) -> bool:
 def _setting(run: RunResult, *, untrained: bool, varied: Sequence[str]) -> str:
     shown = [] if untrained else [name for name in _SHOWN if name in run.params]
     said = [f"{name}={run.params[name]}" for name in shown]
-    said += [f"{'base' if name == _MODEL else name}={_value(run, name)}" for name in varied]
+    told = [name for name in varied if not (untrained and name == ONE_REJECT)]
+    said += [f"{'base' if name == _MODEL else name}={_value(run, name)}" for name in told]
     if run.params.get("evaluation.endpoint.url"):
         said = [f"remote model {run.params.get('evaluation.endpoint.model', '?')}"]
     return ", ".join(said) or "-"

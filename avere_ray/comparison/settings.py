@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avere_ray.comparison.results import RunResult
-from avere_ray.synthetic.drawn import SEED, WORLD
+from avere_ray.synthetic.drawn import OWN, SEED, WORLD
 
 OWN_PARAMS = ("seed", "name", "run_dir")
 """Settings in which runs of the same kind differ."""
@@ -25,7 +25,7 @@ def is_drawn(run: RunResult) -> bool:
     """Whether its clips are those of its world and seed, drawn by itself or proven by its tags."""
     if run.params.get(_CLIPS, _NONE) == _NONE:
         return True
-    return bool(run.tags.get(WORLD)) and run.tags.get(SEED) == run.params.get("seed")
+    return WORLD in run.tags and run.tags.get(SEED, OWN) == run.params.get("seed")
 
 
 def label_of(runs: Sequence[RunResult]) -> str:

@@ -20,6 +20,7 @@ from avere_ray.comparison.results import (
 )
 from avere_ray.errors import InputError
 from avere_ray.sources import media_root
+from avere_ray.synthetic.drawn import OWN
 from avere_ray.tracking.past import (
     TrackedRun,
     default_uri,
@@ -109,7 +110,7 @@ def _result(uri: str, run: TrackedRun) -> RunResult:
             name=run.name,
             run_id=run.run_id,
             params=_with_proven(run.params, own.params),
-            tags={**own.tags, **{name: text for name, text in run.tags.items() if text}},
+            tags={**run.tags, **{name: text for name, text in own.tags.items() if text != OWN or name not in run.tags}},
             start_ms=run.start_ms,
             tracking_uri=uri,
         )

@@ -143,7 +143,7 @@ def unpaired_test(difference: float, replicates: np.ndarray, clips: tuple[int, i
     `clips` clips fall apart like this. (With every clip of a run alike it is the permutation test over clips.)
     """
     spread = float(np.nanstd(replicates))
-    if spread > 0:
+    if spread > 1e-9:  # less is what rounding leaves
         from scipy.special import ndtr
 
         return PairedTest(name="unpaired_normal", p=float(2 * ndtr(-abs(difference) / spread)))

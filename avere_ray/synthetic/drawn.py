@@ -10,6 +10,8 @@ from avere_ray.stages import digest, read_manifest
 STAGE = "clips"
 WORLD, SEED = "clips.world", "clips.seed"
 """Tags of a run: digest of the world that its clips were drawn from, and their seed."""
+OWN = "own"
+"""What both say of clips that nothing proves to be drawn."""
 
 
 def world_key(world: Mapping[str, Any], seed: int) -> str:
@@ -18,10 +20,10 @@ def world_key(world: Mapping[str, Any], seed: int) -> str:
 
 
 def drawn_tags(config: Mapping[str, Any]) -> dict[str, str]:
-    """`WORLD` and `SEED` of a run with this config (plain values); empty texts where its clips are its own."""
+    """`WORLD` and `SEED` of a run with this config (plain values); both are `OWN` where its clips are its own."""
     data, world, seed = config.get("data") or {}, config.get("world"), config.get("seed")
     if not isinstance(world, Mapping) or not isinstance(seed, int) or not _drawn(data, world_key(world, seed)):
-        return {WORLD: "", SEED: ""}
+        return {WORLD: OWN, SEED: OWN}
     return {WORLD: digest(world), SEED: str(seed)}
 
 

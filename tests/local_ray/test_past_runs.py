@@ -10,10 +10,10 @@ from runfolders import Says, write_run
 from avere_ray.config import RunConfig, TrackingConfig
 from avere_ray.learner.checkpoints import Checkpoint, finish, step_folder
 from avere_ray.metrics import MetricSpool
-from avere_ray.stages import StageFolder, read_manifest, write_text
+from avere_ray.stages import StageFolder, file_digest, read_manifest, write_json, write_text
 from avere_ray.tracking import Tracker
 from avere_ray.tracking.past import find_run, mlflow_client, run_folder, search_runs
-from avere_ray.tracking.registry import alias_of
+from avere_ray.tracking.registry import alias_of, fetch_adapter
 from jobs.main import main
 from jobs.tracked import tracked as tracked_by
 
@@ -265,4 +265,48 @@ def test_promotion_moves_the_champion_only_if_nothing_got_worse(
     assert avere(world, "promote", world["twin0"], "--model", "m") == 0
     assert holder("champion") == world["twin0"]
     assert avere(world, "promote", world["twin0"], "--model", "m") == 0
+    assert "is the champion already (version 3)" in capsys.readouterr().out
+
+
+def evaluated(cfg: RunConfig, round_: int, after: Says, weights: str) -> None:
+    """A round's adapter and evaluation as its stages leave them, told to MLflow."""
+    write_run(cfg.run_dir, {"before": yes, f"round={round_}": after}, name=cfg.name)
+    place = StageFolder(cfg.run_dir / "adapters" / f"round={round_}", stage="adapters", key=weights)
+    place.begin()
+    write_text(place.path / "adapter_model.safetensors", weights)
+    write_json(
+        place.path / "adapter_manifest.json",
+        {"weights_sha256": file_digest(place.path / "adapter_model.safetensors")},
+    )
+    place.finish(inputs=9, used=9, summary={"steps": 60})
+    with tracked_by(cfg) as log:
+        for k in (-1, round_):
+            manifest = read_manifest(cfg.run_dir / "evals" / ("before" if k < 0 else f"round={k}"))
+            assert manifest is not None
+            log.evaluation(cfg, k, lambda manifest=manifest: manifest)
+        assert log.tracker.close() == 0 and log.tracker._sender.refused == 0
+
+
+def test_a_champion_that_is_trained_further_has_to_pass_the_gate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = RunConfig(run_dir=tmp_path / "further", name="further")
+    world = {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+
+    def champion_weights() -> str:
+        found = alias_of(world["uri"], "f", "champion")
+        assert found is not None
+        return (fetch_adapter(world["uri"], found.run_id, tmp_path / "s") / "adapter_model.safetensors").read_text()
+
+    evaluated(cfg, 0, right, "one")
+    assert avere(world, "promote", str(cfg.run_dir), "--model", "f") == 0
+    assert champion_weights() == "one"
+    evaluated(cfg, 1, worse, "two")
+    assert avere(world, "promote", str(cfg.run_dir), "--model", "f") == 1
+    assert "modality_agreement is significantly worse: 100.0 to 0.0" in capsys.readouterr().out
+    assert champion_weights() == "one"
+    evaluated(cfg, 1, right, "three")
+    assert avere(world, "promote", str(cfg.run_dir), "--model", "f") == 0
+    assert champion_weights() == "three"
+    assert avere(world, "promote", str(cfg.run_dir), "--model", "f") == 0
     assert "is the champion already (version 3)" in capsys.readouterr().out

@@ -72,6 +72,17 @@ def test_the_right_answer_is_preferred_to_every_other_option() -> None:
     assert {len(pair.rejects) for pair in pairs} == {1, 3}
 
 
+def test_one_reject_of_each_pair_is_trained_on_where_that_is_set(tmp_path: Path) -> None:
+    both, all_pairs = made(config(tmp_path), [*TRAIN, *TEST])
+    one = config(
+        tmp_path, data={**config(tmp_path).resolved()["data"], "pairs": {"source": "answers", "one_reject": True}}
+    )
+    manifest, pairs = made(one, [*TRAIN, *TEST])
+    assert {len(pair.rejects) for pair in pairs} == {1} < {len(pair.rejects) for pair in all_pairs}
+    assert [pair.pair_id for pair in pairs] == [pair.pair_id for pair in all_pairs]
+    assert manifest.key != both.key
+
+
 def test_a_class_is_preferred_to_every_other_class() -> None:
     benchmark = BENCHMARKS["ravdess"]
     clips = [replace(TRAIN[0], emotion="anger"), replace(TRAIN[1], emotion="")]

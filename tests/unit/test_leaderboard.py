@@ -10,10 +10,12 @@ from avere_ray.comparison.leaderboard import LeaderboardRun, to_markdown
 from avere_ray.comparison.report import make_report
 from avere_ray.comparison.results import BEFORE, Evaluation, RunResult, read_run_folder
 from avere_ray.comparison.settings import METHOD, is_drawn
+from avere_ray.comparison.tracked import _result
 from avere_ray.config import RunConfig
 from avere_ray.preferences import study_pairs_key
-from avere_ray.stages import StageFolder, digest
-from avere_ray.synthetic.drawn import SEED, WORLD, drawn_tags, world_key
+from avere_ray.stages import StageFolder, digest, write_json
+from avere_ray.synthetic.drawn import OWN, SEED, WORLD, drawn_tags, world_key
+from avere_ray.tracking.past import TrackedRun
 from jobs.study_runs import method_config, world_config
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -167,6 +169,18 @@ def test_mlflows_tags_prove_a_world_where_the_folder_is_gone() -> None:
     assert len(rows(*(run(s, 60.0, tags={WORLD: "w", SEED: "7"}, data__clips=f"/away/{s}/clips") for s in (0, 1)))) == 2
 
 
+def test_a_run_that_was_tracked_without_tags_is_read_with_what_its_folder_proves(tmp_path: Path) -> None:
+    found = study_run(tmp_path, 1, "avem_dpo_without_rejects", said=False)
+    assert found.folder is not None
+    write_json(found.folder / "mlflow.json", {"run_id": "a" * 32})
+    params = {name: text for name, text in found.params.items() if name != "data.pairs.one_reject"}
+    told = TrackedRun(run_id="a" * 32, name="r", status="FINISHED", start_ms=5, params=params, metrics={},
+                      tags={"git.commit": "c"})  # fmt: skip
+    result = _result("http://127.0.0.1:9", told)
+    assert is_drawn(result) and result.params["data.pairs.one_reject"] == "true"
+    assert (result.tags[SEED], result.tags["git.commit"], result.start_ms) == ("1", "c", 5)
+
+
 def test_a_replaced_run_is_named_below_the_table() -> None:
     text = to_markdown([run(0, 60.0, start_ms=1), run(0, 70.0, start_ms=2)])
     assert "Not shown, since a newer run has the same setting and seed: r (11111111)." in text
@@ -186,6 +200,12 @@ def test_settings_that_vary_in_a_table_are_shown() -> None:
     ]
 
 
+def test_a_model_as_it_is_says_nothing_of_training() -> None:
+    asis = run(0, 50.0, stage=BEFORE, name="base", data__pairs__one_reject="false")
+    shown = rows(asis, run(0, 60.0, data__pairs__one_reject="true"))
+    assert [line.split(" | ")[0] for line in shown] == ["| base: -", "| r: rounds=1, data.pairs.one_reject=true"]
+
+
 def test_no_two_rows_begin_alike() -> None:
     shown = rows(run(0, 60.0, loss__lambda_av="0.0"), run(0, 61.0, loss__lambda_av="0.5"))
     assert [line.split(" | ")[0] for line in shown] == [
@@ -197,7 +217,7 @@ def test_no_two_rows_begin_alike() -> None:
 def test_a_corpus_with_a_manifest_of_its_own_is_not_taken_for_a_drawn_world(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('[{"uri": "a.mp4"}]')
     cfg = RunConfig.model_validate({"data": {"clips": tmp_path}})
-    assert drawn_tags(cfg.resolved()) == {WORLD: "", SEED: ""}
+    assert drawn_tags(cfg.resolved()) == {WORLD: OWN, SEED: OWN}
     own = RunConfig(seed=3)
     assert drawn_tags(own.resolved()) == {WORLD: digest(own.world.model_dump()), SEED: "3"}
 

@@ -184,6 +184,6 @@ def test_a_difference_of_unpaired_runs_is_held_against_its_spread() -> None:
 @pytest.mark.parametrize(("left", "right"), [(30, 30), (5, 8), (1, 1), (2, 9)])
 def test_runs_whose_clips_are_all_alike_are_held_against_fisher(left: int, right: int) -> None:
     """100 % against 0 %: nothing varies when clips are drawn again."""
-    test = unpaired_test(-100.0, np.full(10, -100.0), (left, right))
+    test = unpaired_test(-100.0, np.full(10, -100.0) + np.linspace(0, 1e-13, 10), (left, right))
     assert test.name == "fisher_by_clip"
     assert test.p == pytest.approx(stats.fisher_exact([[left, 0], [0, right]]).pvalue)
