@@ -72,7 +72,8 @@ def to_markdown(found: Outcome, pictures: Sequence[str]) -> str:
         *_training(found),
         "## Search",
         f"Accuracy on {about['search_clips']} validation clips of world {about['search_seed']}; the same candidates "
-        "for every method. Methods that are not listed are variants of one that is, and have its settings.",
+        "for every method, as far as it has the setting. Methods that are not listed are variants of one that is, and "
+        "have its settings.",
         _search(found.search),
         *_search_limits(found),
         "## Pictures",
@@ -123,14 +124,16 @@ def _what_is_tested(found: Outcome) -> str:
     for task in (task for pair in found.tests for task in pair.tasks if task.kind in used and task.test.name != "none"):
         used[task.kind][_TESTS.get(task.test.name, task.test.name)] = None
     named = "; ".join(f"{_KINDS[kind]}: {', '.join(names)}" for kind, names in used.items() if names)
+    drawn = (
+        f"**p, seeds** is a paired t test of one figure per seed (n = {seeds}, {seeds - 1} degrees of freedom, "
+        "two-sided): whether the methods differ when world, pairs and training are drawn anew, from the same base with "
+        "the same settings. Few seeds show large and steady differences alone; a dash stands where they do not vary."
+    )
     return (
         f"**p, questions** pairs the questions of all seeds ({named or 'no question was answered differently'}). It "
         "takes the trainings as they are: it tells whether these answer differently, not whether others of the same "
-        f"methods would. **p, seeds** is a paired t test of one figure per seed (n = {seeds}, {max(seeds - 1, 0)} "
-        "degrees of freedom, two-sided): whether the methods differ when world, pairs and training are drawn anew, "
-        "from the same base with the same settings. Few seeds show large and steady differences alone; a dash stands "
-        "where they do not vary. Holm: corrected over the "
-        f"{len(found.tests)} comparisons of the average, or over all their tasks."
+        f"methods would. {drawn if seeds > 1 else 'There is one seed, so nothing tests that.'} Holm: corrected over "
+        f"all comparisons of the average ({len(found.tests)}), or of the tasks."
     )
 
 

@@ -1,5 +1,6 @@
 """What the study's page says of its tests, its losses and the limits of its search; tests over seeds."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_the_page_says_what_each_p_tells_beside_each_other() -> None:
     assert "(average: a sign flip by clip; tasks: McNemar's exact test; sub-types (JSON file): McNemar's exact" in tests
     assert "not whether others of the same methods would" in tests
     assert "(n = 3, 2 degrees of freedom, two-sided)" in tests
-    assert "over the 11 comparisons of the average" in tests
+    assert "over all comparisons of the average (11)" in tests
     lines = [line for line in tests.splitlines() if line.startswith("| AVEm-DPO |")]
     assert [line.split(" | ")[1] for line in lines] == ["AVEm-DPO, TPD sign +", "AVEm-DPO without SFT"] * 2
     table = to_json(found)["about"]["tests"]
@@ -119,6 +120,16 @@ def test_the_page_says_what_each_p_tells_beside_each_other() -> None:
     assert table[0]["seeds"][TASK_METRIC]["n"] == 3
     assert table[0]["tasks"]["average"]["p_holm"] is not None
     assert all({"p", "p_holm", "low", "high"} <= set(row) for row in table[0]["seeds"].values())
+
+
+def test_one_seed_tests_no_method() -> None:
+    found = outcome({})
+    one = {name: rows[:1] for name, rows in found.figures.items()}
+    found = dataclasses.replace(found, figures=one, about={**found.about, "seeds": [0]})
+    tests = section(to_markdown(found, []), "Paired tests")
+    assert "There is one seed, so nothing tests that." in tests
+    assert "**p, seeds**" not in tests
+    json.dumps(to_json(found), allow_nan=False)
 
 
 def test_the_page_names_the_tests_that_were_used() -> None:

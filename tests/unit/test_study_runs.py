@@ -8,8 +8,9 @@ from pairmaker import make_pair
 
 from avere_ray.av_store import AvStore
 from avere_ray.config import RunConfig
-from avere_ray.errors import ConfigError
+from avere_ray.errors import ConfigError, TrainingError
 from avere_ray.learner import TrainJob
+from avere_ray.learner.checkpoints import Checkpoint, finish, step_folder
 from avere_ray.records import AdapterManifest, Clip, DecodedClip, PreferencePair
 from avere_ray.stages import StageFolder
 from avere_ray.store import DecodedStore, is_complete, write_index, write_places
@@ -183,3 +184,25 @@ def test_what_no_training_of_a_study_can_have_is_refused_at_once(
     monkeypatch.setattr(reproduce, "ray_session", None)
     with pytest.raises(ConfigError, match=words):
         reproduce.run(study_runs.changed(fitting, train=changes))
+
+
+def test_a_half_trained_round_does_not_go_on_in_another_dtype(
+    world: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_usable_pairs", lambda cfg, job, pairs, ledger: pairs)
+    cfg = study_runs.method_config(world, "dpo", learning_rate=1e-3, beta=0.1)
+    study_runs.lay_out(world, cfg, "dpo")
+
+    def lost(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
+        made = Checkpoint(
+            step=1, cursor=1, epoch=1.0, key=job.key, world=cfg.train.workers, zero_stage=cfg.train.zero_stage,
+            dtype=cfg.model.dtype, base_digest=job.base_digest, mlflow_run_id=None,
+        )  # fmt: skip
+        finish(step_folder(job.checkpoints, 1), made)
+        raise TrainingError("lost")
+
+    with pytest.raises(TrainingError, match="lost"):
+        train.run(cfg, 0, lost)
+    with pytest.raises(TrainingError, match=r"was trained in float32, but model\.dtype is bfloat16"):
+        train.run(study_runs.changed(cfg, **HALF), 0, stand_in)
+    assert train.run(cfg, 0, stand_in).used == 1
