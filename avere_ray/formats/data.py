@@ -40,6 +40,8 @@ class PreferenceData:
     """Pairs with everything they refer to."""
 
     pairs: list[PreferencePair] = field(default_factory=list)
+    inputs: int = 0
+    """Rows that were read, those of one pair counted as one; each is a pair, or a drop of the ledger."""
     queries: dict[str, Query] = field(default_factory=dict)
     """By query id; pairs of old runs may lack theirs."""
     clips: dict[str, Clip] = field(default_factory=dict)

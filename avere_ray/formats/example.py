@@ -42,7 +42,9 @@ class Example:
     """One row of a preference data set, or the rows of one pair joined."""
 
     place: str = field(compare=False)
-    """File and line or row it was read at."""
+    """File and line or row it was read at; the first of several."""
+    rows: int = field(default=1, compare=False)
+    """How many rows it was read from."""
     prompt: str
     """The question, without media tags."""
     chosen: str
@@ -254,6 +256,7 @@ def _join(first: Example, second: Example) -> Example:
         rejected_media=first.rejected_media or second.rejected_media,
         modality=first.modality or second.modality,
         own=first.own,
+        rows=first.rows + second.rows,
     )
 
 

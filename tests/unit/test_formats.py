@@ -211,6 +211,17 @@ def test_avere(tmp_path: Path) -> None:
     assert data.decided == {"rules": 2}
 
 
+@pytest.mark.parametrize("kind", list(RejectKind))
+def test_avere_gets_two_rejects_of_a_pair_that_has_one(tmp_path: Path, kind: RejectKind) -> None:
+    data, _ = read(put(tmp_path / "a.json", {**AVERE, "rejected_2": None}), kinds=(kind,))
+    write_data(tmp_path / "b.json", data, "avere")
+    (row,) = json.loads((tmp_path / "b.json").read_text())
+    assert (row["rejected"], row["rejected_2"]) == ("Tears.", "Tears.")
+    assert read(tmp_path / "b.json")[0].pairs == data.pairs
+    (edited,) = read(put(tmp_path / "c.json", {**row, "rejected_2": "Else."}))[0].pairs
+    assert [(r.kind, r.text) for r in edited.rejects] == [(HALLUCINATED, "Tears."), (SPURIOUS, "Else.")]
+
+
 def test_trl_with_and_without_a_prompt_column(tmp_path: Path) -> None:
     for row, audio in ((TRL, str(tmp_path / "clips_16khz/1.wav")), (IMPLICIT, "")):
         data, ledger = read(put(tmp_path / "trl.jsonl", row))
