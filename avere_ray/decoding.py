@@ -5,6 +5,7 @@ Plain functions over clips and the AV store; `avere_ray.data` runs them in Ray D
 
 import collections
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ _T = TypeVar("_T")
 _READERS = 8
 _GLIMPSE = 4096
 _PIN_EVERY_S = 30.0
+_SWEEP_EVERY_S = 600.0
 MAY_PASS = frozenset({"timeout", "decoder_crashed", "out_of_memory", "unreadable"})
 """Reasons that may be due to the machine, the network or a limit, and not to the file."""
 REMOTE_MAY_PASS = MAY_PASS | {"remote_unreachable", "remote_refused", "file_missing"}
@@ -214,12 +216,13 @@ def decode_rows(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConf
         known = {key_content(p.medium.key): p for p in map(_known_place, row["known"]) if _serves(p, store, spec)}
         try:
             decoded, content = decode(clip, spec, frozenset(known))
+            if decoded is None and not store.touch([known[content].shard]):  # given up while the files were read
+                decoded, content = decode(clip, spec, frozenset())
         except ClipDecodeError as error:
             size, _ = size_and_time(clip.uri)
             outcomes.append(Outcome(position=row["position"], reason=error.reason, message=error.message, bytes=size))
             continue
         if decoded is None:
-            store.touch([known[content].shard])
             outcomes.append(Outcome(position=row["position"], place=known[content]))
         else:
             key = media_key(content, clip.start_s, clip.end_s)
@@ -286,6 +289,7 @@ class StoreKeeper:
         self._held = store.size()
         self._decoded = self._found = 0
         self._pinned = time.monotonic()
+        self._swept = -math.inf
 
     def note(self, place: Place | None, *, decoded: bool) -> None:
         """Takes notice of one medium, or of none.
@@ -312,7 +316,10 @@ class StoreKeeper:
             StorageError: see `AvStore.evict`.
         """
         self._pin()
-        self._held = self.store.evict(self.quota_bytes)
+        sweep = time.monotonic() - self._swept > _SWEEP_EVERY_S
+        if sweep:
+            self._swept = time.monotonic()
+        self._held = self.store.evict(self.quota_bytes, sweep=sweep)
 
     def counts(self) -> dict[str, int]:
         """Media decoded now, and media that the store had."""
