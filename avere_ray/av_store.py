@@ -5,7 +5,8 @@ STORE/
     <shard>.parquet      decoded media, one row group each, so that one is one small read; never changed
     <shard>.json         written after it: the media it holds; a shard without it does not exist
   pins/<owner>.json      the shards a run refers to, as long as its folder exists
-  remote/xx/<uri>.json   what a remote file held when it was fetched, so that it need not be fetched again
+  remote/xx/<name>.json  by address: what a remote file held when it was fetched, so that it need not be fetched again;
+                         by spec and key: where a medium of remote files is, so that it need not be decoded again
 
 A medium's key is its content (the SHA-256 of its file, and of its separate audio file), and the part of it that is the
 clip. Any number of processes may read and write at a time: shards have names of their own, and appear whole.
