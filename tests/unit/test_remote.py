@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from clipmaker import Recipe, write_clip
 from fileserver import GS, Files, file_server
@@ -66,6 +67,21 @@ def test_a_file_over_http_decodes_as_the_local_one(server: Files, video: Path) -
     assert decoded is not None
     np.testing.assert_array_equal(decoded.frames, local.frames)
     np.testing.assert_array_equal(decoded.waveform, local.waveform)
+
+
+def test_addresses_may_hold_any_letters(server: Files, video: Path) -> None:
+    server.files["/Gefühl a%/v.mp4"] = video.read_bytes()
+    clip = Clip(clip_id="c", uri=f"http://{server.host}/Gefühl a%25/v.mp4?für=x")
+    assert decode_media(clip, SPEC, remote=allowing(server.host))[0] is not None
+
+
+def test_an_address_that_a_library_does_not_take_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def invalid(*_: object) -> None:
+        raise pa.ArrowInvalid("expected a bucket")
+
+    monkeypatch.setattr(remote, "_file_system", invalid)
+    error = refused("s3://bucket/v.mp4", RemoteConfig())
+    assert (error.reason, "expected a bucket" in error.message) == ("remote_refused", True)
 
 
 def test_what_is_known_is_fetched_again_only_when_it_changed(server: Files, video: Path, tmp_path: Path) -> None:
