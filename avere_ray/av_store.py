@@ -5,15 +5,17 @@ STORE/
     <shard>.parquet      decoded media, one row group each, so that one is one small read; never changed
     <shard>.json         written after it: the media it holds; a shard without it does not exist
   pins/<owner>.json      the shards a run refers to, as long as its folder exists
-  remote/xx/<uri>.json   what a remote file held when it was fetched, so that it need not be fetched again
+  remote/xx/<name>.json  by address: what a remote file held when it was fetched, so that it need not be fetched again;
+                         by spec and key: where a medium of remote files is, so that it need not be decoded again
 
 A medium's key is its content (the SHA-256 of its file, and of its separate audio file), and the part of it that is the
-clip. Any number of processes may read and write at a time: shards have names of their own, and appear whole. Above its
-quota the store gives up shards that no run refers to, those not used for longest first; who misses one later decodes it
-again.
+clip. Any number of processes may read and write at a time: shards have names of their own, and appear whole.
+
+Above its quota the store gives up shards that no run refers to, those not used for longest first, until a tenth of it
+is free; who misses one later decodes it again. Runs on other machines may share the store, so a run whose folder is not
+to be seen counts as gone only where the folder that held it can be seen.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -32,6 +34,8 @@ from avere_ray.stages import atomic_path, digest, storage_error, write_json
 PINS = "pins"
 YOUNG_S = 600.0
 """Shards used this recently are not removed: a run that has just written or found them may not have pinned them yet."""
+LOW_WATER = 0.9
+"""Share of the quota that is left when shards have been removed, so that this is not needed again at once."""
 _LEFTOVER_S = 3600.0
 """Half-written files older than this belong to processes that are gone."""
 
@@ -116,11 +120,15 @@ class AvStore:
         write_json(self._manifest(shard), {"media": [dataclasses.asdict(m) for m in media]})
         return [Place(shard=shard, row=row, medium=medium) for row, medium in enumerate(media)]
 
-    def touch(self, shards: Collection[str]) -> None:
-        """Notes that shards are used now; those that are gone stay gone."""
+    def touch(self, shards: Collection[str]) -> bool:
+        """Notes that shards are used now; whether all of them are there."""
+        there = True
         for shard in shards:
-            with contextlib.suppress(OSError):
+            try:
                 os.utime(self._manifest(shard))
+            except OSError:  # given up meanwhile
+                there = False
+        return there and self.holds(shards)
 
     def pin(self, owner: Path, shards: Collection[str]) -> None:
         """Keeps shards for the run whose decoded folder is `owner`, in place of those it pinned before.
@@ -138,46 +146,65 @@ class AvStore:
         return sum(_bytes(path) for path in self.folder.glob("*/*.parquet"))
 
     def owners(self) -> dict[str, set[str]]:
-        """The shards that existing runs refer to, by the run's decoded folder; forgets runs that are gone."""
+        """The shards that runs refer to, by the run's decoded folder; forgets runs that are gone."""
         owners: dict[str, set[str]] = {}
         for path in sorted((self.folder / PINS).glob("*.json")):
             values = _read_json(path)
-            if values is not None and Path(values["folder"]).is_dir():
-                owners[values["folder"]] = set(values["shards"])
-            elif values is not None:
+            if values is None:
+                continue
+            if _is_gone(Path(values["folder"])) and time.time() - _modified(path) > YOUNG_S:
                 path.unlink(missing_ok=True)
+            else:
+                owners[values["folder"]] = set(values["shards"])
         return owners
 
-    def evict(self, quota_bytes: int) -> int:
-        """Removes shards that no run refers to, those not used for longest first, until the quota is kept.
+    def evict(self, quota_bytes: int, *, sweep: bool = True) -> int:
+        """Above the quota, removes shards that no run refers to, those not used for longest first, down to LOW_WATER.
 
         Returns the bytes that are left.
+
+        Args:
+            sweep: also removes what killed processes left.
 
         Raises:
             StorageError: the quota cannot be kept, since runs refer to all the rest; the message names them.
         """
-        self._sweep()
-        left, now = self.size(), time.time()
+        if sweep:
+            self._sweep()
+        left = self.size()
         if left <= quota_bytes:
             return left
-        owners = self.owners()
-        pinned = set().union(*owners.values())
-        for used, shard in sorted((_modified(p), self._name(p)) for p in self.folder.glob("*/*.json")):
-            if left <= quota_bytes:
-                return left
-            if shard in pinned or shard.startswith(f"{PINS}/") or now - used < YOUNG_S:
+        pins = _Pins(self)
+        for used, path in sorted((_modified(p), p) for p in self.folder.glob("*/*.json")):
+            if left <= LOW_WATER * quota_bytes:
+                break
+            if path.parent.name == PINS or not self._is_idle(path, used, pins):
                 continue
-            size = _bytes(self.shard_path(shard))
-            self._manifest(shard).unlink(missing_ok=True)
-            self.shard_path(shard).unlink(missing_ok=True)
+            size = _bytes(path.with_suffix(".parquet"))
+            path.unlink(missing_ok=True)
+            path.with_suffix(".parquet").unlink(missing_ok=True)
             left -= size
         if left > quota_bytes:
-            raise StorageError(
-                f"the store {self.folder} holds {left / 1e9:.3f} GB, above its quota of {quota_bytes / 1e9:.3f} GB "
-                f"(data.store_gb), and the rest is in use by {', '.join(sorted(owners)) or 'runs that just began'}. "
-                "Raise data.store_gb, or delete the folders of runs that are no longer needed."
-            )
+            raise StorageError(self._over_quota(left, quota_bytes, sorted(pins.owners())))
         return left
+
+    def _is_idle(self, manifest: Path, used: float, pins: "_Pins") -> bool:
+        """Whether a shard, used last at the time `used`, may be removed now: going through a large store takes long, so
+        use and pins are looked at once more."""
+        return (
+            time.time() - used >= YOUNG_S and _modified(manifest) == used and self._name(manifest) not in pins.shards()
+        )
+
+    def _over_quota(self, left: int, quota_bytes: int, owners: list[str]) -> str:
+        unseen = [owner for owner in owners if not Path(owner).is_dir()]
+        hint = (
+            f" {unseen[0]} is not to be seen from here; if it is gone, delete {self.folder / PINS}." if unseen else ""
+        )
+        return (
+            f"the store {self.folder} holds {left / 1e9:.3f} GB, above its quota of {quota_bytes / 1e9:.3f} GB "
+            f"(data.store_gb), and the rest is in use by {', '.join(owners) or 'runs that just began'}. "
+            f"Raise data.store_gb, or delete the folders of runs that are no longer needed.{hint}"
+        )
 
     def _shards(self, spec: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         for path in sorted((self.folder / spec).glob("*.json")):
@@ -197,6 +224,35 @@ class AvStore:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).with_suffix("").as_posix()
+
+
+class _Pins:
+    """The pins of a store, read again whenever one has been written."""
+
+    def __init__(self, store: AvStore) -> None:
+        self._store = store
+        self._seen = -1
+        self._owners: dict[str, set[str]] = {}
+        self._shards: set[str] = set()
+
+    def owners(self) -> dict[str, set[str]]:
+        return self._read()._owners
+
+    def shards(self) -> set[str]:
+        return self._read()._shards
+
+    def _read(self) -> "_Pins":
+        folder = self._store.folder / PINS
+        changed = folder.stat().st_mtime_ns if folder.is_dir() else 0
+        if changed != self._seen:
+            self._seen, self._owners = changed, self._store.owners()
+            self._shards = set().union(*self._owners.values())
+        return self
+
+
+def _is_gone(folder: Path) -> bool:
+    """Whether a run's decoded folder has been deleted, and is not just on a disk that this machine does not have."""
+    return not folder.is_dir() and folder.parent.parent.is_dir()
 
 
 def check_writable(folder: Path) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from avere_ray.av_store import AvStore
+from avere_ray.av_store import AvStore, media_key
 from avere_ray.config import DecodeConfig, RemoteConfig
 from avere_ray.errors import ClipDecodeError
 from avere_ray.records import Clip, DecodedClip
@@ -45,12 +45,13 @@ def decode_media(
 ) -> tuple[DecodedClip | None, str]:
     """`media.decode_unless_known` of a `located` clip; remote files are fetched first.
 
-    A remote file that has not changed since `notes` were taken of it is not fetched when its content is known.
+    A remote file that has not changed since `notes` were taken of it is not fetched when its content is known. One that
+    had to be fetched is not decoded when it turns out that the store has what it holds.
 
     Raises:
         ClipDecodeError: a file cannot be fetched or decoded.
     """
-    from avere_ray.media import decode_unless_known
+    from avere_ray.media import content_of, decode_unless_known
 
     uris = [uri for uri in (clip.uri, clip.audio_uri) if uri]
     if known and notes is not None and (content := _noted(uris, notes, remote)) in known:
@@ -58,6 +59,8 @@ def decode_media(
     with contextlib.ExitStack() as held:
         copies = [held.enter_context(local_copy(uri, remote, spec.max_bytes)) for uri in uris]
         try:
+            if notes is not None and any(map(is_remote, uris)):
+                known |= _stored(clip, content_of(*(copy.path for copy in copies)), spec, notes)
             decoded, content = decode_unless_known(clip, copies[0].path, spec, known, *(c.path for c in copies[1:]))
         except ClipDecodeError as error:
             message = error.message
@@ -68,6 +71,14 @@ def decode_media(
             if notes is not None and copy.version:
                 notes.put(uri, copy.version, sha256)
     return decoded, content
+
+
+def _stored(clip: Clip, content: str, spec: DecodeConfig, notes: RemoteNotes) -> frozenset[str]:
+    """The content, where the store was noted to have it decoded and it is not too long."""
+    from avere_ray.media import spec_digest
+
+    medium = notes.medium(spec_digest(spec), media_key(content, clip.start_s, clip.end_s))
+    return frozenset([content] if medium is not None and medium["duration_s"] <= spec.max_duration_s else ())
 
 
 def _noted(uris: Sequence[str], notes: RemoteNotes, remote: RemoteConfig) -> str:

@@ -5,6 +5,7 @@ Plain functions over clips and the AV store; `avere_ray.data` runs them in Ray D
 
 import collections
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from avere_ray.av_store import AvStore, Medium, Place, key_content, key_part, media_key
-from avere_ray.clip_files import located, size_and_time
+from avere_ray.clip_files import located, remote_notes, size_and_time
 from avere_ray.config import DecodeConfig
 from avere_ray.errors import ClipDecodeError, StorageError
 from avere_ray.records import Clip, DecodedClip, Drop
@@ -34,6 +35,7 @@ _T = TypeVar("_T")
 _READERS = 8
 _GLIMPSE = 4096
 _PIN_EVERY_S = 30.0
+_SWEEP_EVERY_S = 600.0
 MAY_PASS = frozenset({"timeout", "decoder_crashed", "out_of_memory", "unreadable"})
 """Reasons that may be due to the machine, the network or a limit, and not to the file."""
 REMOTE_MAY_PASS = MAY_PASS | {"remote_unreachable", "remote_refused", "file_missing"}
@@ -213,18 +215,38 @@ def decode_rows(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConf
         clip = Clip(**{name: row[name] for name in ("clip_id", "uri", "audio_uri", "start_s", "end_s")})
         known = {key_content(p.medium.key): p for p in map(_known_place, row["known"]) if _serves(p, store, spec)}
         try:
-            decoded, content = decode(clip, spec, frozenset(known))
+            outcomes += _decode_row(row, clip, spec, known, shelf, decode)
         except ClipDecodeError as error:
             size, _ = size_and_time(clip.uri)
             outcomes.append(Outcome(position=row["position"], reason=error.reason, message=error.message, bytes=size))
-            continue
-        if decoded is None:
-            store.touch([known[content].shard])
-            outcomes.append(Outcome(position=row["position"], place=known[content]))
-        else:
-            key = media_key(content, clip.start_s, clip.end_s)
-            outcomes += shelf.put(row["position"], key, row["size"], decoded)
     return sorted([*outcomes, *shelf.close()], key=lambda outcome: outcome.position)
+
+
+def _decode_row(
+    row: dict[str, Any],
+    clip: Clip,
+    spec: DecodeConfig,
+    known: dict[str, Place],
+    shelf: "_Shelf",
+    decode: DecodeFn,
+) -> list[Outcome]:
+    """What has come of rows up to this one.
+
+    Raises:
+        ClipDecodeError: it cannot be fetched or decoded.
+    """
+    remote = is_remote(clip.uri) or is_remote(clip.audio_uri)
+    waiting = shelf.contents(clip) if remote else frozenset[str]()
+    decoded, content = decode(clip, spec, frozenset(known) | waiting)
+    key = media_key(content, clip.start_s, clip.end_s)
+    if decoded is None and content not in waiting:
+        place = known.get(content) or shelf.noted(key)
+        if place is not None and shelf.store.touch([place.shard]):
+            return [Outcome(position=row["position"], place=place)]
+        shelf.forget(key)  # given up meanwhile
+        decoded, content = decode(clip, spec, frozenset())
+        key = media_key(content, clip.start_s, clip.end_s)
+    return shelf.put(row["position"], key, row["size"], decoded, remote=remote)
 
 
 def _serves(place: Place, store: AvStore, spec: DecodeConfig) -> bool:
@@ -238,25 +260,47 @@ class _Shelf:
     def __init__(self, store: AvStore, spec: str) -> None:
         self.store = store
         self.spec = spec
-        self._positions: list[int] = []
-        self._items: list[tuple[str, int, DecodedClip]] = []
+        self._notes = remote_notes(store)
+        self._items: dict[str, tuple[int, DecodedClip]] = {}
+        self._positions: list[tuple[int, str]] = []
+        self._remote: set[str] = set()
 
-    def put(self, position: int, key: str, size: int, clip: DecodedClip) -> list[Outcome]:
-        self._positions.append(position)
-        self._items.append((key, size, clip))
-        held = sum(c.frames.nbytes + c.waveform.nbytes for _, _, c in self._items)
+    def contents(self, clip: Clip) -> frozenset[str]:
+        """What the files hold whose same part as the clip's is waiting."""
+        part = key_part(media_key("", clip.start_s, clip.end_s))
+        return frozenset(key_content(key) for key in self._items if key_part(key) == part)
+
+    def noted(self, key: str) -> Place | None:
+        """Where a medium of remote files was put before."""
+        row = self._notes.medium(self.spec, key)
+        return None if row is None else _known_place(row)
+
+    def forget(self, key: str) -> None:
+        """Notes that a medium of remote files is gone."""
+        self._notes.forget_medium(self.spec, key)
+
+    def put(self, position: int, key: str, size: int, clip: DecodedClip | None, *, remote: bool) -> list[Outcome]:
+        """`clip` may be None for a key that is waiting."""
+        self._positions.append((position, key))
+        self._remote |= {key} if remote else set()
+        if clip is not None:
+            self._items.setdefault(key, (size, clip))
+        held = sum(c.frames.nbytes + c.waveform.nbytes for _, c in self._items.values())
         return self.close() if held >= SHARD_BYTES else []
 
     def close(self) -> list[Outcome]:
-        positions, items = self._positions, self._items
-        self._positions, self._items = [], []
+        positions, items, remote = self._positions, self._items, self._remote
+        self._positions, self._items, self._remote = [], {}, set()
         if not items:
             return []
         try:
-            places = self.store.add(self.spec, items)
+            added = self.store.add(self.spec, [(key, size, clip) for key, (size, clip) in items.items()])
         except StorageError as error:
-            return [Outcome(position=p, reason=_STORAGE, message=str(error)) for p in positions]
-        return [Outcome(position=p, place=at, decoded=True) for p, at in zip(positions, places, strict=True)]
+            return [Outcome(position=p, reason=_STORAGE, message=str(error)) for p, _ in positions]
+        places = dict(zip(items, added, strict=True))
+        for key in remote:
+            self._notes.put_medium(self.spec, key, _known_row(places[key]))
+        return [Outcome(position=p, place=places[key], decoded=True) for p, key in positions]
 
 
 def may_pass(drops: Iterable[Drop], clips: Iterable[Clip]) -> list[Drop]:
@@ -286,6 +330,7 @@ class StoreKeeper:
         self._held = store.size()
         self._decoded = self._found = 0
         self._pinned = time.monotonic()
+        self._swept = -math.inf
 
     def note(self, place: Place | None, *, decoded: bool) -> None:
         """Takes notice of one medium, or of none.
@@ -312,7 +357,10 @@ class StoreKeeper:
             StorageError: see `AvStore.evict`.
         """
         self._pin()
-        self._held = self.store.evict(self.quota_bytes)
+        sweep = time.monotonic() - self._swept > _SWEEP_EVERY_S
+        if sweep:
+            self._swept = time.monotonic()
+        self._held = self.store.evict(self.quota_bytes, sweep=sweep)
 
     def counts(self) -> dict[str, int]:
         """Media decoded now, and media that the store had."""

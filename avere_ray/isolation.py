@@ -28,6 +28,8 @@ TOKENS = ("AVERE_RAY_API_TOKEN", "AVERE_RAY_ADMIN_TOKEN", "RAY_AUTH_TOKEN", "RAY
 _START_TIMEOUT_S = 60.0
 _IDLE_S = 60.0
 _ALARM_GRACE_S = 5.0
+_END_S = 30.0
+"""A killed child ends at once, unless a call of the system holds it that cannot be interrupted; then it is left."""
 _CHILD_CODE = (
     "import sys; from avere_ray.isolation import serve; "
     "serve(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])"
@@ -98,7 +100,8 @@ class ChildProcess:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.wait(timeout=30)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a disk, and ends when that answers
+                process.wait(timeout=_END_S)
         for handle in (self._connection, self._stderr):
             if handle is not None:
                 handle.close()

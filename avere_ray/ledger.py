@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from avere_ray.errors import DropBudgetExceeded
+from avere_ray.errors import DropBudgetExceeded, StageError
 from avere_ray.records import Drop
 
 
@@ -25,6 +25,18 @@ class Ledger:
     def counts(self) -> dict[str, int]:
         """Drops by reason, most frequent first."""
         return dict(Counter(d.reason for d in self.drops).most_common())
+
+    def check_sum(self, inputs: int, used: int) -> None:
+        """Whether every input was used or dropped; `inputs` are counted where they are read.
+
+        Raises:
+            StageError: one was lost without a reason.
+        """
+        if inputs != used + len(self.drops):
+            raise StageError(
+                f"stage {self.stage}: {inputs} inputs but {used} used and {len(self.drops)} dropped; "
+                "an input was lost without a reason"
+            )
 
     @staticmethod
     def allowed(inputs: int, budget: float) -> int:

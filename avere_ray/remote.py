@@ -8,6 +8,7 @@ an allowed host too: s3://BUCKET/NAME?endpoint_override=HOST:PORT&scheme=http. `
 import contextlib
 import functools
 import re
+import string
 import tempfile
 import time
 import urllib.parse
@@ -223,6 +224,10 @@ def _failures_named(uri: str) -> Iterator[None]:
 
     try:
         yield
+    except ClipDecodeError:
+        raise
+    except ValueError as error:  # of the address; pyarrow's ArrowInvalid is one
+        raise _refused(uri, str(error) or type(error).__name__) from error
     except (OSError, http.client.HTTPException) as error:
         words = str(error) or type(error).__name__
         if "ACCESS_DENIED" in words or "Access Denied" in words or "Forbidden" in words:
@@ -258,7 +263,7 @@ def _asked(uri: str, cfg: RemoteConfig, method: str) -> Iterator[Any]:
     import urllib.error
     import urllib.request
 
-    request = urllib.request.Request(uri, method=method, headers={"Accept-Encoding": "identity"})
+    request = urllib.request.Request(_encoded(uri), method=method, headers={"Accept-Encoding": "identity"})
     try:
         with _opener(cfg).open(request, timeout=min(_ANSWER_S, cfg.timeout_s)) as answer:
             yield answer
@@ -271,6 +276,13 @@ def _asked(uri: str, cfg: RemoteConfig, method: str) -> Iterator[Any]:
         if error.code < 500 and error.code not in (408, 425, 429):
             raise _refused(uri, f"the server says {error.code} {error.reason}") from error
         raise _Unanswered(f"the server says {error.code} {error.reason}") from error
+
+
+def _encoded(uri: str) -> str:
+    """The address as HTTP needs it: letters beyond ASCII and spaces percent-encoded, what is encoded already kept."""
+    parts = urllib.parse.urlsplit(uri)
+    path, query = (urllib.parse.quote(text, safe=string.punctuation) for text in (parts.path, parts.query))
+    return urllib.parse.urlunsplit(parts._replace(path=path, query=query))
 
 
 def _opener(cfg: RemoteConfig) -> "urllib.request.OpenerDirector":
@@ -330,7 +342,6 @@ def _check_installed(scheme: str) -> None:
 
 def _file_system(uri: str) -> tuple[Any, str]:
     """pyarrow's file system of an address, and the path in it; options stand in the query of the address."""
-    import pyarrow as pa
     import pyarrow.fs
 
     rest, _, query = uri.partition("?")
@@ -338,7 +349,7 @@ def _file_system(uri: str) -> tuple[Any, str]:
     bucket = path.partition("/")[0]
     try:
         system, _ = pyarrow.fs.FileSystem.from_uri(f"{scheme}://{bucket}{'?' + query if query else ''}")
-    except (pa.ArrowInvalid, OSError) as error:
+    except OSError as error:
         raise ClipDecodeError("remote_unreachable", f"{shown(uri)}: {error}. Correct the address.") from error
     return system, path.partition("@")[2] if "@" in bucket else path
 

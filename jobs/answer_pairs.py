@@ -32,9 +32,8 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest, clips: Sequence[Clip]) ->
     ledger = Ledger(STAGE)
     training = [clip for clip in clips if clip.split == "train"]
     usable = _usable(cfg, clips, training)
-    pairs, queries = _pairs(cfg, usable, ledger)
+    pairs, queries, inputs = _pairs(cfg, usable, ledger)
     pairs = seen_pairs(pairs, one_reject=cfg.data.pairs.one_reject)
-    inputs = len(pairs) + len(ledger.drops)
     folder = StageFolder(
         stage_path(cfg, STAGE, 0),
         stage=STAGE,
@@ -68,12 +67,14 @@ def _usable(cfg: RunConfig, clips: Sequence[Clip], training: Sequence[Clip]) -> 
     return example_clips(training, held_out, wanted="training answers", instead=INSTEAD)
 
 
-def _pairs(cfg: RunConfig, clips: Sequence[Clip], ledger: Ledger) -> tuple[list[PreferencePair], list[Query]]:
-    """The pairs of all benchmarks, and their questions; a question that two of them ask counts once."""
+def _pairs(cfg: RunConfig, clips: Sequence[Clip], ledger: Ledger) -> tuple[list[PreferencePair], list[Query], int]:
+    """The pairs of all benchmarks, their questions, and how many were asked; one that two of them ask is used once."""
     pairs: dict[tuple[str, str], PreferencePair] = {}
     queries: list[Query] = []
+    inputs = 0
     for name in dict.fromkeys(cfg.evaluation.benchmarks):
         examples = BENCHMARKS[name].examples(clips, cfg.seed)
+        inputs += sum(map(len, examples.values()))
         found, drops = answer_pairs(BENCHMARKS[name], examples)
         ledger.extend(drops)
         asked = {example.query.query_id: example.query for group in examples.values() for example in group}
@@ -83,4 +84,4 @@ def _pairs(cfg: RunConfig, clips: Sequence[Clip], ledger: Ledger) -> tuple[list[
                 queries.append(asked[pair.query_id])
             else:
                 ledger.drop(pair.pair_id, "asked_twice", f"{name} asks what pair {same.pair_id} asks already")
-    return list(pairs.values()), queries
+    return list(pairs.values()), queries, inputs

@@ -49,7 +49,8 @@ def run(cfg: RunConfig, given: list[str], values: dict[str, str]) -> int:
         raise InputError(f"{target} exists; give another name, or --overwrite to replace it.")
     ledger = Ledger(STAGE)
     data, form = open_data(source, values, ledger)
-    ledger.check_budget(len(data.pairs) + len(ledger.drops), cfg.data.drop_budget)
+    ledger.check_sum(data.inputs, len(data.pairs))
+    ledger.check_budget(data.inputs, cfg.data.drop_budget)
     if not data.pairs:
         raise InputError(f"{source} has no pair that can be used.")
     folder = Path(values["relative-to"]) if "relative-to" in values else None

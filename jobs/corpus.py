@@ -30,7 +30,7 @@ def read_corpus(cfg: RunConfig, folder: Path) -> tuple[list[Clip], Path]:
     found = find_clips(cfg, folder)
     if cfg.data.source.kind != "clips":
         _store(cfg, found)
-    found.ledger.check_budget(len(found.clips) + len(found.drops), cfg.data.drop_budget)
+    found.ledger.check_budget(found.listed, cfg.data.drop_budget)
     return found.clips, media_root(folder)
 
 
@@ -53,7 +53,8 @@ def find_clips(cfg: RunConfig, folder: Path) -> Found:
     from avere_ray.clip_table import read_clips
 
     if cfg.data.source.kind == "clips":
-        return Found(clips=read_clips(folder))
+        clips = read_clips(folder)
+        return Found(clips=clips, listed=len(clips))
     return read_source(folder, cfg.data.source)
 
 
@@ -66,7 +67,7 @@ def _store(cfg: RunConfig, found: Found) -> None:
     stage.begin()
     stage.write("clips", Clip, found.clips)
     stage.finish(
-        inputs=len(found.clips) + len(found.drops),
+        inputs=found.listed,
         used=len(found.clips),
         drops=found.drops,
         summary={

@@ -17,10 +17,10 @@ from avere_ray.errors import InputError
 from avere_ray.placement import label_selector
 from avere_ray.progress import reused, say, stage_progress
 from avere_ray.records import Clip, Drop
-from avere_ray.stages import StageFolder, StageManifest, read_drops
+from avere_ray.stages import MANIFEST, StageFolder, StageManifest, read_drops
 from jobs.command import run_command
 from jobs.corpus import read_corpus
-from jobs.layout import finished
+from jobs.layout import stage_path
 from jobs.room import check_room
 from jobs.session import ray_session
 
@@ -72,8 +72,19 @@ def plan(cfg: RunConfig) -> Plan:
     clips, root = read_corpus(cfg, source)
     key = clips_key(clips, root, cfg.data.decode)
     folder = StageFolder(decoded_folder(cfg), stage=STAGE, config=cfg.to_yaml(), key=key)
-    settled = any(finished(cfg, stage, 0) is not None for stage in ("rollouts", "pairs"))
-    return Plan(clips, root, folder, settled)
+    return Plan(clips, root, folder, _is_used(cfg))
+
+
+def _is_used(cfg: RunConfig) -> bool:
+    """Whether a later stage has been finished since the clips were decoded."""
+    decoded, *later = (
+        path.stat().st_mtime_ns if path.is_file() else 0
+        for path in (
+            decoded_folder(cfg) / MANIFEST,
+            *(stage_path(cfg, stage, 0) / MANIFEST for stage in ("rollouts", "pairs")),
+        )
+    )
+    return max(later) > decoded
 
 
 def run(cfg: RunConfig, planned: Plan | None = None, arrived: "ArrivedFn | None" = None) -> StageManifest:

@@ -25,7 +25,7 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest) -> StageManifest:
     """
     ledger = Ledger(STAGE)
     data = given_data(cfg.data.pairs, ledger)
-    inputs = len(data.pairs) + len(ledger.drops)
+    inputs = data.inputs
     pairs = seen_pairs(_with_media(cfg, data.pairs, data.places, ledger), one_reject=cfg.data.pairs.one_reject)
     folder = StageFolder(
         stage_path(cfg, STAGE, 0),

@@ -70,11 +70,12 @@ def _clip_stages(cfg: RunConfig, path: Path, values: dict[str, str], workers: in
     from jobs.corpus import find_clips
 
     found = find_clips(cfg, path)
+    found.ledger.check_sum(found.listed, len(found.clips))
     emotions = Counter(clip.emotion or "unlabelled" for clip in found.clips).most_common()
     say(f"{len(found.clips)} clips of {cfg.data.source.kind}: {', '.join(f'{n} {e}' for e, n in emotions)}")
     jobs = [(clip, media_root(path)) for clip in found.clips]
     return [
-        (len(found.clips) + len(found.drops), found.ledger),
+        (found.listed, found.ledger),
         (len(jobs), _media_ledger(jobs, cfg.data, values, workers)),
     ]
 
@@ -85,12 +86,13 @@ def _preference_stages(cfg: RunConfig, path: Path, values: dict[str, str], worke
 
     rows = Ledger(STAGE)
     data, form = open_data(path, values, rows)
+    rows.check_sum(data.inputs, len(data.pairs))
     asked = Counter(pair.modality for pair in data.pairs)
     say(f"{len(data.pairs)} pairs of {form} about {len(data.clips)} clips; {dict(asked)}")
     jobs = [(clip, data.root) for clip in data.clips.values()]
     media = _media_ledger(jobs, cfg.data, values, workers)
     pairs = _pair_ledger(data, {drop.sample_id: drop for drop in media.drops})
-    return [(len(data.pairs) + len(rows.drops), rows), (len(jobs), media), (len(data.pairs), pairs)]
+    return [(data.inputs, rows), (len(jobs), media), (len(data.pairs), pairs)]
 
 
 def _pair_ledger(data: "PreferenceData", lost: dict[str, Drop]) -> Ledger:

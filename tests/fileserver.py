@@ -20,7 +20,7 @@ class Files(http.server.ThreadingHTTPServer):
         self.answers: dict[str, list[int | str]] = {}
         self.asked: list[str] = []
         self.version = "1"
-        self.with_length = True
+        self.with_length = self.with_version = True
         self.hold = threading.Event()
 
     @property
@@ -57,8 +57,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         self.send_response(200)
-        self.send_header("ETag", f'"{self.server.version}"')
-        self.send_header("Last-Modified", "Wed, 21 Oct 2026 07:28:00 GMT")
+        if self.server.with_version:
+            self.send_header("ETag", f'"{self.server.version}"')
+            self.send_header("Last-Modified", "Wed, 21 Oct 2026 07:28:00 GMT")
         if self.server.with_length:
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -6,6 +6,7 @@ in `ReadOptions` and counted.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,8 +101,12 @@ def read_data(path: Path, options: ReadOptions, ledger: Ledger, *, form: str = "
     if name not in FORMATS:
         raise InputError(f"unknown format {name!r}; known are {NATIVE}, {', '.join(FORMATS)}")
     root = (options.media or path.parent).absolute()
-    examples = (_moved(e, lambda p: absolute(p, root)) for e in _examples(path, FORMATS[name], options, ledger))
-    return from_examples(join_branches(examples), options, ledger)
+    rows: Counter[str] = Counter()
+    examples = (_moved(e, lambda p: absolute(p, root)) for e in _examples(path, FORMATS[name], options, ledger, rows))
+    joined = join_branches(examples)
+    data = from_examples(joined, options, ledger)
+    data.inputs = rows["read"] - sum(example.rows - 1 for example in joined)
+    return data
 
 
 def write_data(path: Path, data: PreferenceData, form: str, *, relative_to: Path | None = None) -> int:
@@ -130,8 +135,9 @@ def write_data(path: Path, data: PreferenceData, form: str, *, relative_to: Path
     return len(rows)
 
 
-def _examples(path: Path, form: Format, options: ReadOptions, ledger: Ledger) -> Iterator[Example]:
+def _examples(path: Path, form: Format, options: ReadOptions, ledger: Ledger, rows: Counter[str]) -> Iterator[Example]:
     for place, row in read_rows(path):
+        rows["read"] += 1
         present = {name: value for name, value in row.items() if value is not None}
         try:
             yield form.read_row(present, place, ignore_system=options.ignore_system)

@@ -4,9 +4,11 @@
      "video": "a.mp4", "audio": "a.wav", "video_l": "b.mp4", "audio_l": "a.wav"}
 
 `prompt` must begin with the two tags. Which reject is which the released code does not say; its name for the second,
-"rejected_ir" (irrelevant), makes it the spurious one, so `rejected` is read as hallucinated. Without video_l and
-audio_l the released trainer shows noise; here such a row has no mismatched input. Rejects beyond two travel in our own
-field. A clip without a separate audio file names the video file as its audio.
+"rejected_ir" (irrelevant), makes it the spurious one, so `rejected` is read as hallucinated. Its collator takes
+both: a single reject is written into both fields, where the two weights add up to its own, and our own field says so.
+Rejects beyond two travel there too. A row without rejected_2 is read as one with a single reject. Without video_l and
+audio_l the released trainer shows noise; here such a row has no mismatched input. A clip without a separate audio file
+names the video file as its audio.
 """
 
 from avere_ray.errors import RowError
@@ -40,6 +42,8 @@ def read_row(row: Row, place: str, *, ignore_system: bool = False) -> Example:
     rejected = [text_field(row, "rejected", place)]
     if row.get("rejected_2") is not None:
         rejected.append(text_field(row, "rejected_2", place))
+    if own and own.get("repeated_reject") and len(set(rejected)) == 1:
+        rejected = rejected[:1]
     rejected += [str(text) for text in (own or {}).get("more_rejected", ())]
     return Example(
         place=place,
@@ -58,13 +62,15 @@ def write_rows(example: Example) -> list[Row]:
     row: Row = {
         "prompt": TAGS + example.prompt,
         "chosen": example.chosen,
-        **dict(zip(("rejected", "rejected_2"), example.rejected, strict=False)),
+        "rejected": example.rejected[0],
+        "rejected_2": example.rejected[:2][-1],
         "video": example.media.video,
         "audio": example.media.sound,
     }
     if example.rejected_media is not None:
         row |= {"video_l": example.rejected_media.video, "audio_l": example.rejected_media.sound}
-    return [{**row, OWN: branch_own(example, more_rejected=list(example.rejected[2:]))}]
+    own = branch_own(example, more_rejected=list(example.rejected[2:]), repeated_reject=len(example.rejected) == 1)
+    return [{**row, OWN: own}]
 
 
 def _rejected_media(row: Row, place: str, own: Media) -> Media | None:

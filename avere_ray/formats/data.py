@@ -40,6 +40,8 @@ class PreferenceData:
     """Pairs with everything they refer to."""
 
     pairs: list[PreferencePair] = field(default_factory=list)
+    inputs: int = 0
+    """Rows that were read, those of one pair counted as one; each is a pair, or a drop of the ledger."""
     queries: dict[str, Query] = field(default_factory=dict)
     """By query id; pairs of old runs may lack theirs."""
     clips: dict[str, Clip] = field(default_factory=dict)
@@ -268,6 +270,8 @@ def _modality(example: Example, swap: ModalitySwap | None, options: ReadOptions)
 
 def _rejects(example: Example, options: ReadOptions) -> tuple[Reject, ...]:
     known: Sequence[Mapping[str, Any]] = (example.own or {}).get("rejects") or ()
+    if example.branches and max(example.branches) < len(known):
+        known = [known[branch] for branch in example.branches]
     if len(known) == len(example.rejected):
         rows = sorted(zip(known, example.rejected, strict=True), key=lambda row: row[0]["at"])
         return tuple(Reject(kind=RejectKind(k["kind"]), text=text, source=k["source"]) for k, text in rows)
@@ -280,7 +284,9 @@ def _swap(example: Example, clip_id: str, clips: _Clips) -> ModalitySwap | None:
     if own.get("swap") and own.get("clip_id") == clip_id:
         swap = from_row(ModalitySwap, dict(own["swap"]))
         partners = {c: Media(**m) for c, m in (own.get("partners") or {}).items()}
-        if is_made(swap) or _swapped_media(clip_id, swap, example.media, partners) == example.rejected_media:
+        elsewhere = example.swap_elsewhere and example.rejected_media is None
+        shown = None if is_made(swap) or elsewhere else _swapped_media(clip_id, swap, example.media, partners)
+        if shown == example.rejected_media or is_made(swap):
             names = {c: clips.add(media, c) for c, media in partners.items()}
             return replace(
                 swap,

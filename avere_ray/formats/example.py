@@ -6,10 +6,11 @@ back exactly as they left. Texts and paths are always read from the format's own
 says.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ class Example:
     """One row of a preference data set, or the rows of one pair joined."""
 
     place: str = field(compare=False)
-    """File and line or row it was read at."""
+    """File and line or row it was read at; the first of several."""
+    rows: int = field(default=1, compare=False)
+    """How many rows it was read from."""
     prompt: str
     """The question, without media tags."""
     chosen: str
@@ -57,6 +60,10 @@ class Example:
     """What the prompt asks about, where the row says it."""
     own: Mapping[str, Any] | None = None
     """Our own field; None in foreign data."""
+    branches: tuple[int, ...] = ()
+    """Where a pair has several rows: the number of each reject among those of the pair, as it was written."""
+    swap_elsewhere: bool = False
+    """Whether another row of the pair holds its mismatched input, so that this one says nothing of it."""
 
 
 # Reading ----------------------------------------------------------------------------------------------------------
@@ -232,33 +239,40 @@ def branch_own(example: Example, **changes: Any) -> dict[str, Any]:
     return {**(example.own or {}), **changes}
 
 
+def branch_of(own: Mapping[str, Any] | None) -> int | None:
+    """The number of a row among those of its pair; None where our own field does not say it."""
+    return own.get("branch") if own and own.get("pair_id") else None
+
+
 def join_branches(examples: Iterable[Example]) -> list[Example]:
-    """Rows that follow each other with the same pair id in our own field become one example."""
-    joined: list[Example] = []
-    for example in examples:
-        before = joined[-1] if joined else None
-        if before is not None and _pair_id(before) is not None and _pair_id(before) == _pair_id(example):
-            joined[-1] = _join(before, example)
-        else:
-            joined.append(example)
-    return joined
+    """Rows with the same pair id in our own field become one example, wherever they stand, in the order they were
+    written. Those that differ in prompt, chosen response or media stay apart, and so does a second copy of a row."""
+    groups: list[dict[int, Example]] = []
+    by_pair: dict[tuple[Any, ...], list[dict[int, Example]]] = {}
+    for number, example in enumerate(examples):
+        branch = branch_of(example.own)
+        pair = ((example.own or {}).get("pair_id") if branch is not None else number, example.prompt, example.chosen,
+                example.media)  # fmt: skip
+        copies = by_pair.setdefault(pair, [])
+        group = next((copy for copy in copies if (branch or 0) not in copy), None)
+        if group is None:
+            group = {}
+            copies.append(group)
+            groups.append(group)
+        group[branch or 0] = example
+    return [functools.reduce(_join, (group[branch] for branch in sorted(group))) for group in groups]
 
 
 def _join(first: Example, second: Example) -> Example:
-    return Example(
-        place=first.place,
-        prompt=first.prompt,
-        chosen=first.chosen,
+    return replace(
+        first,
         rejected=(*first.rejected, *second.rejected),
-        media=first.media,
         rejected_media=first.rejected_media or second.rejected_media,
         modality=first.modality or second.modality,
-        own=first.own,
+        branches=(*first.branches, *second.branches),
+        swap_elsewhere=first.swap_elsewhere and second.swap_elsewhere,
+        rows=first.rows + second.rows,
     )
-
-
-def _pair_id(example: Example) -> str | None:
-    return (example.own or {}).get("pair_id")
 
 
 def _content(content: Any, name: str, place: str, media: dict[str, list[str]]) -> str:

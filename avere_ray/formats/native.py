@@ -51,6 +51,7 @@ def read(path: Path, media: Path | None, ledger: Ledger) -> PreferenceData:
     data.clips = {c.clip_id: c for c in read_records(table, Clip)}
     data.queries = {q.query_id: q for q in (read_records(queries, Query) if queries else ())}
     for number, pair in enumerate(read_records(folder / PAIRS, PreferencePair), start=1):
+        data.inputs += 1
         place = f"{folder / PAIRS} row {number}"
         missing = _missing_clip(pair, data)
         if missing:

@@ -46,6 +46,7 @@ class Own:
     query: Query | None = None
     branch: int = 0
     more_rejected: list[str] = field(default_factory=list)
+    repeated_reject: bool = False
     rejected_media: _Shown | None = None
 
 

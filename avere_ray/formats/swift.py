@@ -16,6 +16,7 @@ from avere_ray.errors import RowError
 from avere_ray.formats.example import (
     OWN,
     Example,
+    branch_of,
     branch_own,
     media_of,
     own_field,
@@ -39,15 +40,20 @@ def read_row(row: Row, place: str, *, ignore_system: bool = False) -> Example:
         raise RowError("bad_row", f"{place}: field messages must be a list that ends with the assistant's answer.")
     prompt, inside = prompt_of(messages[:-1], "messages", place, ignore_system=ignore_system)
     media = media_of(row, place, inside)
+    rejected = _rejected(row, place)
+    own = own_field(row.get(OWN), place)
+    branch = branch_of(own)
     return Example(
         place=place,
         prompt=prompt,
         chosen=response_text(messages, "messages", place),
-        rejected=_rejected(row, place),
+        rejected=rejected,
         media=media,
         rejected_media=rejected_media_of(row, place, media),
         modality=str(row.get("modality") or ""),
-        own=own_field(row.get(OWN), place),
+        own=own,
+        branches=() if branch is None else (branch,) * len(rejected),
+        swap_elsewhere=branch is not None and bool(rejected),
     )
 
 

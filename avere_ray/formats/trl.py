@@ -15,6 +15,7 @@ from avere_ray.errors import RowError
 from avere_ray.formats.example import (
     OWN,
     Example,
+    branch_of,
     branch_own,
     media_of,
     own_field,
@@ -34,6 +35,8 @@ def read_row(row: Row, place: str, *, ignore_system: bool = False) -> Example:
     prompt = row.get("prompt") if row.get("prompt") is not None else _implicit_prompt(row, place)
     text, inside = prompt_of(prompt, "prompt", place, ignore_system=ignore_system)
     media = media_of(row, place, inside)
+    own = own_field(row.get(OWN), place)
+    branch = branch_of(own)
     return Example(
         place=place,
         prompt=text,
@@ -42,7 +45,9 @@ def read_row(row: Row, place: str, *, ignore_system: bool = False) -> Example:
         media=media,
         rejected_media=rejected_media_of(row, place, media),
         modality=str(row.get("modality") or ""),
-        own=own_field(row.get(OWN), place),
+        own=own,
+        branches=() if branch is None else (branch,),
+        swap_elsewhere=bool(branch),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from avere_ray.formats.example import (
     OWN,
     Example,
+    branch_of,
     branch_own,
     changed_media,
     media_of,
@@ -38,6 +39,7 @@ def read_row(row: Row, place: str, *, ignore_system: bool = False) -> Example:
     media = media_of(row, place, inside)
     own = own_field(object_field(row.get("extra_info"), "extra_info", place).get(OWN), place)
     swapped: Any = (own or {}).get("rejected_media")
+    branch = branch_of(own)
     return Example(
         place=place,
         prompt=text,
@@ -46,6 +48,7 @@ def read_row(row: Row, place: str, *, ignore_system: bool = False) -> Example:
         media=media,
         rejected_media=changed_media(media, swapped["video"], swapped["sound"], place) if swapped else None,
         own=own,
+        branches=() if branch is None else (branch,),
     )
 
 

@@ -136,6 +136,9 @@ def _failures_named(path: Path, spec: DecodeConfig) -> Iterator[None]:
         raise out_of_time(path, spec) from error
     except MemoryError as error:
         raise out_of_memory(path, spec) from error
+    except PermissionError as error:
+        what = f"the file may not be read ({words(error)})"
+        raise refusal("unreadable", path, what, "Change its rights, or those of its folder") from error
     except av.ArgumentError as error:
         what = "it is no video file, or of a format that is not opened here"
         raise refusal("corrupt", path, what, f"Allowed are {', '.join(FORMATS)}; convert it to mp4") from error

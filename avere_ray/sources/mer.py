@@ -58,12 +58,14 @@ def read_2023(root: Path, cfg: SourceConfig) -> Found:
 
 
 def read_2025(root: Path, cfg: SourceConfig) -> Found:
-    """Every clip that a list names, in the order of the lists.
+    """Every clip that a list names, in the order of the lists; a name that stands in one list twice counts once, as
+    it stands there first.
 
     Raises:
         InputError: there is no video folder, or no list.
     """
     videos = MediaIndex(root, require_folder(root, ("video", "clips_24fps"), "MER2025", "video folder"))
+    found = Found()
     emotions: dict[str, tuple[str, str]] = {}
     captions: dict[str, tuple[str, str]] = {}
     for name, column, table in (
@@ -71,9 +73,9 @@ def read_2025(root: Path, cfg: SourceConfig) -> Found:
         *((name, "reason", captions) for name in DESCRIPTIONS),
     ):
         if (root / name).is_file():
-            table.update({str(row["name"]): (place, row[column] or "") for place, row in _rows(root / name, column)})
+            table.update(_named(root / name, column, found))
     names = list(dict.fromkeys([*emotions, *captions]))
-    if not names:
+    if not names and not found.drops:
         raise InputError(
             f"{root} is not laid out as MER2025: none of track1_train_disdim.csv, {', '.join(DESCRIPTIONS)} lists a "
             "clip. Set data.clips to the folder that holds them."
@@ -91,7 +93,22 @@ def read_2025(root: Path, cfg: SourceConfig) -> Found:
             source="mer2025",
         )
 
-    return Found().collect((name, partial(make, name)) for name in names)
+    return found.collect((name, partial(make, name)) for name in names)
+
+
+def _named(path: Path, column: str, found: Found) -> dict[str, tuple[str, str]]:
+    """Place and value of each name of a list; lines without a name, and those with an earlier one, are refused."""
+    named: dict[str, tuple[str, str]] = {}
+    for place, row in _rows(path, column):
+        name = str(row["name"] or "").strip()
+        if not name:
+            found.refuse(place.removeprefix(f"{path} "), "bad_row", f"{place}: field name is empty. Fill it.")
+        elif name in named:
+            first = named[name][0]
+            found.refuse(name, "duplicate_id", f"{place}: {name} stands there already, at {first}. Remove one.")
+        else:
+            named[name] = (place, row[column] or "")
+    return named
 
 
 def _rows(path: Path, column: str) -> Iterator[tuple[str, Row]]:

@@ -23,6 +23,8 @@ class Found:
     """The clips, uris relative to the corpus folder."""
     ledger: Ledger = field(default_factory=lambda: Ledger(STAGE))
     """What was listed and cannot be used, with reasons."""
+    listed: int = 0
+    """Entries of the corpus's lists or folders."""
     _uris: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -33,6 +35,7 @@ class Found:
     def collect(self, entries: Iterable[tuple[str, Callable[[], Clip]]]) -> "Found":
         """Adds one clip or one drop for each entry, (sample id, how to make its clip); each clip id once."""
         for sample_id, make in entries:
+            self.listed += 1
             try:
                 clip = make()
             except RowError as error:
@@ -46,6 +49,11 @@ class Found:
                 message = f"{clip.uri}: clip {clip.clip_id} is listed twice, first as {first}. Remove one."
                 self.ledger.drop(sample_id, "duplicate_id", message)
         return self
+
+    def refuse(self, sample_id: str, reason: str, message: str) -> None:
+        """Counts an entry that is no clip of its own as a drop."""
+        self.listed += 1
+        self.ledger.drop(sample_id, reason, message)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

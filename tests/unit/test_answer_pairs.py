@@ -138,7 +138,8 @@ def test_a_question_of_two_benchmarks_counts_once(tmp_path: Path) -> None:
     from avere_ray.ledger import Ledger
 
     ledger = Ledger("pairs")
-    pairs, queries = stage._pairs(config(tmp_path, benchmarks=("emorealm", "world")), TRAIN, ledger)
+    pairs, queries, inputs = stage._pairs(config(tmp_path, benchmarks=("emorealm", "world")), TRAIN, ledger)
+    assert inputs == len(pairs) + len(ledger.drops)
     assert len(pairs) == len(queries) == len(ledger.drops)
     assert ledger.counts() == {"asked_twice": len(pairs)}
 

@@ -100,10 +100,61 @@ def test_a_run_pins_anew(tmp_path: Path) -> None:
 
 def test_a_run_that_is_gone_holds_nothing(tmp_path: Path) -> None:
     store, shards = filled(tmp_path / "store", 2)
-    store.pin(tmp_path / "gone", shards)
+    store.pin(tmp_path / "gone/decoded", shards)
+    with pytest.raises(StorageError, match="gone/decoded is not to be seen from here"):  # it may be about to be made
+        store.evict(1)
+    for pin in (tmp_path / "store/pins").iterdir():
+        os.utime(pin, (LONG_AGO, LONG_AGO))
     store.evict(1)
     assert store.size() == 0
     assert store.owners() == {}
+
+
+def test_a_run_on_a_disk_that_is_not_here_keeps_what_it_refers_to(tmp_path: Path) -> None:
+    store, shards = filled(tmp_path / "store", 2)
+    owner = tmp_path / "other disk/run/decoded"
+    store.pin(owner, shards)
+    for pin in (tmp_path / "store/pins").iterdir():
+        os.utime(pin, (LONG_AGO, LONG_AGO))
+    with pytest.raises(StorageError, match=f"not to be seen from here.*{tmp_path}/store/pins"):
+        store.evict(1)
+    assert store.holds(shards)
+    assert store.owners() == {str(owner): set(shards)}
+
+
+@pytest.mark.parametrize("use", ["touch", "pin"])
+def test_what_is_used_while_others_are_removed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str) -> None:
+    store, shards = filled(tmp_path / "store")
+    (tmp_path / "run").mkdir()
+    unlink = Path.unlink
+
+    def used_meanwhile(path: Path, missing_ok: bool = False) -> None:
+        if path == store.shard_path(shards[0]):
+            if use == "touch":
+                store.touch(shards[2:3])
+            else:
+                store.pin(tmp_path / "run", shards[2:3])
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", used_meanwhile)
+    store.evict(taken(store, shards[2:3]))
+    assert [store.holds([s]) for s in shards] == [False, False, True, False]
+
+
+def test_touch_tells_what_is_gone(tmp_path: Path) -> None:
+    store, shards = filled(tmp_path / "store", 2)
+    assert store.touch(shards)
+    store.shard_path(shards[1]).unlink()
+    assert not store.touch(shards)
+
+
+def test_a_tenth_of_the_quota_is_free_after_removing(tmp_path: Path) -> None:
+    store, _ = filled(tmp_path / "store", 20)
+    quota = store.size() - 1
+    left = store.evict(quota)
+    assert left == store.size()
+    assert 0.8 * quota < left <= 0.9 * quota
+    assert store.evict(quota) == left
 
 
 def test_a_quota_that_cannot_be_kept_names_who_uses_it(tmp_path: Path) -> None:

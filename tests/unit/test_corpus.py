@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from avere_ray.config import RunConfig, load_config
-from avere_ray.errors import ConfigError, DropBudgetExceeded
+from avere_ray.config import RunConfig, SourceConfig, load_config
+from avere_ray.errors import ConfigError, DropBudgetExceeded, StageError
+from avere_ray.sources import Found, read_source
 from avere_ray.stages import read_drops, read_manifest
+from jobs import corpus
 from jobs.corpus import read_corpus
 
 
@@ -48,6 +50,22 @@ def test_the_stored_result_follows_the_corpus(tmp_path: Path) -> None:
     read_corpus(config(tmp_path), tmp_path / "corpus")
     after = read_manifest(tmp_path / "run/source")
     assert before is not None and after is not None and (before.used, after.used) == (1, 2)
+
+
+def test_a_listed_clip_that_is_lost_without_a_reason_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video(tmp_path, "1001_DFA_ANG_XX")
+    video(tmp_path, "1001_DFA_HAP_XX")
+
+    def losing(path: Path, cfg: SourceConfig) -> Found:
+        found = read_source(path, cfg)
+        found.clips.pop()
+        return found
+
+    monkeypatch.setattr(corpus, "read_source", losing)
+    with pytest.raises(StageError, match="2 inputs but 1 used and 0 dropped"):
+        corpus.read_corpus(config(tmp_path), tmp_path / "corpus")
 
 
 @pytest.mark.parametrize(

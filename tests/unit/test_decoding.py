@@ -130,6 +130,32 @@ def test_what_the_store_gave_up_meanwhile_is_decoded_again(tmp_path: Path) -> No
     assert decoder.decoded == ["a", "a"]
 
 
+def test_what_the_store_gives_up_while_files_are_read_is_decoded_again(tmp_path: Path) -> None:
+    clips, store, decoder = corpus(tmp_path / "in", a=b"1"), AvStore(tmp_path / "store"), Decoder()
+    run(clips, tmp_path / "in", store, decoder)
+
+    def slow(clip: Clip, spec: DecodeConfig, known: frozenset[str]) -> tuple[DecodedClip | None, str]:
+        if known:
+            for path in (tmp_path / "store").glob("*/*.*"):
+                path.unlink()
+        return decoder(clip, spec, known)
+
+    plan = DecodePlan(clips, tmp_path / "in", places_of(store), SPEC)
+    (outcome,) = decode_rows(plan.rows, store, SPEC, slow)
+    assert outcome.decoded and outcome.place and store.holds([outcome.place.shard])
+
+
+def test_the_keeper_looks_for_leftovers_once_and_not_with_every_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, swept = AvStore(tmp_path / "store"), list[int]()
+    monkeypatch.setattr(AvStore, "_sweep", lambda self: swept.append(1))
+    keeper = StoreKeeper(store, tmp_path / "run/decoded", quota_bytes=10**9)
+    for _ in range(3):
+        keeper.close()
+    assert swept == [1]
+
+
 def test_what_is_too_long_now_is_asked_of_the_decoder_again(tmp_path: Path) -> None:
     clips, store, decoder = corpus(tmp_path / "in", a=b"1"), AvStore(tmp_path / "store"), Decoder()
     run(clips, tmp_path / "in", store, decoder)

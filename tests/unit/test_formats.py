@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from avere_ray.formats import NATIVE, PreferenceData, ReadOptions, find_format, 
 from avere_ray.ledger import Ledger
 from avere_ray.modality import made_swap
 from avere_ray.records import Clip, Cue, ModalitySwap, PreferencePair, Query, Reject, RejectKind
+from avere_ray.rows import read_rows
 from avere_ray.stages import write_records
 
 SUFFIX = {"swift": ".jsonl", "avere": ".json", "verl_omni": ".parquet", "trl": ".jsonl"}
@@ -132,6 +134,49 @@ def test_records_come_back_as_they_left(tmp_path: Path, form: str, suffix: str, 
         )
 
 
+@pytest.mark.parametrize("form", ["swift", "trl", "verl_omni"])
+def test_the_rows_of_a_pair_may_stand_anywhere_and_some_may_be_gone(tmp_path: Path, form: str) -> None:
+    texts = {"one": SPURIOUS, "two": HALLUCINATED, "three": SPURIOUS}
+    data = PreferenceData(root=Path("/media"), clips={c: Clip(clip_id=c, uri=f"{c}.mp4") for c in "ab"})
+    data.pairs = [
+        PreferencePair(pair_id=f"p{n}", query_id=f"q{n}", clip_id="a", modality="video", prompt="?", chosen="x",
+                       chosen_source="rollout", swap=ModalitySwap(modality="video", strategy="other_emotion",
+                                                                  audio_clip_id="a", video_clip_id="b"),
+                       rejects=tuple(Reject(kind=k, text=t, source="rollout") for t, k in texts.items()))
+        for n in range(3)
+    ]  # fmt: skip
+    first = tmp_path / f"first{SUFFIX[form]}"
+    write_data(first, data, form)
+    rows = [row for _, row in read_rows(first)]
+    random.Random(1).shuffle(rows)
+    back, _ = read(put(tmp_path / f"mixed{SUFFIX[form]}", *rows), form)
+    assert sorted(back.pairs, key=lambda p: p.pair_id) == data.pairs
+    assert back.inputs == 3
+
+    def own(row: dict[str, Any]) -> dict[str, Any]:
+        text = row["extra_info"]["avere_ray"] if form == "verl_omni" else row["avere_ray"]
+        return dict(json.loads(text) if isinstance(text, str) else text)
+
+    for branch, text in ((0, "two"), (1, "one"), (2, "three")):
+        part = [row for row in rows if own(row)["branch"] == branch]
+        split, _ = read(put(tmp_path / f"part{SUFFIX[form]}", *part, part[0]), form)
+        assert [(p.rejects[0].kind, p.rejects[0].text) for p in split.pairs] == [(texts[text], text)] * 4
+        assert [p.swap for p in split.pairs] == [data.pairs[0].swap] * 4
+
+
+def test_rows_of_a_pair_that_say_other_things_stay_apart(tmp_path: Path) -> None:
+    data, _ = read(put(tmp_path / "a.json", AVERE))
+    write_data(tmp_path / "b.jsonl", data, "trl")
+    rows = [row for _, row in read_rows(tmp_path / "b.jsonl")]
+    rows[1]["chosen"][0]["content"][0]["text"] = "Clenched jaw."
+    back, ledger = read(put(tmp_path / "c.jsonl", *rows), "trl")
+    assert [(p.chosen, [(r.kind, r.text) for r in p.rejects]) for p in back.pairs] == [
+        ("Lowered brows.", [(HALLUCINATED, "Tears.")]),
+        ("Clenched jaw.", [(SPURIOUS, "The brown jacket.")]),
+    ]
+    assert (back.inputs, ledger.drops) == (2, [])
+
+
 def test_cues_stay_in_our_own_format(tmp_path: Path) -> None:
     data = PreferenceData(root=tmp_path)
     data.clips = {
@@ -209,6 +254,17 @@ def test_avere(tmp_path: Path) -> None:
     assert second.swap is None
     assert data.queries[first.query_id].modality_confidence == 0.95
     assert data.decided == {"rules": 2}
+
+
+@pytest.mark.parametrize("kind", list(RejectKind))
+def test_avere_gets_two_rejects_of_a_pair_that_has_one(tmp_path: Path, kind: RejectKind) -> None:
+    data, _ = read(put(tmp_path / "a.json", {**AVERE, "rejected_2": None}), kinds=(kind,))
+    write_data(tmp_path / "b.json", data, "avere")
+    (row,) = json.loads((tmp_path / "b.json").read_text())
+    assert (row["rejected"], row["rejected_2"]) == ("Tears.", "Tears.")
+    assert read(tmp_path / "b.json")[0].pairs == data.pairs
+    (edited,) = read(put(tmp_path / "c.json", {**row, "rejected_2": "Else."}))[0].pairs
+    assert [(r.kind, r.text) for r in edited.rejects] == [(HALLUCINATED, "Tears."), (SPURIOUS, "Else.")]
 
 
 def test_trl_with_and_without_a_prompt_column(tmp_path: Path) -> None:

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 from avere_ray.av_store import AvStore
-from avere_ray.config import RunConfig
+from avere_ray.config import PairsConfig, RunConfig
 from avere_ray.errors import DropBudgetExceeded, InputError, StageError
+from avere_ray.formats import PreferenceData
+from avere_ray.ledger import Ledger
 from avere_ray.records import Clip, DecodedClip, Drop, PreferencePair
 from avere_ray.stages import StageFolder, StageManifest, read_drops, read_records
 from avere_ray.store import write_index, write_places
 from jobs import given_pairs, synth
 from jobs.corpus import read_corpus
 from jobs.layout import stage_path
+from jobs.preference_data import given_data
 
 SEEN = "How does the person look?"
 ROWS = [
@@ -124,3 +127,18 @@ def test_no_clips_are_drawn_and_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_settings_that_contradict_given_pairs_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         RunConfig.model_validate({"rounds": 1, "data": {"pairs": {"path": "x.json"}}, **changes})
+
+
+def test_a_row_that_is_lost_without_a_reason_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config(tmp_path)
+    clips, _ = read_corpus(cfg, tmp_path)
+    manifest = decoded(cfg, clips, "none")
+
+    def losing(pairs: PairsConfig, ledger: Ledger) -> PreferenceData:
+        data = given_data(pairs, ledger)
+        data.pairs.pop()
+        return data
+
+    monkeypatch.setattr(given_pairs, "given_data", losing)
+    with pytest.raises(StageError, match=r"5 inputs but 2 used and 2 dropped"):
+        given_pairs.make_pairs(cfg, manifest)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,21 @@ def test_a_hanging_call_is_killed_and_the_next_one_works(child: ChildProcess) ->
     with pytest.raises(ChildTimedOut, match=r"0\.2 s"):
         child.call(0.2, time.sleep, 600)
     assert not alive(before)
+    assert child.call(10.0, os.getpid) != before
+
+
+def test_a_child_that_cannot_be_ended_costs_its_call_and_no_more(
+    child: ChildProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = child.call(10.0, os.getpid)
+
+    def never(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        raise subprocess.TimeoutExpired("child", timeout or 0.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess.Popen, "wait", never)
+        with pytest.raises(ChildTimedOut):
+            child.call(0.2, time.sleep, 600)
     assert child.call(10.0, os.getpid) != before
 
 

@@ -30,6 +30,12 @@ def test_drops_are_counted_by_reason_most_frequent_first() -> None:
     assert list(ledger.counts().items()) == [("no_audio_stream", 3), ("too_long", 1)]
 
 
+def test_an_input_that_is_neither_used_nor_dropped_is_noticed() -> None:
+    ledger_with("too_long").check_sum(3, 2)
+    with pytest.raises(StageError, match="4 inputs but 2 used and 1 dropped"):
+        ledger_with("too_long").check_sum(4, 2)
+
+
 @pytest.mark.parametrize(
     ("drops", "inputs", "budget", "allowed"),
     [

@@ -1,8 +1,10 @@
 """Decoding against real files whose right answer is known, and against files that are broken on purpose."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from clipmaker import Recipe, number_of, numbered, write_clip
@@ -179,6 +181,14 @@ def test_late_video_starts_the_clip(tmp_path: Path) -> None:
     assert loud(clip.waveform) == pytest.approx((0.0, 0.5), abs=0.03)
 
 
+def test_a_video_that_starts_before_zero_keeps_its_frames_and_the_sound_its_place(tmp_path: Path) -> None:
+    times = [i / 10 - 0.5 for i in range(20)]
+    clip = made(tmp_path, "clip.ts", frame_times_s=times, options={"avoid_negative_ts": "disabled"})
+    assert [number_of(frame) for frame in clip.frames] == [2, 7, 12, 17]
+    assert clip.duration_s == pytest.approx(2.0, abs=0.01)
+    assert loud(clip.waveform) == pytest.approx((0.5, 2.0), abs=0.03)
+
+
 def test_audio_longer_and_shorter_than_video(tmp_path: Path) -> None:
     longer = made(tmp_path, "longer.mp4", audio_s=3.0)
     shorter = made(tmp_path, "shorter.mp4", audio_s=0.7)
@@ -187,7 +197,6 @@ def test_audio_longer_and_shorter_than_video(tmp_path: Path) -> None:
 
 
 def test_a_gap_in_the_audio_stays_silent(tmp_path: Path) -> None:
-    import av
 
     whole = write_clip(tmp_path / "whole.mkv", Recipe(audio_codec="flac", rate=16_000))
     with av.open(str(whole)) as source, av.open(str(tmp_path / "gap.mkv"), "w") as target:
@@ -351,6 +360,16 @@ def test_a_known_file_is_not_decoded(tmp_path: Path) -> None:
     assert decode_unless_known(clip, path, SPEC, frozenset({sha256})) == (None, sha256)
     decoded, same = decode_unless_known(clip, path, SPEC, frozenset({"another"}))
     assert (decoded is not None, same) == (True, sha256)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_clip(tmp_path / "v.mp4", Recipe())
+
+    def denied(*_: object, **__: object) -> None:
+        raise av.error.PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(av, "open", denied)
+    assert refused(path) == "unreadable"
 
 
 def test_a_decoder_without_memory_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 """Remote media from real servers on the loopback: HTTP, and the HTTP that S3 and Google Cloud Storage speak."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from clipmaker import Recipe, write_clip
 from fileserver import GS, Files, file_server
@@ -67,6 +69,21 @@ def test_a_file_over_http_decodes_as_the_local_one(server: Files, video: Path) -
     np.testing.assert_array_equal(decoded.waveform, local.waveform)
 
 
+def test_addresses_may_hold_any_letters(server: Files, video: Path) -> None:
+    server.files["/Gefühl a%/v.mp4"] = video.read_bytes()
+    clip = Clip(clip_id="c", uri=f"http://{server.host}/Gefühl a%25/v.mp4?für=x")
+    assert decode_media(clip, SPEC, remote=allowing(server.host))[0] is not None
+
+
+def test_an_address_that_a_library_does_not_take_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def invalid(*_: object) -> None:
+        raise pa.ArrowInvalid("expected a bucket")
+
+    monkeypatch.setattr(remote, "_file_system", invalid)
+    error = refused("s3://bucket/v.mp4", RemoteConfig())
+    assert (error.reason, "expected a bucket" in error.message) == ("remote_refused", True)
+
+
 def test_what_is_known_is_fetched_again_only_when_it_changed(server: Files, video: Path, tmp_path: Path) -> None:
     server.files["/v.mp4"] = video.read_bytes()
     clips, store = [Clip(clip_id="c", uri=f"http://{server.host}/v.mp4")], AvStore(tmp_path / "store")
@@ -76,6 +93,35 @@ def test_what_is_known_is_fetched_again_only_when_it_changed(server: Files, vide
     server.version, server.files["/v.mp4"] = "2", write_clip(tmp_path / "w.mp4", Recipe(width=32)).read_bytes()
     (outcome,) = run(clips, store, allowing(server.host))
     assert outcome.decoded and outcome.place and outcome.place.medium.key == file_digest(tmp_path / "w.mp4")
+
+
+def test_what_has_no_version_or_another_address_is_fetched_again_but_not_decoded(
+    server: Files, video: Path, tmp_path: Path
+) -> None:
+    server.with_version = False
+    server.files["/v.mp4"] = server.files["/copy.mp4"] = video.read_bytes()
+    store, cfg = AvStore(tmp_path / "store"), allowing(server.host)
+    names = ["v.mp4?signature=1", "copy.mp4"]
+    clips = [Clip(clip_id=name, uri=f"http://{server.host}/{name}") for name in names]
+    first, second = run(clips, store, cfg)
+    assert first.place == second.place
+    again = [*clips, Clip(clip_id="c", uri=f"http://{server.host}/v.mp4?signature=2")]
+    assert [(o.decoded, o.place) for o in run(again, store, cfg)] == [(False, first.place)] * 3
+    assert len(server.asked) == 5
+    part = [dataclasses.replace(clip, end_s=1.0) for clip in clips]
+    assert [o.decoded for o in run(part, store, cfg)] == [True, True]
+    for path in (tmp_path / "store").glob("*/*.parquet"):
+        path.unlink()
+    assert [o.decoded for o in run(clips, store, cfg)] == [True, True]
+    assert len(list((tmp_path / "store").glob("*/*.parquet"))) == 1
+
+
+def test_a_remote_video_with_a_local_sound_is_decoded_once(server: Files, video: Path, tmp_path: Path) -> None:
+    sound = write_clip(tmp_path / "a.wav", Recipe(with_video=False, audio_codec="pcm_s16le"))
+    server.files["/v.mp4"] = video.read_bytes()
+    clips = [Clip(clip_id="c", uri=f"http://{server.host}/v.mp4", audio_uri=str(sound))]
+    store = AvStore(tmp_path / "store")
+    assert [o.decoded for _ in range(2) for o in run(clips, store, allowing(server.host))] == [True, False]
 
 
 def test_the_process_that_decodes_also_fetches_and_takes_notes(server: Files, video: Path, tmp_path: Path) -> None:

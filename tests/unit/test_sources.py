@@ -173,6 +173,18 @@ def test_mer2025_with_descriptions(tmp_path: Path, put: Put) -> None:
     assert reasons(found) == [("d", "missing_media")]
 
 
+def test_mer2025_accounts_for_every_line_of_a_list(tmp_path: Path, put: Put) -> None:
+    put("video/a.mp4")
+    text(tmp_path, "track1_train_disdim.csv", "name,discrete", "a,angry", "a,sad", ",sad", "gone,sad")
+    text(tmp_path, "track3_train_ovmerd.csv", "name,reason", "a,first words", "a,other words")
+    found = read(tmp_path, "mer2025")
+    assert [(c.emotion, c.caption) for c in found.clips] == [("anger", "first words")]
+    assert reasons(found) == [("a", "duplicate_id"), ("line 4", "bad_row"), ("a", "duplicate_id"),
+                              ("gone", "missing_media")]  # fmt: skip
+    assert "line 3: a stands there already, at" in found.drops[0].message
+    assert found.listed == len(found.clips) + len(found.drops)
+
+
 @pytest.mark.parametrize("votes", [False, True])
 def test_crema_d(tmp_path: Path, put: Put, votes: bool) -> None:
     put("VideoFlash/1001_DFA_ANG_XX.flv")

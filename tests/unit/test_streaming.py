@@ -152,3 +152,13 @@ def test_a_drop_that_may_pass_is_tried_again_until_a_later_stage_has_used_the_cl
         plan().folder.finish(inputs=1, used=0, drops=[drop])
         assert (plan().finished() is not None) is finished
     assert plan(settled=True).finished() is not None
+
+
+def test_a_later_stage_of_other_clips_settles_nothing(tmp_path: Path) -> None:
+    (tmp_path / "clips.jsonl").write_text('{"clip_id": "a", "uri": "a.mp4"}')
+    cfg = RunConfig(run_dir=tmp_path / "run", data=DataConfig(clips=tmp_path))
+    for stage, settled in (("decoded", False), ("rollouts/round=0", True), ("decoded", False), ("pairs/round=0", True)):
+        folder = StageFolder(tmp_path / "run" / stage, stage=stage, key="k")
+        folder.begin()
+        folder.finish(inputs=0, used=0)
+        assert decode.plan(cfg).settled is settled
