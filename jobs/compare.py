@@ -90,6 +90,8 @@ def _print(report: "Report") -> None:
             table.add_row(*row)
         console.print(table)
     for pair in report.pairs:
+        if not any(task.paired for task in pair.tasks):
+            continue  # other questions: a note says so
         fixed = sum(flip.fixed for flip in pair.flips)
         console.print(f"{pair.second}: {fixed} questions fixed, {len(pair.flips) - fixed} broke", markup=False)
     for note in report.notes:
