@@ -34,7 +34,7 @@ demo: $(READY)  ## the whole loop on synthetic clips, with a table before/after 
 test: lint  ## lint, then every test this machine can run
 	@$(BIN)/python -m pytest $(SPREAD) -m "not faults" $(ARGS)
 
-faults: $(READY)  ## jobs that lose nodes on local clusters (not part of `make test`: a build server has no time for it)
+faults: $(READY)  ## jobs that lose processes, nodes and heads (not part of `make test`: a build server has no time for it)
 	@$(BIN)/python -m pytest -m faults tests $(ARGS)
 
 unit: $(READY)  ## the fast tests alone

@@ -160,6 +160,7 @@ def test_a_run_trained_on_answers_is_held_against_the_same_base(finished: tuple[
     assert (tuned / figures["adapter"] / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.faults  # with `make faults`: two more starts of everything, of which one has two engines, take minutes
 def test_an_interrupted_run_goes_on_with_more_engines_and_ends_the_same(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
