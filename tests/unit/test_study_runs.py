@@ -191,7 +191,7 @@ def test_a_half_trained_round_does_not_go_on_in_another_dtype(
 ) -> None:
     monkeypatch.setattr(train, "_usable_pairs", lambda cfg, job, pairs, ledger: pairs)
     cfg = study_runs.method_config(world, "dpo", learning_rate=1e-3, beta=0.1)
-    study_runs.lay_out(world, cfg, "dpo")
+    study_runs.lay_out(world, cfg)
 
     def lost(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
         made = Checkpoint(
