@@ -164,7 +164,7 @@ class Champion:
             raise InputError(
                 f"{serve.registered_model} has no alias {CHAMPION!r} in MLflow; `avere-ray promote RUN` sets it"
             )
-        return fetch_adapter(uri, found.run_id, self.spec.folder / "registry")
+        return fetch_adapter(uri, found.run_id, self.spec.folder / "registry", found.digest)
 
 
 def champion_card(champion: Champion) -> dict[str, Any]:

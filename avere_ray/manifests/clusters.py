@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from avere_ray.manifests.documents import Body, Document, Problem, dig, entries, mapping
 from avere_ray.manifests.pods import DNS_1123
-from avere_ray.manifests.rules import RAY_KINDS, Cluster, Site, clusters_of, rule
+from avere_ray.manifests.rules import RAY_KINDS, Cluster, Site, clusters_of, jobs_of, rule
 
 NAME_LIMITS = {"RayCluster": 53, "RayJob": 47, "RayService": 47, "RayCronJob": 36}
 MANAGERS = ("ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue")
@@ -248,6 +248,7 @@ def _kubernetes_auth(
 @rule("managed-by", "managedBy names a manager that KubeRay knows", kinds=RAY_KINDS)
 def check_managed_by(document: Document, site: Site) -> Iterator[Problem]:
     places = [("spec", mapping(document.body.get("spec")))]
+    places += [(path, job) for path, job in jobs_of(document) if path != "spec"]
     places += [(c.path, c.spec) for c in clusters_of(document) if c.path != "spec"]
     for path, spec in places:
         if "managedBy" in spec and spec["managedBy"] not in MANAGERS:

@@ -74,7 +74,8 @@ def extract(crds: Mapping[str, Body], tag: str) -> Body:
 def reduced(schema: Body) -> Body:
     """A CRD's structural schema as a strict JSON schema without descriptions."""
     if schema.get("x-kubernetes-int-or-string"):
-        return {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+        pattern = {"pattern": schema["pattern"]} if "pattern" in schema else {}
+        return {"anyOf": [{"type": "integer"}, {"type": "string", **pattern}]}
     kept: Body = {key: schema[key] for key in _KEPT if key in schema}
     if schema.get("format") == "int32":
         kept = {"minimum": -(2**31), "maximum": 2**31 - 1, **kept}

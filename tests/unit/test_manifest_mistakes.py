@@ -56,6 +56,7 @@ SCHEMA: list[Mistake] = [
     ("schema", JOB, "kind", [("apiVersion", "ray.io/v1alpha1")]),
     ("schema", JOB, "kind", [("kind", "RayJobs")]),
     ("schema", SERVICE, "spec", [("spec.rayClusterSpec", {})]),
+    ("schema", SERVICE, "spec", [(SRC, DELETE)]),
     (
         "schema",
         SERVICE,
@@ -336,9 +337,16 @@ def test_cron_mistakes(path: str, value: str) -> None:
     assert [(f.rule, f.path) for f in found] == [("cron", path)]
 
 
-def test_the_template_of_a_cron_job_is_checked_as_a_job() -> None:
-    found = findings([*shipped(), changed(cron_job(), ("spec.jobTemplate.activeDeadlineSeconds", 0))])
-    assert ("job-deadlines", "spec.jobTemplate.activeDeadlineSeconds") in [(f.rule, f.path) for f in found]
+@pytest.mark.parametrize(
+    ("rule", "path", "value"),
+    [
+        ("job-deadlines", "spec.jobTemplate.activeDeadlineSeconds", 0),
+        ("managed-by", "spec.jobTemplate.managedBy", "me"),
+    ],
+)
+def test_the_template_of_a_cron_job_is_checked_as_a_job(rule: str, path: str, value: object) -> None:
+    found = findings([*shipped(), changed(cron_job(), (path, value))])
+    assert (rule, path) in [(f.rule, f.path) for f in found]
 
 
 CORRECT: list[tuple[str, list[Edit]]] = [

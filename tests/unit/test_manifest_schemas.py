@@ -147,7 +147,7 @@ def test_crds_become_small_strict_schemas() -> None:
     assert fields["env"]["items"] == {"$ref": f"{DEFINITIONS}#/$defs/io.k8s.api.core.v1.EnvVar"}
     assert fields["resources"] == {"type": "object", "additionalProperties": {"type": "string"}}
     assert fields["minReplicas"] == {"minimum": -(2**31), "maximum": 2**31 - 1, "type": "integer", "default": 0}
-    assert fields["size"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    assert fields["size"] == {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "x"}]}
     assert "additionalProperties" not in fields["free"]
     assert fields["none"]["type"] == ["string", "null"]
     assert content["$defs"]["RayJobSpec"]["properties"]["rayClusterSpec"] == {"$ref": "#/$defs/RayClusterSpec"}
