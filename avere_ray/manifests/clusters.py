@@ -34,16 +34,16 @@ def start_params(group: Body) -> Body:
 
 
 def autoscaler_v2(cluster: Cluster) -> bool:
-    """Whether the cluster runs the second autoscaler: said so, or by default since Ray 2.47."""
-    if not cluster.autoscaled:
-        return False
-    said = dig(cluster.spec, "autoscalerOptions", "version")
-    return said == "v2" or (said is None and (ray_version(cluster) or (0,)) >= (2, 47))
+    """Whether the options name the second autoscaler, which is all that the operator looks at.
+
+    Ray itself takes it since 2.47 where nothing is said; the operator's rules do not follow that.
+    """
+    return dig(cluster.spec, "autoscalerOptions", "version") == "v2"
 
 
 def ray_version(cluster: Cluster) -> tuple[int, ...] | None:
     """rayVersion as numbers; None when it is missing or not a version."""
-    found = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?.*", str(cluster.spec.get("rayVersion") or ""))
+    found = re.fullmatch(r"\s*v?(\d+)\.(\d+)(?:\.(\d+))?.*", str(cluster.spec.get("rayVersion") or ""))
     return tuple(int(n or 0) for n in found.groups()) if found else None
 
 
@@ -181,6 +181,8 @@ def check_feature_gates(document: Document, site: Site) -> Iterator[Problem]:
         "tlsOptions": "RayClusterMTLS",
         "historyServerOptions": "RayClusterHistoryServer",
     }
+    if document.kind == "RayCronJob":
+        yield Problem("kind", "needs the operator's feature gate RayCronJob; without it nothing happens")
     for cluster in clusters_of(document):
         for field, gate in gates.items():
             if field in cluster.spec:
@@ -208,7 +210,7 @@ def check_autoscaler(document: Document, site: Site) -> Iterator[Problem]:
             yield Problem(f"{head}.template", f"{AUTOSCALER_V2} and autoscalerOptions.version: use the latter")
         if any(e.get("name") == "KUBERAY_GEN_AUTOSCALER_START_CMD" for _, e in entries(options.get("env"))):
             yield Problem(f"{cluster.path}.autoscalerOptions.env", "KUBERAY_GEN_AUTOSCALER_START_CMD is set by KubeRay")
-        if autoscaler_v2(cluster):
+        if cluster.autoscaled and autoscaler_v2(cluster):
             for path, name, group in cluster.groups:
                 policy = dig(group, "template", "spec", "restartPolicy")
                 if policy not in (None, "Never"):
@@ -223,7 +225,7 @@ def check_auth(document: Document, site: Site) -> Iterator[Problem]:
         if options is None:
             continue
         path, by_kubernetes = f"{cluster.path}.authOptions", options.get("enableK8sTokenAuth") is True
-        token = options.get("mode", "token") == "token"
+        token = options.get("mode") == "token"  # said, not left to the documented default: the operator asks for that
         version = ray_version(cluster)
         if token and (version is None or version < (2, 52)):
             yield Problem(path, f"mode token needs rayVersion 2.52.0 or later, not {_version(cluster)}")
@@ -258,8 +260,8 @@ def check_managed_by(document: Document, site: Site) -> Iterator[Problem]:
 @rule("upgrade-strategy", "a RayCluster's own upgradeStrategy stands in a RayCluster only", kinds=RAY_KINDS)
 def check_upgrade_strategy(document: Document, site: Site) -> Iterator[Problem]:
     for cluster in clusters_of(document):
-        if document.kind != "RayCluster" and "upgradeStrategy" in cluster.spec:
-            yield Problem(f"{cluster.path}.upgradeStrategy", f"cannot be set within a {document.kind}")
+        if document.kind != "RayCluster" and dig(cluster.spec, "upgradeStrategy", "type") is not None:
+            yield Problem(f"{cluster.path}.upgradeStrategy.type", f"cannot be set within a {document.kind}")
 
 
 def _v2_by_env(cluster: Cluster) -> bool:

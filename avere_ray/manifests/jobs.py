@@ -21,7 +21,7 @@ _CRON_NAMES = {
     3: ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
     4: ["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
 }
-_GO_DURATION = re.compile(r"-?(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+")
+_GO_DURATION = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h))+")
 
 
 @rule("job-cluster", "a job has a cluster of its own, or selects one by name", kinds=JOBS)
@@ -176,6 +176,9 @@ def check_service(document: Document, site: Site) -> Iterator[Problem]:
 
 @rule("serve-port", "the head of a service names the port that clients ask: serve", kinds=("RayService",))
 def check_serve_port(document: Document, site: Site) -> Iterator[Problem]:
+    own = entries(dig(document.body, "spec", "serveService", "spec", "ports"))
+    if any(port.get("name") == "serve" for _, port in own):
+        return
     for cluster in clusters_of(document):
         containers = entries(dig(cluster.head, "template", "spec", "containers"))
         named = [port.get("name") for _, port in entries(containers[0][1].get("ports"))] if containers else []
@@ -262,4 +265,4 @@ def _cron_number(index: int, text: str) -> int | None:
 def _positive(timeout: str) -> bool:
     if _GO_DURATION.fullmatch(timeout):
         return not timeout.startswith("-") and any(c in "123456789" for c in timeout)
-    return timeout.isdigit() and int(timeout) > 0
+    return re.fullmatch(r"\+?[0-9]+", timeout) is not None and int(timeout) > 0
