@@ -31,7 +31,7 @@ help:  ## this text
 demo: $(READY)  ## the whole loop on synthetic clips, with a table before/after at the end
 	@$(BIN)/avere-ray pipeline --config $(DEMO_$(ACCEL)) $(ARGS)
 
-test: lint  ## lint, then every test this machine can run
+test: lint  ## lint, then every test but those of `make faults`
 	@$(BIN)/python -m pytest $(SPREAD) -m "not faults" $(ARGS)
 
 faults: $(READY)  ## jobs that lose processes, nodes and heads (not part of `make test`: a build server has no time for it)

@@ -151,6 +151,8 @@ class Served:
     busy_since: float | None = None
     in_flight: int = 0
     """Queries it works on."""
+    most_in_flight: int = 0
+    """Most queries it had at a time."""
 
 
 class Meter:
@@ -158,7 +160,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.engines: dict[int, Served] = {}
-        self._most_waiting = self._most_in_flight = 0
+        self._most_waiting = 0
         self._all = Served()
 
     def sent(self, engine: int, requests: int, waiting: int, now: float) -> None:
@@ -167,8 +169,8 @@ class Meter:
             if not served.in_flight:
                 served.busy_since = now
             served.in_flight += requests
+            served.most_in_flight = max(served.most_in_flight, served.in_flight)
         self._most_waiting = max(self._most_waiting, waiting)
-        self._most_in_flight = max(self._most_in_flight, self._all.in_flight)
 
     def ended(self, engine: int, requests: int, answer: Sequence[Any] | None, now: float) -> None:
         """A batch came back, or (None) was lost with its engine."""
@@ -183,8 +185,7 @@ class Meter:
     def figures(self) -> dict[str, float]:
         """By name: of the pool, and of each engine after its number."""
         found = {f"engine_{n}_{k}": v for n, s in sorted(self.engines.items()) for k, v in _rates(s).items()}
-        most = {"in_flight_max": float(self._most_in_flight), "batches_waiting_max": float(self._most_waiting)}
-        return _rates(self._all) | most | found
+        return _rates(self._all) | {"batches_waiting_max": float(self._most_waiting)} | found
 
     def _of(self, engine: int) -> Served:
         return self.engines.setdefault(engine, Served())
@@ -193,7 +194,7 @@ class Meter:
 def _rates(served: Served) -> dict[str, float]:
     speed = served.tokens / served.busy_s if served.busy_s else 0.0
     return {"requests": float(served.requests), "tokens": float(served.tokens), "busy_seconds": round(served.busy_s, 3),
-            "tokens_per_s": round(speed, 1)}  # fmt: skip
+            "tokens_per_s": round(speed, 1), "in_flight_max": float(served.most_in_flight)}  # fmt: skip
 
 
 def _tokens(found: Any) -> int:

@@ -28,7 +28,7 @@ from actors.calls import Call
 from actors.lost import LOST, cannot_start, last_line, why
 from actors.rollout import RolloutActor
 from avere_ray.errors import StageError
-from avere_ray.parity import Scored, compare
+from avere_ray.parity import Scored, check_applied, compare
 from avere_ray.placement import engine_bundles, label_selector
 from avere_ray.records import Modality, Query
 
@@ -66,6 +66,8 @@ class Proof:
     shown: Sequence[Modality]
     """The media of each prompt."""
     learner: Sequence[Scored]
+    base: Sequence[Scored] | None
+    """The learner's figures without the adapter; None where there is none."""
     max_abs_diff: float
 
 
@@ -289,8 +291,10 @@ class Engines:
 
     def _prove(self, engine: Engine, answer: Sequence[Scored]) -> None:
         if self.proof is not None:
-            compare(self.proof.probes, answer, self.proof.learner, max_abs_diff=self.proof.max_abs_diff,
-                    adapter_version=self.adapter[1])  # fmt: skip
+            proof, version = self.proof, self.adapter[1]
+            compare(proof.probes, answer, proof.learner, max_abs_diff=proof.max_abs_diff, adapter_version=version)
+            if proof.base is not None:
+                check_applied(answer, proof.learner, proof.base, adapter_version=version)
         engine.proven = True
 
     def _failed(self, engine: Engine, task: Task, reason: str, *, vain: bool) -> list[Ended]:

@@ -2,8 +2,11 @@
 
 from ray.exceptions import GetTimeoutError, ObjectLostError, OutOfMemoryError, RayActorError
 
-LOST = (RayActorError, ObjectLostError, OutOfMemoryError, GetTimeoutError)
-"""The actor died, its answer was lost with the node that kept it, Ray's memory monitor ended it, or no answer came."""
+from avere_ray.errors import EngineBroken
+
+LOST = (RayActorError, ObjectLostError, OutOfMemoryError, GetTimeoutError, EngineBroken)
+"""The actor died, its answer was lost with the node that kept it, Ray's memory monitor ended it, no answer came, or its
+engine failed in the middle of its work."""
 
 
 def cannot_start(error: BaseException) -> bool:
@@ -16,6 +19,8 @@ def why(error: BaseException, limit_s: float) -> str:
     words = str(error)
     if isinstance(error, GetTimeoutError):
         return f"gave no answer within {limit_s:g} s"
+    if isinstance(error, EngineBroken):
+        return f"broke: {last_line(error)}"
     if isinstance(error, OutOfMemoryError) or "OutOfMemory" in words or "memory monitor" in words:
         return "died: out of memory"
     if isinstance(error, ObjectLostError):

@@ -71,7 +71,7 @@ class RolloutPool:
             ),
             actor=actor,
         )  # fmt: skip
-        self.meter, self._taken_replaced = Meter(), 0
+        self.meter, self._taken_replaced, self._taken_quarantined = Meter(), 0, 0
         for _ in range(rollout.engines):
             self.engines.start()
 
@@ -95,10 +95,12 @@ class RolloutPool:
         self.meter = Meter()
 
     def figures(self) -> dict[str, float]:
-        """By name: engines replaced so far, the slowest acknowledgement of an adapter, and the meter's."""
+        """By name: engines replaced and quarantined since this was last asked, the slowest acknowledgement of an
+        adapter so far, and the meter's."""
         engines = self.engines
         slowest = {"sync_seconds_max": round(max(engines.sync_seconds), 4)} if engines.sync_seconds else {}
-        counts = {"engines_replaced": engines.replaced, "engines_quarantined": engines.quarantined}
+        quarantined, self._taken_quarantined = engines.quarantined - self._taken_quarantined, engines.quarantined
+        counts = {"engines_replaced": self.take_replaced(), "engines_quarantined": quarantined}
         return counts | slowest | self.meter.figures()
 
     def wait_ready(self, watch: Callable[[], None] = lambda: None) -> None:
@@ -132,11 +134,11 @@ class RolloutPool:
 
     def remember(
         self, probes: Sequence[Query], responses: Sequence[Sequence[int]], shown: Sequence[Modality],
-        learner: Sequence[Scored], max_abs_diff: float,
+        learner: Sequence[Scored], base: Sequence[Scored] | None, max_abs_diff: float,
     ) -> None:  # fmt: skip
         """What the parity gate has compared for the adapter in use; engines that start later are held against it."""
         self.engines.proof = Proof(
-            probes=probes, responses=responses, shown=shown, learner=learner, max_abs_diff=max_abs_diff
+            probes=probes, responses=responses, shown=shown, learner=learner, base=base, max_abs_diff=max_abs_diff
         )
 
     def response_logps(

@@ -25,6 +25,7 @@ MIN_PYTHON = (3, 11)
 UNLOADABLE = ("torchaudio", "torchcodec")
 HOOK_NAME = "_avere_ray_torchvision"
 
+_SHELL_PATH = os.environ.get("PATH", os.defpath)  # before anything here puts its own programs in front
 _COMPILE_TIMEOUT_S = 60
 _REPAIR_TIMEOUT_S = 300
 _BUILD_TIMEOUT_S = 600
@@ -147,6 +148,18 @@ def tools_first(environ: Mapping[str, str], python: str = sys.executable) -> dic
     folder = str(Path(python).parent)
     rest = [entry for entry in environ.get("PATH", os.defpath).split(os.pathsep) if entry != folder]
     return {**environ, "PATH": os.pathsep.join([folder, *rest])}
+
+
+def as_typed(program: str, python: str = sys.executable, path: str = _SHELL_PATH) -> str:
+    """How one of this interpreter's own programs is called from the shell that started it.
+
+    Its name where `path` finds it, else its file, relative to the working directory where it is below.
+    """
+    own = Path(python).parent / program
+    found = shutil.which(program, path=path)
+    if not own.is_file() or (found is not None and os.path.samefile(found, own)):
+        return program
+    return os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def torchvision_loads(python: str = sys.executable) -> bool:

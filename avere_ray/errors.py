@@ -12,6 +12,7 @@
     |   +-- StorageError       a result could not be written (disk full, no permission)
     |   +-- EndpointError      a remote endpoint refuses, does not answer, or its budget is used up
     |   +-- ActorLost          an actor died or does not answer; whoever supervises it starts another one
+    |   +-- EngineBroken       an engine failed in the middle of its work; whoever supervises it starts another one
     +-- ClusterError           Ray does not answer, or cannot place what was asked for
     +-- ParityError            the engine and the learner disagree about the same tokens
     +-- TrainingError          the loss or a gradient is not finite, or a worker failed
@@ -112,6 +113,10 @@ class TrainingError(StageError):
 
 class ActorLost(StageError):
     """An actor died or does not answer; whoever supervises it starts another one. The message is the reason alone."""
+
+
+class EngineBroken(StageError):
+    """An engine failed in the middle of its work and cannot be asked again; whoever supervises it starts another."""
 
 
 class EndpointError(StageError):

@@ -148,7 +148,7 @@ class PartnerIndex:
         if strategy in CORRUPTIONS:
             made = int(digest("corruption", seed, clip.clip_id, strategy)[:8], 16)
             return made_swap(query.modality, strategy, clip.clip_id, seed=made, level=level)
-        self._check_emotions(query.modality, strategy)
+        self.check_emotions(query.modality, strategy)
         rng = random.Random(digest("swap", seed, query.query_id, strategy))
         fits = partial(_fits, clip, modality=query.modality, strategy=strategy)
         shortlist = self._draw(rng, lambda other: _changes_answer(query, other) and fits(other))
@@ -168,7 +168,14 @@ class PartnerIndex:
             found = rng.sample(every, min(SHORTLIST, len(every)))
         return found[:SHORTLIST]
 
-    def _check_emotions(self, modality: Modality, strategy: str) -> None:
+    def check_emotions(self, modality: Modality, strategy: str) -> None:
+        """Refuses a strategy for which this corpus cannot have a partner.
+
+        Raises:
+            InputError: it has one emotion only, or none is annotated; says what can be set instead.
+        """
+        if strategy in CORRUPTIONS:
+            return
         for part in _parts(modality):
             found = self._emotions[part]
             known = found - {""}

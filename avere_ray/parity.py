@@ -16,6 +16,9 @@ Grid = Mapping[str, tuple[float, ...]]
 patches), "audio" (tokens)."""
 
 
+_CLEAR = 8.0
+"""How many times its noise the adapter's effect has to be, so that a wrong word about it takes four deviations."""
+
 BOTH: Modality = "audio_video"
 """The media that a prompt of a rollout has, whatever it asks about."""
 
@@ -93,6 +96,35 @@ def compare(
                     f"parity.max_abs_diff is {max_abs_diff:g}.{hint}"
                 )
     return worst
+
+
+def check_applied(
+    engine: Sequence[Scored], learner: Sequence[Scored], base: Sequence[Scored], *, adapter_version: int
+) -> bool:
+    """Whether the engine's log-probs show that it applies the adapter; False where they cannot show it.
+
+    With d the learner's log-probs with the adapter less those without, over all N response tokens, and e the engine's
+    less the learner's without, <e, d> / <d, d> is 1 for an engine that applies it and 0 for one that does not, give or
+    take r / |d|, where r is the root mean square of what engine and learner differ by. It is looked at where |d| > 8 r.
+    A bound on r alone (`compare`), as wide as bfloat16 needs it, would let an adapter with small weights be missed.
+
+    Raises:
+        ParityError: the engine answers as without the adapter.
+    """
+    with_it, without, own = ([x for scored in side for x in scored.logps] for side in (learner, base, engine))
+    effect = [a - b for a, b in zip(with_it, without, strict=True)]
+    noise = [a - b for a, b in zip(own, with_it, strict=True)]
+    size = math.sqrt(sum(d * d for d in effect))
+    if not size > _CLEAR * math.sqrt(sum(n * n for n in noise) / max(1, len(noise))):
+        return False
+    share = 1.0 + sum(n * d for n, d in zip(noise, effect, strict=True)) / size**2
+    if share < 0.5:
+        raise ParityError(
+            f"the engine answers as without adapter version {adapter_version}: of what it changes in the log-probs of "
+            f"{len(effect)} response tokens, the engine shows {100 * share:.0f} %. The adapter may not be applied: its "
+            "keys must have the full model's prefix."
+        )
+    return True
 
 
 def _compare_grids(query: Query, engine: Grid, learner: Grid) -> None:

@@ -182,6 +182,19 @@ def summarise(pairs: Sequence[PreferencePair], drops: Sequence[Drop]) -> dict[st
     return counts | {f"dropped_{reason}": n for reason, n in sorted(reasons.items())}
 
 
+def stood_in(
+    pairs: Iterable[PreferencePair], rollouts_by_query: Mapping[str, Sequence[Rollout]], verdicts: Mapping[str, Verdict]
+) -> int:
+    """How many sampled rejects were not judged to be of the kind whose place they took."""
+    count = 0
+    for pair in pairs:
+        said = rollouts_by_query.get(pair.query_id, ())
+        for reject in pair.rejects:
+            labels = {verdicts[r.rollout_id].label for r in said if r.text.strip() == reject.text}
+            count += reject.source == "rollout" and _LABEL_OF[reject.kind] not in labels
+    return count
+
+
 def _share(flags: Iterable[bool]) -> float:
     values = list(flags)
     return sum(values) / len(values) if values else 0.0

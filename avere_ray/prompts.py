@@ -128,20 +128,25 @@ def description(clip: Clip, task: str, cues: Sequence[Cue] | None = None) -> str
     Args:
         cues: what to cite; the clip's evidence when None.
     """
-    parts = []
-    if task != "describe_audio":
-        seen = [c for c in cues if c.modality == "video"] if cues is not None else evidence_cues(clip, "video")
-        parts.append(
-            f"The person looks {EMOTION_ADJECTIVES[shown_emotion(clip, 'video')]}."
-            + (f" I see {join_phrases([c.text for c in seen])}." if seen else "")
-        )
-    if task != "describe_video":
-        heard = [c for c in cues if c.modality == "audio"] if cues is not None else evidence_cues(clip, "audio")
-        parts.append(
-            f"The person sounds {EMOTION_ADJECTIVES[shown_emotion(clip, 'audio')]}."
-            + (f" I hear {join_phrases([c.text for c in heard])}." if heard else "")
-        )
+    overall = _overall_alone(clip)
+    parts = [f"The person is {EMOTION_ADJECTIVES[clip.emotion]}."] if overall else []
+    media: list[tuple[str, CueModality, str, str]] = [
+        ("describe_audio", "video", "looks", "see"), ("describe_video", "audio", "sounds", "hear")
+    ]  # fmt: skip
+    for without, medium, shows, perceive in media:
+        if task == without:
+            continue
+        cited = [c for c in cues if c.modality == medium] if cues is not None else evidence_cues(clip, medium)
+        if not overall:
+            parts.append(f"The person {shows} {EMOTION_ADJECTIVES[shown_emotion(clip, medium)]}.")
+        if cited:
+            parts.append(f"I {perceive} {join_phrases([c.text for c in cited])}.")
     return " ".join(parts)
+
+
+def _overall_alone(clip: Clip) -> bool:
+    """Whether a clip has one emotion for both media, as most corpora annotate it."""
+    return bool(clip.emotion) and not (clip.face_emotion or clip.voice_emotion)
 
 
 # Queries --------------------------------------------------------------------------------------------------------
@@ -227,6 +232,8 @@ def open_query(clip: Clip, task: str, rng: random.Random) -> Query | None:
     """An open question about the emotion and its evidence; None when the emotion asked about is unknown."""
     modality = _ASKED_ABOUT[task]
     needed = [clip.face_emotion] * (modality != "audio") + [clip.voice_emotion] * (modality != "video")
+    if modality == "audio_video" and _overall_alone(clip):
+        needed = [clip.emotion]
     if not all(e in EMOTION_ADJECTIVES for e in needed):
         return None
     return Query(

@@ -63,11 +63,7 @@ def judge_by_rules(rollout: Rollout, query: Query, clip: Clip, lexicon: Sequence
     Raises:
         InputError: the clip has no annotated cues, so there is nothing to hold the response against.
     """
-    if not clip.cues:
-        raise InputError(
-            f"clip {clip.clip_id} has no annotated cues, against which the rules judge holds responses. Add a cue "
-            f"inventory to the clip table, or set judge.backend: {_judges_for(clip)}."
-        )
+    check_annotated(clip)
     cues = _inventory(clip, lexicon)
     reading = read_response(rollout.text, query, cues)
     cited, asserted_faults, answered = _asserted(reading, query, clip, cues)
@@ -90,6 +86,19 @@ def judge_text(text: str, query: Query, clip: Clip) -> Verdict:
     rollout = Rollout(rollout_id=f"{query.query_id}#0", query_id=query.query_id, clip_id=clip.clip_id, index=0,
                       text=text, token_ids=(), finish_reason="stop", adapter_version=0, seed=0)  # fmt: skip
     return judge_by_rules(rollout, query, clip)
+
+
+def check_annotated(clip: Clip) -> None:
+    """Refuses a clip that the rules judge can say nothing about.
+
+    Raises:
+        InputError: it has no annotated cues; says which judges apply instead.
+    """
+    if not clip.cues:
+        raise InputError(
+            f"clip {clip.clip_id} has no annotated cues, against which the rules judge holds responses. Add a cue "
+            f"inventory to the clip table, or set judge.backend: {_judges_for(clip)}."
+        )
 
 
 def _judges_for(clip: Clip) -> str:

@@ -16,7 +16,7 @@ from avere_ray.config import RunConfig
 from avere_ray.errors import InputError, StageError
 from avere_ray.judges.choose import judge_key
 from avere_ray.placement import label_selector
-from avere_ray.preferences import build_pairs, seen_pairs, summarise, to_write
+from avere_ray.preferences import build_pairs, seen_pairs, stood_in, summarise, to_write
 from avere_ray.progress import reused, stage_progress
 from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
 from avere_ray.stages import StageFolder, StageManifest, digest, file_digest, read_drops, read_records
@@ -111,9 +111,18 @@ def rollouts_folder(cfg: RunConfig, round_: int) -> StageFolder:
 
 
 def sample(
-    cfg: RunConfig, round_: int, workers: Workers, queries: Iterable[Query], *, live: bool = True
+    cfg: RunConfig,
+    round_: int,
+    workers: Workers,
+    queries: Iterable[Query],
+    *,
+    live: bool = True,
+    expected: int | None = None,
 ) -> list[list[Rollout]]:
-    """Responses to queries, with the adapter that the engines have; `live` False beside another stage."""
+    """Responses to queries, with the adapter that the engines have.
+
+    `live` False beside another stage; `expected`: how many queries there will be at most, where they come one by one.
+    """
     workers.pool.count_anew()
     with stage_progress(f"rollouts (round {round_})", "queries", live=live) as progress:
         return workers.pool(
@@ -122,7 +131,7 @@ def sample(
             temperature=cfg.rollout.temperature,
             max_tokens=cfg.rollout.max_tokens,
             seed=cfg.seed + round_,
-            progress=progress,
+            progress=lambda done, total: progress(done, expected if total is None else total),
         )
 
 
@@ -181,7 +190,7 @@ def check_queries(cfg: RunConfig, queries: Sequence[Query], clips: int) -> None:
         InputError: there are none.
     """
     if not clips:
-        raise InputError('no decoded clip belongs to the split "train"; mark some in the clip table')
+        raise InputError('no clip belongs to the split "train"; mark some in the clip table')
     if not queries and cfg.data.queries is not None:
         raise InputError(
             f"none of the queries of {cfg.data.queries} (data.queries) is about one of the {clips} training clips. "
@@ -189,8 +198,8 @@ def check_queries(cfg: RunConfig, queries: Sequence[Query], clips: int) -> None:
         )
     if not queries:
         raise InputError(
-            f"no query can be asked about the {clips} training clips: their clip table has no cues "
-            "and emotions. Annotate them, or give data.queries."
+            f"no query can be asked about the {clips} training clips: their clip table has neither cues nor emotions "
+            "that questions are made of. Annotate them, or give data.queries."
         )
 
 
@@ -272,7 +281,12 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
         )
     folder.write("pairs", PreferencePair, pairs)
     left_out = sum(pair.swap is None and by_id[pair.query_id] is not None for pair in pairs)
-    replaced = {"swaps_left_out": left_out, "swap_actors_replaced": workers.swap.take_replaced()}
+    others = stood_in(pairs, by_query, judged)
+    replaced = {
+        "rejects_wrong_emotion": others,
+        "swaps_left_out": left_out,
+        "swap_actors_replaced": workers.swap.take_replaced(),
+    }
     if cfg.judge.write_rejects:
         replaced |= {"judges_replaced": workers.judges_replaced()}
     return folder.finish(

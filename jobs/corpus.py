@@ -5,14 +5,18 @@ be used is kept in RUN/source with its reasons, and counts against data.drop_bud
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from avere_ray.arrow import to_row
 from avere_ray.config import RunConfig
 from avere_ray.ledger import Ledger
+from avere_ray.modality import PartnerIndex
 from avere_ray.records import Clip
 from avere_ray.sources import STAGE, Found, media_root, read_source
 from avere_ray.stages import StageFolder, digest
+from avere_ray.verdicts import check_annotated
+from jobs import given_queries
 from jobs.layout import stage_path
 from jobs.preference_data import given_data
 
@@ -35,13 +39,35 @@ def read_corpus(cfg: RunConfig, folder: Path) -> tuple[list[Clip], Path]:
 
 
 def check_clips(cfg: RunConfig) -> None:
-    """Refuses data.clips that cannot be read, before anything is started for it.
+    """Refuses data.clips that cannot be read, or that no pairs can be made from, before anything is started for it.
 
     Raises:
-        InputError: see `find_clips`.
+        InputError: see `find_clips`; or the judge or the swaps need annotations that the clips lack.
     """
-    if cfg.data.clips is not None:
-        find_clips(cfg, cfg.data.clips)
+    if cfg.data.clips is None:
+        return
+    clips = find_clips(cfg, cfg.data.clips).clips
+    if cfg.data.pairs.source == "rollouts" and cfg.data.pairs.path is None:
+        _check_annotations(cfg, clips)
+
+
+def _check_annotations(cfg: RunConfig, clips: Sequence[Clip]) -> None:
+    """What judge and swaps would say of the questions of the first round after they were sampled."""
+    from jobs.build_preferences import check_queries
+    from jobs.workers import sample_queries
+
+    training = {clip.clip_id: clip for clip in clips if clip.split == "train"}
+    if cfg.data.queries is not None:
+        queries = [query for query in given_queries.read(cfg.data.queries) if query.clip_id in training]
+    else:
+        queries = sample_queries(list(training.values()), cfg, 0)
+    check_queries(cfg, queries, len(training))
+    if cfg.judge.backend == "rules":
+        for clip_id in dict.fromkeys(query.clip_id for query in queries):
+            check_annotated(training[clip_id])
+    index = PartnerIndex(clips)
+    for modality in sorted({query.modality for query in queries}):
+        index.check_emotions(modality, cfg.preference.swap)
 
 
 def find_clips(cfg: RunConfig, folder: Path) -> Found:

@@ -78,7 +78,11 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
             cfg,
             candidate,
             folder,
-            lambda: {"parity_max_abs_diff": worst, "scorers_replaced": workers.scorer.take_replaced()},
+            lambda: {
+                "parity_max_abs_diff": worst,
+                "engines_replaced": workers.pool.take_replaced(),
+                "scorers_replaced": workers.scorer.take_replaced(),
+            },
         )
     finally:
         workers.end_rating()

@@ -39,11 +39,21 @@ def run(cfg: RunConfig) -> dict[str, Any]:
     check_clips(cfg)
     if cfg.data.queries is not None:
         given_queries.read(cfg.data.queries)
-    write_text(cfg.run_dir / "config.yaml", cfg.to_yaml())
+    _write_config(cfg)
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
         tracker.start(cfg.resolved(), run_tags(cfg))
         _stages(cfg, Log(tracker))
         return _report(cfg, tracker)
+
+
+def _write_config(cfg: RunConfig) -> None:
+    """Writes RUN/config.yaml; a report that was made with other settings goes."""
+    from jobs.report import REPORT
+
+    path, text = cfg.run_dir / "config.yaml", cfg.to_yaml()
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        (cfg.run_dir / REPORT).unlink(missing_ok=True)
+    write_text(path, text)
 
 
 def _stages(cfg: RunConfig, log: Log) -> None:
@@ -87,15 +97,18 @@ def _train_on_given_pairs(cfg: RunConfig, log: Log) -> None:
 
 
 def _report(cfg: RunConfig, tracker: Any) -> dict[str, Any]:
-    from jobs.report import build_report, build_training_report, print_summary, write_report
+    from jobs.report import REPORT, build_report, build_training_report, print_summary, write_report
 
-    tracker.log_artifacts(cfg.run_dir / "config.yaml", "run")
-    tracker.finish()
-    tracker.close()
     sampled = cfg.data.pairs.source == "rollouts"
     given = cfg.data.pairs.path is not None
     build = build_training_report if given else partial(build_report, rounds=cfg.rounds, sampled=sampled)
     report = build(cfg.run_dir, seed=cfg.seed, mlflow_run_id=tracker.run_id, mlflow_tracking_uri=tracker.uri)
+    write_report(cfg.run_dir, report)
+    for name in ("config.yaml", REPORT):
+        tracker.log_artifacts(cfg.run_dir / name, "run")
+    tracker.finish()
+    tracker.close()
+    report["mlflow_run_id"] = tracker.run_id  # a server that answered late gives it at the end
     write_report(cfg.run_dir, report)
     print_summary(report, cfg.run_dir)
     return report

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avere_ray.environment import as_typed
 from avere_ray.errors import StageError
 from avere_ray.evaluation.emer import CRITERIA
 from avere_ray.records import Query, Rollout, Verdict, VerdictLabel
@@ -145,7 +146,7 @@ def summary_lines(report: Mapping[str, Any], run_dir: Path) -> list[str]:
         f"seconds per stage: {seconds}",
         f"report: {run_dir / REPORT}",
         *_mlflow_lines(report, run_dir),
-        f"serve the adapter: avere-ray serve {shlex.quote(str(run_dir))}",
+        f"serve the adapter: {shlex.quote(as_typed('avere-ray'))} serve {shlex.quote(str(run_dir))}",
     ]
 
 
@@ -270,10 +271,11 @@ def _mlflow_lines(report: Mapping[str, Any], run_dir: Path) -> list[str]:
     if not uri:
         return []
     if run_id is None:
-        return [f"MLflow: not sent yet; `avere-ray track {shlex.quote(str(run_dir))}` sends it when {uri} answers"]
+        command = f"{as_typed('avere-ray')} track {shlex.quote(str(run_dir))}"
+        return [f"MLflow: not sent yet; `{command}` sends it when {uri} answers"]
     if uri.startswith(("http://", "https://")):
         return [f"look at it in MLflow: {uri} (run {run_id})"]
-    command = f"mlflow ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1"
+    command = f"{shlex.quote(as_typed('mlflow'))} ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1"
     return [f"look at it in MLflow: {command} (run {run_id})"]
 
 

@@ -149,7 +149,8 @@ def sample_while_decoding(cfg: RunConfig, workers: Workers, decoding: Decoding) 
         decoding.result()
     worst = workers.use_adapter(None, 0, first)
     queries: list[Query] = []
-    found = build_preferences.sample(cfg, 0, workers, _noted(arrivals.queries(), queries))
+    asked = _noted(arrivals.queries(), queries)
+    found = build_preferences.sample(cfg, 0, workers, asked, expected=arrivals.expected)
     decoding.result()
     build_preferences.check_queries(cfg, queries, arrivals.training)
     folder = build_preferences.rollouts_folder(cfg, 0)
@@ -172,6 +173,9 @@ class Arrivals:
         self._listed = deque(given_queries.read(cfg.data.queries)) if cfg.data.queries else None
         if self._listed is not None:
             given_queries.check_known(cfg, self._listed, [clip.clip_id for clip in decoding.plan.clips])
+        training = [clip for clip in decoding.plan.clips if clip.split == "train"]
+        self.expected = len(sample_queries(training, cfg, 0) if self._listed is None else self._listed)
+        """How many queries there are if no clip is dropped."""
 
     def first_clips(self, count: int) -> list[Clip]:
         """The first clips that are not dropped; they are given again by `queries`."""

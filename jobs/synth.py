@@ -20,7 +20,7 @@ from avere_ray.config import RunConfig
 from avere_ray.errors import ConfigError
 from avere_ray.progress import reused, say, stage_progress
 from avere_ray.records import Clip
-from avere_ray.stages import StageFolder, StageManifest
+from avere_ray.stages import StageFolder, StageManifest, write_text
 from avere_ray.synthetic.drawn import STAGE, world_key
 from jobs.layout import stage_path
 from jobs.operands import Arguments, run_with_arguments
@@ -63,6 +63,7 @@ def write_to(cfg: RunConfig, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; name another one, or remove it first")
     clips = _write(cfg, out)
+    write_text(out / "config.yaml", cfg.to_yaml())
     say(f"{len(clips)} clips in {out}; use them with --data.clips={out}")
 
 

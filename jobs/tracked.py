@@ -122,7 +122,12 @@ class Log:
     def preferences(self, cfg: RunConfig, round_: int, work: Callable[[], StageManifest]) -> None:
         """Runs and logs the stages from rollouts to reference figures of a round."""
         began_ms = now_ms()
-        self(f"pairs/round={round_}", work)
+
+        def pairs() -> StageManifest | None:
+            work()  # gives the last of its stages, which has a child of its own
+            return finished(cfg, "pairs", round_)
+
+        self(f"pairs/round={round_}", pairs)
         for name in ("rollouts", "verdicts", "reference"):
             manifest = finished(cfg, name, round_)
             if manifest is not None:
@@ -209,8 +214,10 @@ class Log:
         verdicts = read_records(stage_path(cfg, "verdicts", round_) / "verdicts.parquet", Verdict)
         by_id = {q.query_id: q for q in queries}
         labels = [v.label.value for v in verdicts]
-        shares = {f"verdicts/{name}": labels.count(name) / len(labels) for name in set(labels)}
-        self.tracker.log(shares, step=self.steps, source=build_preferences.require(cfg, "verdicts", round_).key)
+        counts = {name: labels.count(name) for name in set(labels)}
+        figures = {f"verdicts/{name}": n / len(labels) for name, n in counts.items()}
+        figures |= {f"verdicts/{name}_count": float(n) for name, n in counts.items()}
+        self.tracker.log(figures, step=self.steps, source=build_preferences.require(cfg, "verdicts", round_).key)
         table = sample_table(rollouts, verdicts, by_id, TABLE_ROWS)
         self.tracker.log_table(f"rollouts_round_{round_}.json", table)
         print_rollout_sample(rollouts, verdicts, by_id, 6)

@@ -14,7 +14,7 @@ from avere_ray.config import JudgeConfig, RunConfig
 from avere_ray.judges.choose import model_name
 from avere_ray.judges.omni import OmniJudge
 from avere_ray.learner import MODEL_FOLDER
-from avere_ray.parity import choose_probes, compare, ways_to_show
+from avere_ray.parity import check_applied, choose_probes, compare, ways_to_show
 from avere_ray.placement import label_selector
 from avere_ray.progress import say
 from avere_ray.prompts import all_queries, plain_queries
@@ -263,12 +263,15 @@ class Workers:
         said = {r[0].query_id: r[0].token_ids for r in rollouts}
         probes, shown = zip(*ways_to_show(asked), strict=True)
         responses = [said[q.query_id] for q in probes]
-        learner = self.scorer.ask("parity gate", "response_logps", probes, responses, folder, shown)
-        worst = max(
-            compare(probes, engine, learner, max_abs_diff=cfg.parity.max_abs_diff, adapter_version=version)
-            for engine in self.pool.response_logps(probes, responses, shown)
-        )
-        self.pool.remember(probes, responses, shown, learner, cfg.parity.max_abs_diff)
+        scored = partial(self.scorer.ask, "parity gate", "response_logps", probes, responses)
+        learner, base = scored(folder, shown), None if folder is None else scored(None, shown)
+        worst = 0.0
+        for engine in self.pool.response_logps(probes, responses, shown):
+            limit = cfg.parity.max_abs_diff
+            worst = max(worst, compare(probes, engine, learner, max_abs_diff=limit, adapter_version=version))
+            if base is not None and not check_applied(engine, learner, base, adapter_version=version):
+                say(f"parity: adapter version {version} changes the probes too little to tell whether it is applied")
+        self.pool.remember(probes, responses, shown, learner, base, cfg.parity.max_abs_diff)
         return worst
 
     def close(self) -> None:

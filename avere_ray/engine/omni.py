@@ -16,7 +16,7 @@ from avere_ray.engine.caches import CacheMeter
 from avere_ray.engine.grids import seen_grid
 from avere_ray.engine.start import refusals, start_vllm
 from avere_ray.engine.surroundings import media_limits
-from avere_ray.errors import ModelError
+from avere_ray.errors import EngineBroken, ModelError
 from avere_ray.parity import Scored
 from avere_ray.records import DecodedClip, Modality, Query, Rollout
 from avere_ray.stages import digest
@@ -263,8 +263,15 @@ class Engine(EngineFace):
         return batch
 
     def step(self, batch: Batch) -> bool:
-        """One step for all batches in work; whether this one is finished."""
-        self._batches.step()
+        """One step for all batches in work; whether this one is finished.
+
+        Raises:
+            EngineBroken: the step failed (out of GPU memory, a lost worker, ...), which leaves requests half done.
+        """
+        try:
+            self._batches.step()
+        except Exception as error:  # whatever it is, no further step can be trusted
+            raise EngineBroken(f"the engine failed in a step: {type(error).__name__}: {error}") from error
         if not batch.left:
             self.caches.answered(batch.outputs)
         return not batch.left
@@ -274,6 +281,7 @@ class Engine(EngineFace):
 
         Raises:
             ModelError: see `begin`.
+            EngineBroken: see `step`.
         """
         batch = self.begin(requests, params)
         while not self.step(batch):

@@ -12,6 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import runs
 
+from avere_ray.stages import read_manifest
+
 TASKS = (
     "reasoning_basic_audio",
     "reasoning_basic_video",
@@ -106,6 +108,13 @@ def test_mlflow_has_a_child_run_per_stage_with_data_answers_models_and_a_table(f
         stages = {f"{name}/round=0" for name in ("rollouts", "verdicts", "pairs", "reference", "adapters", "evals")}
         assert set(children) == stages | {"clips", "decoded", "evals/before", "round=0"}
         assert {child.info.status for child in found} == {"FINISHED"}
+        pairs = read_manifest(run_dir / "pairs" / "round=0")
+        assert pairs is not None
+        assert children["pairs/round=0"].data.tags["output.digest"] == pairs.output_digest
+        assert run.data.metrics["pairs/texts_written_share"] == pairs.summary["texts_written_share"]
+        counted = {k: n for k, n in runs.report(run_dir)["verdicts"].items() if n}
+        assert {k: run.data.metrics[f"verdicts/{k}_count"] for k in counted} == counted
+        assert "run/report.json" in [file.path for file in client.list_artifacts(run_id, "run")]
         after = children["evals/round=0"]
         assert after.data.tags["mlflow.parentRunId"] == children["round=0"].info.run_id
         answers = after.data.tags["answers"]

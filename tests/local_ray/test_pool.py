@@ -13,7 +13,7 @@ import pytest
 from actors.engines import placed
 from actors.pool import CALLS_AT_ONCE, RolloutPool
 from avere_ray.config import DecodeConfig, ModelConfig, RolloutConfig
-from avere_ray.errors import ModelError, ParityError, StageError
+from avere_ray.errors import EngineBroken, ModelError, ParityError, StageError
 from avere_ray.parity import Scored
 from avere_ray.records import Query, Rollout
 
@@ -62,7 +62,7 @@ class Sleepy:
         return [Scored([1], [-0.5 - off] * len(r), {}) for r in responses]
 
     def _may_fail(self, where: str) -> None:
-        for how in ("hang", "die", "always hang"):
+        for how in ("hang", "die", "break", "always hang"):
             flag = self.folder / f"{where}: {how}"
             try:
                 flag.touch() if how.startswith("always") and flag.exists() else flag.unlink()
@@ -70,6 +70,8 @@ class Sleepy:
                 continue
             if how == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if how == "break":
+                raise EngineBroken("the engine failed in a step: RuntimeError: CUDA error")
             time.sleep(600)
 
 
@@ -157,6 +159,13 @@ def test_an_engine_that_is_killed_while_it_starts_is_replaced(make: MakeFn, tmp_
     assert texts(ask(pool, asked)) == expected(asked)
 
 
+def test_an_engine_that_breaks_in_its_work_is_replaced(make: MakeFn, tmp_path: Path) -> None:
+    pool, asked = make(engines=1), queries(6)
+    (tmp_path / "generate: break").touch()
+    assert texts(ask(pool, asked)) == expected(asked)
+    assert pool.replaced == 1
+
+
 def test_an_engine_that_cannot_start_ends_the_run_at_once(make: MakeFn, tmp_path: Path) -> None:
     (tmp_path / "start: refuse").touch()
     with pytest.raises(StageError, match=r"rollout engine 0 cannot start: .*no model here\. Check that"):
@@ -190,7 +199,7 @@ def test_a_new_engine_must_agree_with_the_learner_before_it_answers(make: MakeFn
     """The gate was passed; the engine that replaces a dead one acknowledges the adapter but answers with the base."""
     pool, asked = make(engines=1), queries(3)
     pool.load_adapter(tmp_path, 2)
-    pool.remember(asked[:1], [[7, 8]], ["audio_video"], [Scored([1], [-0.5, -0.5], {})], 1e-4)
+    pool.remember(asked[:1], [[7, 8]], ["audio_video"], [Scored([1], [-0.5, -0.5], {})], None, 1e-4)
     (tmp_path / "generate: die").touch()
     assert texts(ask(pool, asked)) == expected(asked)
     (tmp_path / "base").touch()

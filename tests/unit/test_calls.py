@@ -125,6 +125,7 @@ def test_throughput_counts_the_seconds_with_work_and_no_others() -> None:
     assert (figures["requests"], figures["tokens"], figures["busy_seconds"]) == (3, 10, 5.0)
     assert (figures["tokens_per_s"], figures["engine_0_tokens_per_s"], figures["engine_1_requests"]) == (2.0, 2.5, 0)
     assert (figures["in_flight_max"], figures["batches_waiting_max"]) == (3, 4)
+    assert (figures["engine_0_in_flight_max"], figures["engine_1_in_flight_max"]) == (2, 1)
 
 
 def _rollout(tokens: int) -> Rollout:

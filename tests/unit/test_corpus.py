@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from avere_ray.config import RunConfig, SourceConfig, load_config
-from avere_ray.errors import ConfigError, DropBudgetExceeded, StageError
+from avere_ray.errors import ConfigError, DropBudgetExceeded, InputError, StageError
 from avere_ray.sources import Found, read_source
 from avere_ray.stages import read_drops, read_manifest
 from jobs import corpus
-from jobs.corpus import read_corpus
+from jobs.corpus import check_clips, read_corpus
 
 
 def config(root: Path, *overrides: str) -> RunConfig:
@@ -38,6 +38,18 @@ def test_drops_are_stored_and_held_against_the_budget(tmp_path: Path) -> None:
     assert (manifest.inputs, manifest.used, manifest.dropped) == (4, 2, 2)
     assert manifest.summary["emotions"] == {"anger": 1, "sadness": 1}
     assert {d.reason for d in read_drops(tmp_path / "run/source")} == {"bad_name"}
+
+
+def test_what_judge_and_swaps_need_is_looked_for_before_anything_is_sampled(tmp_path: Path) -> None:
+    video(tmp_path, "1001_DFA_ANG_XX")
+    with pytest.raises(InputError, match=r"no annotated cues.*judge\.backend: it has labels alone, so llm"):
+        check_clips(config(tmp_path))
+    other_judge = ("--judge.backend=omni", "--judge.model_path=somewhere")
+    with pytest.raises(InputError, match=r"only the emotion 'anger'.*set preference\.swap"):
+        check_clips(config(tmp_path, *other_judge))
+    check_clips(config(tmp_path, *other_judge, "--preference.swap=noise"))
+    video(tmp_path, "1002_IEO_SAD_HI")
+    check_clips(config(tmp_path, *other_judge))
 
 
 def test_the_stored_result_follows_the_corpus(tmp_path: Path) -> None:

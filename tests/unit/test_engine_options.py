@@ -7,7 +7,10 @@ import pytest
 
 from avere_ray.backbones.qwen2_5_omni.processor import engine_inputs
 from avere_ray.config import RolloutConfig
+from avere_ray.engine import Engine
+from avere_ray.engine.batches import Batch
 from avere_ray.engine.start import vllm_options
+from avere_ray.errors import EngineBroken
 from avere_ray.records import DecodedClip
 
 
@@ -57,3 +60,14 @@ def test_only_what_is_shown_is_named() -> None:
     assert engine_inputs(clip(0), audio=False)["multi_modal_uuids"].keys() == {"video"}
     longer = np.concatenate([clip(0).waveform, np.zeros(1, np.float32)])
     assert names(dataclasses.replace(clip(0), waveform=longer))["audio"] != names(clip(0))["audio"]
+
+
+def test_a_step_that_fails_means_that_the_engine_is_broken() -> None:
+    class Broken:
+        def step(self) -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    engine = Engine.__new__(Engine)
+    engine._batches = Broken()  # type: ignore[assignment]
+    with pytest.raises(EngineBroken, match="failed in a step: RuntimeError: CUDA error"):
+        engine.step(Batch([None]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from avere_ray import environment
-from avere_ray.environment import Finding, check_prerequisites, compiler_finding, hook_files, tools_first
+from avere_ray.environment import Finding, as_typed, check_prerequisites, compiler_finding, hook_files, tools_first
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,3 +159,17 @@ def test_own_programs_come_first_on_path_and_only_once() -> None:
     folder = str(Path(sys.executable).parent)
     environ = tools_first({"PATH": os.pathsep.join(["/bin", folder]), "HOME": "/x"})
     assert environ == {"PATH": os.pathsep.join([folder, "/bin"]), "HOME": "/x"}
+
+
+def test_a_program_is_named_as_the_users_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, other = tmp_path / ".venv" / "bin", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+        (folder / "tool").write_text("#!/bin/sh\n")
+        (folder / "tool").chmod(0o755)
+    python = str(own / "python")
+    assert as_typed("tool", python, str(own)) == "tool"
+    assert as_typed("tool", python, str(other)) == str(own / "tool")
+    assert as_typed("absent", python, str(other)) == "absent"
+    monkeypatch.chdir(tmp_path)
+    assert as_typed("tool", python, "/nowhere") == ".venv/bin/tool"

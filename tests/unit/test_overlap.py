@@ -127,6 +127,6 @@ def test_failed_training_ends_the_sampling_and_leaves_no_half_stage(tmp_path: Pa
 def test_an_error_of_the_engines_is_raised_when_the_block_ends(tmp_path: Path) -> None:
     engines = Engines()
     engines.training_clips = []
-    wrong = pytest.raises(InputError, match='no decoded clip belongs to the split "train"')
+    wrong = pytest.raises(InputError, match='no clip belongs to the split "train"')
     with wrong, overlap.sampling_ahead(config(tmp_path), 1, engines):  # type: ignore[arg-type]
         pass

@@ -1,11 +1,12 @@
 """The parity gate: what passes, what stops the run, and what it says then."""
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from avere_ray.errors import ParityError
-from avere_ray.parity import Scored, choose_probes, compare, ways_to_show
+from avere_ray.parity import Scored, check_applied, choose_probes, compare, ways_to_show
 from avere_ray.records import Query
 
 
@@ -93,3 +94,30 @@ def test_probes_are_about_several_clips():
     queries = [replace(_query(f"{clip}{m}", m), clip_id=clip) for clip in "stu" for m in modalities]
     assert [q.clip_id for q in choose_probes(queries, 5)] == ["s", "t", "u", "t", "s"]
     assert len({q.query_id for q in choose_probes(queries, 9)}) == 9
+
+
+def _noisy(values, scale, seed):
+    rng = random.Random(seed)
+    return _scored([1], [v + rng.gauss(0.0, scale) for v in values])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_adapter_that_the_engine_ignores_is_found_within_a_wide_bound(seed):
+    """Each token differs by less than bfloat16 may; all of them together by far more than chance."""
+    rng = random.Random(seed)
+    base = [rng.uniform(-3.0, 0.0) for _ in range(200)]
+    changed = [v + rng.gauss(0.0, 0.1) for v in base]
+    without, learner = _scored([1], base), _scored([1], changed)
+    ignored, applied = _noisy(base, 0.02, seed), _noisy(changed, 0.02, seed)
+    compare(PROBE, ignored, learner, max_abs_diff=0.5, adapter_version=3)
+    with pytest.raises(ParityError, match=r"answers as without adapter version 3.*200 response tokens"):
+        check_applied(ignored, learner, without, adapter_version=3)
+    assert check_applied(applied, learner, without, adapter_version=3)
+
+
+def test_an_adapter_smaller_than_the_noise_cannot_be_told():
+    base = [-1.0] * 100
+    changed = [v + 1e-4 for v in base]
+    args = (_scored([1], changed), _scored([1], base))
+    assert not check_applied(_noisy(changed, 0.02, 0), *args, adapter_version=1)
+    assert not check_applied(_scored([1], base), _scored([1], base), _scored([1], base), adapter_version=1)

@@ -9,7 +9,7 @@ from avere_ray import prompts
 from avere_ray.config import PreferenceConfig
 from avere_ray.errors import StageError
 from avere_ray.fakes import make_rollout
-from avere_ray.preferences import build_pairs, normalise, summarise, to_write
+from avere_ray.preferences import build_pairs, normalise, stood_in, summarise, to_write
 from avere_ray.records import (
     Clip,
     Cue,
@@ -422,6 +422,16 @@ def test_every_training_query_of_a_clip_gets_both_rejects_or_the_one_that_exists
                 assert judge_by_rules(rollout, query, clip).label is not VerdictLabel.FAITHFUL
             expected = 1 if query.task == "modality_agreement" and query.answer == "A" else 2
             assert len(made.rejects) == expected, (query, made.rejects)
+
+
+def test_a_wrong_emotion_in_the_place_of_a_kind_is_counted() -> None:
+    texts = ["I see a red shirt.", "The person is sad, and I hear a loud harsh voice."]
+    rollouts, verdicts = sampled(OPEN, texts)
+    assert verdicts[rollouts[1].rollout_id].label is VerdictLabel.WRONG_EMOTION
+    made = pair(OPEN, texts)
+    assert rejects(made)[HALLUCINATED] == (texts[1], "rollout")
+    assert stood_in([made], {"q": rollouts}, verdicts) == 1
+    assert stood_in([pair(OPEN, texts[:1])], {"q": rollouts}, verdicts) == 0
 
 
 def test_summary_gives_shares() -> None:

@@ -63,3 +63,10 @@ def test_rounds_choose_among_the_same_queries():
 
 def test_a_clip_without_annotations_gives_no_queries():
     assert all_queries(Clip(clip_id="c", uri="c.mp4"), 0) == []
+
+
+def test_a_clip_with_one_label_for_both_media_is_asked_about_it_overall():
+    clip = Clip(clip_id="a", uri="a.mp4", split="train", identity="p", emotion="anger")
+    [query] = training_queries(clip, 3, 0, 0)
+    assert (query.task, query.modality, query.reference) == ("describe", "audio_video", "The person is angry.")
+    assert training_queries(Clip(clip_id="b", uri="b.mp4", split="train", identity="p"), 3, 0, 0) == []
