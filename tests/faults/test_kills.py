@@ -47,6 +47,7 @@ def check_same(run_dir: Path, undisturbed: Path) -> None:
 
 BLOWS = {
     "rollout worker that starts": (1, starting("RolloutWorker"), KILL, "engines_replaced", ""),
+    "rollout worker in the parity gate": (1, in_call("RolloutWorker", "generate"), KILL, "engines_replaced", ""),
     "rollout worker": (1, in_call("RolloutWorker", "generate", nth=3), KILL, "engines_replaced", ""),
     "judge": (2, in_call("JudgeWorker", "judge"), KILL, "judges_replaced", ""),
     "judge stopped": (2, in_call("JudgeWorker", "judge"), STOP, "judges_replaced", "--judge.deadline_s=10"),
@@ -58,6 +59,9 @@ BLOWS = {
                        "--rollout.scorer_deadline_s=30"),
     "train worker": (5, at_step(5), KILL, "", ""),
     "train worker stopped": (5, at_step(5), STOP, "", "--train.deadline_s=120"),
+    "rollout worker that evaluates": (6, in_call("RolloutWorker", "generate", nth=2), KILL, "engines_replaced", ""),
+    "rollout worker that evaluates, stopped": (6, in_call("RolloutWorker", "generate", nth=2), STOP,
+                                               "engines_replaced", "--rollout.deadline_s=30"),
 }  # fmt: skip
 """Stages that are finished, the moment, the signal, the figure that counts replacements, a setting."""
 

@@ -1,5 +1,6 @@
-"""The head is lost in mid-training: a new cluster goes on from the checkpoint. A placement without nodes says so."""
+"""The head is lost, or the job stopped, in mid-training: the next one goes on. A placement without nodes says so."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -35,6 +36,28 @@ def test_a_new_cluster_goes_on_from_the_checkpoint(tmp_path: Path, shared: Path)
     assert "goes on from the checkpoint after step" in output
     for stage in ("decode", "rollouts of round 0", "reference of round 0"):
         assert f"{stage}: finished earlier, reused" in output
+    steps = runs.report(run_dir)["steps"]
+    assert Counter(logged_steps(run_dir)) == Counter(range(steps)), "each step is logged once"
+
+
+def test_a_stopped_job_goes_on_when_it_is_submitted_again(tmp_path: Path, shared: Path) -> None:
+    """`ray job stop` asks the driver to end and kills it a few seconds later."""
+    run_dir, ray = shared / "run", str(Path(sys.executable).with_name("ray"))
+    with Nodes(runs.environment(), tmp_path) as nodes:
+        nodes.start(decode=2, learner=2)
+        first = submit(nodes, run_dir)
+        wait_for_step(run_dir, 9, first)
+        listed = subprocess.run([ray, "job", "list", "--address", nodes.address], env=nodes.env, capture_output=True,
+                                text=True, timeout=120)  # fmt: skip
+        [job] = re.findall(r"submission_id='([^']+)'", listed.stdout)
+        subprocess.run([ray, "job", "stop", "--address", nodes.address, job], env=nodes.env, check=True, timeout=120)
+        assert "stopped" in finish(first).lower()
+        assert first.returncode != 0
+        assert not (run_dir / "adapters/round=0/manifest.json").exists()
+        second = submit(nodes, run_dir)
+        output = finish(second, 1200)
+    assert second.returncode == 0, output
+    assert "goes on from the checkpoint after step" in output
     steps = runs.report(run_dir)["steps"]
     assert Counter(logged_steps(run_dir)) == Counter(range(steps)), "each step is logged once"
 

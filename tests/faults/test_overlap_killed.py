@@ -8,7 +8,8 @@ from striking import Run, completed, digests, in_call, steps
 from avere_ray.records import Rollout
 from avere_ray.stages import read_records
 
-AHEAD = ("--rounds=2", "--rollout.overlap=true")
+ADAPTIVE = "--loss.text_prior=adaptive"
+AHEAD = ("--rounds=2", "--rollout.overlap=true", ADAPTIVE)
 PER_ROUND = ("rollouts", "verdicts", "pairs", "reference", "adapters")
 BOTH = ("decoded", *(f"{stage}/round={k}" for k in (0, 1) for stage in PER_ROUND), "evals/round=1")
 
@@ -30,7 +31,7 @@ def test_a_run_killed_while_it_trains_and_samples_ends_like_another(tmp_path: Pa
     with completed(run_dir, *AHEAD):
         assert digests(run_dir, BOTH) == digests(undisturbed, BOTH)
         assert [steps(run_dir, k) for k in (0, 1)] == [steps(undisturbed, k) for k in (0, 1)]
-    with completed(run_dir, "--rounds=2") as output:  # on-policy: the rollouts of round 1 are not those
+    with completed(run_dir, "--rounds=2", ADAPTIVE) as output:  # on-policy: the rollouts of round 1 are not those
         assert "training of round 0: finished earlier, reused" in output
         assert "rollouts of round 1: finished earlier" not in output
     assert [versions(run_dir, k) for k in (0, 1)] == [{0}, {1}]
