@@ -9,9 +9,9 @@ import ray
 from avere_ray.config import JudgeConfig
 from avere_ray.errors import StageError
 from avere_ray.judges.choose import make_judge, text_model
-from avere_ray.judges.writing import WriteRequest, caught, to_rollouts, write_rejects
+from avere_ray.judges.writing import WriteRequest, Written, write_rejects
 from avere_ray.protocols import AskFn, JudgeFn
-from avere_ray.records import Clip, Cue, Query, RejectKind, Rollout, Verdict
+from avere_ray.records import Clip, Cue, Query, Rollout, Verdict
 
 
 class JudgeWorker:
@@ -51,17 +51,13 @@ class JudgeWorker:
             self._judge = make_judge(self.cfg, self.lexicon, model=model)
         return self._judge(rollouts, queries, clips)
 
-    def write(self, requests: Sequence[WriteRequest]) -> dict[tuple[str, RejectKind], list[str]]:
-        """Rejects written by the llm judge's model, by query id and kind, as far as the judge itself finds them wrong.
+    def write(self, requests: Sequence[WriteRequest]) -> Written:
+        """Rejects written by the llm judge's model, by query id and kind; nobody has judged them yet.
 
         Raises:
             EndpointError: see `judge`.
         """
-        written = write_rejects(requests, self._text_model())
-        rollouts = to_rollouts(written, requests)
-        queries = {r.query.query_id: r.query for r in requests}
-        verdicts = self.judge(rollouts, queries, {r.clip.clip_id: r.clip for r in requests})
-        return caught(written, {r.text: v for r, v in zip(rollouts, verdicts, strict=True)}, queries)
+        return write_rejects(requests, self._text_model())
 
     def reply(self, prompts: Sequence[str], schema: Mapping[str, Any]) -> list[str | None]:
         """The llm judge's model's replies, each held to a JSON schema, in the order asked; None where it refuses.

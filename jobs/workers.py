@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 from avere_ray.config import JudgeConfig, RunConfig
 from avere_ray.judges.choose import model_name
 from avere_ray.judges.omni import OmniJudge
+from avere_ray.judges.writing import WriteRequest, Written, write_judged
 from avere_ray.learner import MODEL_FOLDER
 from avere_ray.parity import choose_probes, compare, ways_to_show
 from avere_ray.placement import label_selector
 from avere_ray.progress import say
 from avere_ray.prompts import all_queries, plain_queries
-from avere_ray.protocols import AskFn
+from avere_ray.protocols import AskFn, ProgressFn
 from avere_ray.records import Clip, Query, Rollout, Verdict
 from avere_ray.store import DecodedStore
 from avere_ray.verdicts import corpus_lexicon
@@ -148,6 +149,16 @@ class Workers:
         judge = OmniJudge(self.judge_pool, model_name(cfg), votes=cfg.votes, temperature=cfg.temperature,
                           seed=self.cfg.seed, lexicon=corpus_lexicon(self.clips))  # fmt: skip
         return judge(rollouts, queries, clips)
+
+    def written(self, requests: Sequence[WriteRequest], progress: ProgressFn) -> Written:
+        """Rejects that the llm judge's model writes and the judge finds wrong, judge.batch_rollouts a call."""
+        found: Written = {}
+        size = self.cfg.judge.batch_rollouts
+        for start in range(0, len(requests), size):
+            part = requests[start : start + size]
+            found |= write_judged(part, partial(self.judge.ask, "pairs", "write"), self.judged)
+            progress(start + len(part), len(requests))
+        return found
 
     def judges_replaced(self) -> int:
         """How often the judge that the config names was replaced since this was last asked."""

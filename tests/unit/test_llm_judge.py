@@ -1,22 +1,26 @@
 """The llm judge against a real server on loopback: schema, rubric, injection, cache, budget, resume, refusals."""
 
+import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors.judge import JudgeWorker
-from avere_ray.config import EndpointConfig, JudgeConfig
+from avere_ray.config import EndpointConfig, JudgeConfig, RunConfig
 from avere_ray.errors import EndpointError, InputError, StageError, VerdictParseError
 from avere_ray.fakes import make_rollout
 from avere_ray.judges.choose import judge_key, make_judge, model_name
 from avere_ray.judges.findings import SCHEMA, read_findings, to_verdict
 from avere_ray.judges.replies import ReplyCache
-from avere_ray.judges.writing import WriteRequest
+from avere_ray.judges.writing import WriteRequest, write_judged
 from avere_ray.prompts import judge_prompt, quoted, reference_description
 from avere_ray.records import Clip, Cue, Query, RejectKind, VerdictLabel
 from jobs import judge_report
+from jobs.workers import Workers
 from tests.chatserver import Answer, ChatServer, Seen, chat_server, fails, says
 
 F, S, H, W, T, U = (
@@ -201,8 +205,57 @@ def test_a_model_writes_minimal_edits_that_its_judge_finds_wrong() -> None:
 
     wanted = [WriteRequest(QUERY, CAPTIONED, "The scowl shows anger.", kind) for kind in RejectKind]
     with chat_server(reply) as server:
-        found = JudgeWorker(config(server)).write(wanted)
+        worker = JudgeWorker(config(server))
+        found = write_judged(wanted, worker.write, worker.judge)
     assert found == {("q", RejectKind.SPURIOUS): ["The mug shows anger."]}
+
+
+def mug_written(clip_ids: str) -> tuple[list[WriteRequest], Callable[[Seen], Answer]]:
+    """A spurious reject wanted about each clip, and a model that writes the same text about all; only in those whose
+    caption has a mug it shows that failure."""
+    wanted = []
+    for clip_id in clip_ids:
+        caption = "A man beside a mug." if clip_id.islower() else "A man beside a vase."
+        clip = Clip(clip_id=clip_id, uri="c.mp4", emotion="anger", caption=f"{caption} Clip {clip_id}.")
+        query = dataclasses.replace(QUERY, query_id=f"q{clip_id}", clip_id=clip_id)
+        wanted.append(WriteRequest(query, clip, "The scowl shows anger.", RejectKind.SPURIOUS))
+
+    def reply(seen: Seen) -> Answer:
+        if "TASK" in seen.words():
+            return says(json.dumps({"text": "The mug shows anger.", "cue": "mug"}))
+        there = "beside a mug" in seen.words()
+        return says(findings(cue("mug", relevant="no") if there else cue("mug", present="no")))
+
+    return wanted, reply
+
+
+@pytest.mark.parametrize("clip_ids", ["aB", "Ba"])
+def test_one_text_written_about_two_clips_is_judged_about_each(clip_ids: str) -> None:
+    wanted, reply = mug_written(clip_ids)
+    with chat_server(reply) as server:
+        worker = JudgeWorker(config(server))
+        found = write_judged(wanted, worker.write, worker.judge)
+    assert found == {("qa", RejectKind.SPURIOUS): ["The mug shows anger."]}
+
+
+def test_a_run_has_its_rejects_written_in_batches(tmp_path: Path) -> None:
+    wanted, reply = mug_written("abCde")
+    calls: list[tuple[str, int]] = []
+    told: list[tuple[int, int | None]] = []
+    with chat_server(reply) as server:
+        judge = config(server).model_copy(update={"batch_rollouts": 2})
+        worker = JudgeWorker(judge)
+
+        def ask(stage: str, method: str, batch: Sequence[Any], *args: Any) -> Any:
+            calls.append((method, len(batch)))
+            return getattr(worker, method)(batch, *args)
+
+        workers = Workers(RunConfig(run_dir=tmp_path, judge=judge))
+        workers.__dict__["judge"] = SimpleNamespace(ask=ask)
+        found = workers.written(wanted, lambda done, total: told.append((done, total)))
+    assert sorted(query_id for query_id, _ in found) == ["qa", "qb", "qd", "qe"]
+    assert calls == [("write", 2), ("judge", 2), ("write", 2), ("judge", 2), ("write", 1), ("judge", 1)]
+    assert told == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_verdicts_depend_on_the_model_and_not_on_where_it_runs() -> None:
