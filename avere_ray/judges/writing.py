@@ -72,14 +72,19 @@ def write_rejects(requests: Sequence[WriteRequest], ask: AskFn) -> Written:
 
 def edited(reply: str | None, chosen: str) -> str:
     """The text of a reply; empty when it is no JSON of the schema, or no minimal edit of the chosen response."""
-    try:
-        row = json.loads(reply or "")
-        text, cue = str(row["text"]).strip(), str(row["cue"]).strip()
-    except (ValueError, KeyError, TypeError):
-        return ""
+    text, cue = read_edit(reply or "") or ("", "")
     if not cue or cue.lower() not in text.lower():
         return ""
     return text if 0 < changed_words(chosen, text) <= MOST_WORDS else ""
+
+
+def read_edit(reply: str) -> tuple[str, str] | None:
+    """The text of a reply and the cue it brings in; None when it is no JSON of the schema."""
+    try:
+        row = json.loads(reply)
+        return str(row["text"]).strip(), str(row["cue"]).strip()
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def changed_words(a: str, b: str) -> int:

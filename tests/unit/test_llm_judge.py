@@ -162,6 +162,38 @@ def test_a_line_cut_off_by_a_kill_is_asked_again(tmp_path: Path) -> None:
     assert [whole.get(k, SCHEMA) for k in ("one", "two", "three")] == ["1", None, "3"]
 
 
+@pytest.mark.parametrize("garbage", ["sorry", "", '{"answer": "answer", "cues": [', '```json\n{"text": "x"}\n```'])
+def test_a_reply_that_cannot_be_read_is_asked_for_again_by_the_next_run(tmp_path: Path, garbage: str) -> None:
+    """A server without JSON schemas is exchanged for one that has them; the model's name stays."""
+    rollouts = [make_rollout(QUERY, i, text) for i, text in enumerate(("A scowl.", "The scowl!"))]
+    wanted, _ = mug_written("a")
+    with chat_server(lambda _: says(garbage)) as broken:
+        worker = JudgeWorker(config(broken), cache=tmp_path)
+        for _ in range(2):  # by the same process once
+            with pytest.raises(StageError, match="2 of 2 replies cannot be used"):
+                worker.judge(rollouts, {"q": QUERY}, {"c": CAPTIONED})
+            assert worker.write(wanted) == {}
+        assert len(broken.seen) == 3
+    edit = json.dumps({"text": "The mug shows anger.", "cue": "mug"})
+    with chat_server(lambda seen: says(edit if "TASK" in seen.words() else findings(cue("scowl")))) as repaired:
+        for _ in range(2):
+            worker = JudgeWorker(config(repaired), cache=tmp_path)
+            assert {v.label for v in worker.judge(rollouts, {"q": QUERY}, {"c": CAPTIONED})} == {F}
+            assert worker.write(wanted) == {("qa", RejectKind.SPURIOUS): ["The mug shows anger."]}
+        assert len(repaired.seen) == 3
+
+
+def test_an_unreadable_reply_that_an_earlier_version_kept_is_no_reply(tmp_path: Path) -> None:
+    rollout = make_rollout(QUERY, 0, "A scowl.")
+    kept = ReplyCache(tmp_path, "some-model", {"version": "llm/1", "max_tokens": 768, "dtype": ""})
+    kept.put(judge_prompt(QUERY, CAPTIONED, rollout.text), SCHEMA, "sorry")
+    with chat_server(lambda _: says(findings(cue("scowl")))) as server:
+        for _ in range(2):
+            worker = JudgeWorker(config(server), cache=tmp_path)
+            assert worker.judge([rollout], {"q": QUERY}, {"c": CAPTIONED})[0].label is F
+        assert len(server.seen) == 1
+
+
 def test_one_unread_reply_is_no_verdict_and_many_stop_the_run() -> None:
     def reply(seen: Seen) -> Answer:
         if "first" in seen.words():
