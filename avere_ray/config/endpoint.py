@@ -34,8 +34,8 @@ class EndpointConfig(Section):
     """Budget of requests, retries included; None sets none. A judge's budgets are for all runs that keep its replies in
     one folder (cache.folder), those of an evaluated model for one start of the verb."""
     max_tokens_in_all: Positive | None = None
-    """Budget of tokens, prompt and answer; None sets none. A server that does not count them is taken to use what the
-    words and the longest answer need."""
+    """Budget of tokens, prompt and answer; None sets none. A server that does not count them, or whose answer does
+    not come, is taken to use what the words and the longest answer need."""
     price_in: Price = 0.0
     """Price of a million prompt tokens, in any currency."""
     price_out: Price = 0.0

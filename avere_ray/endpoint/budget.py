@@ -58,15 +58,18 @@ class Gate:
         self._in_flight = Need(self._in_flight.tokens + need.tokens, self._in_flight.cost + need.cost)
         self._count(requests=1)
 
-    def leave(self, now: float, need: Need, reply: Reply | None) -> None:
-        """Counts what came of a request; an answer whose tokens the server does not count needed what it was taken to
-        need."""
+    def leave(self, now: float, need: Need, reply: Reply | None, *, spent: bool = False) -> None:
+        """Counts what came of a request.
+
+        One whose tokens nobody counts needed what it was taken to need: the server does not say how many an answer has,
+        or may have worked on a request (`spent`) whose answer did not come.
+        """
         self._in_flight = Need(self._in_flight.tokens - need.tokens, self._in_flight.cost - need.cost)
-        if reply is None:
+        if reply is None and not spent:
             return
-        if not reply.counted:
+        if reply is None or not reply.counted:
             self._tokens.append((now, need.tokens))
-            self._count(answers=1, estimated_tokens=need.tokens, cost=need.cost)
+            self._count(answers=int(reply is not None), estimated_tokens=need.tokens, cost=need.cost)
             return
         tokens = reply.prompt_tokens + reply.completion_tokens
         cost = _cost(self.cfg, reply.prompt_tokens, reply.completion_tokens)

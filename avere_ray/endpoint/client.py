@@ -89,7 +89,7 @@ class Endpoint:
             try:
                 reply = self._send(body)
             except Busy as busy:
-                self._settle(need, None)
+                self._settle(need, None, spent=busy.spent)
                 self._wait_again(attempt, busy)
             except EndpointError:
                 self._settle(need, None)
@@ -170,9 +170,9 @@ class Endpoint:
         if self._pause(seconds) is True:
             raise EndpointError(f"{place(self.cfg)}: stopped, since another request failed for good")
 
-    def _settle(self, need: Need, reply: Reply | None) -> None:
+    def _settle(self, need: Need, reply: Reply | None, *, spent: bool = False) -> None:
         with self._lock:
-            self._gate.leave(self._clock(), need, reply)
+            self._gate.leave(self._clock(), need, reply, spent=spent)
             first = reply is not None and not reply.counted and not self._told
             self._told = self._told or first
         if first:
@@ -193,8 +193,8 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from None
         except (OSError, http.client.HTTPException, TimeoutError) as error:
-            reason = getattr(error, "reason", error)
-            raise Busy(f"no answer: {reason or type(error).__name__}") from None
+            reason, is_sent = getattr(error, "reason", error), not isinstance(error, urllib.error.URLError)
+            raise Busy(f"no answer: {reason or type(error).__name__}", spent=is_sent) from None
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         """What a status means: worth another try, this request's fault, or the end."""

@@ -18,7 +18,8 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated_tokens: int = 0
-    """Of answers whose tokens the server did not count: what they were taken to need."""
+    """Of answers whose tokens the server did not count, and of requests it got whose answer did not come: what they
+    were taken to need."""
     cost: float = 0.0
     """By the stated prices."""
 

@@ -254,6 +254,47 @@ def test_a_budget_binds_where_the_server_does_not_count(usage: Any, capsys: pyte
     assert capsys.readouterr().out.count("does not count tokens") == 1
 
 
+class Cut(bytes):
+    """A body of which the server sends less than it says."""
+
+    def __len__(self) -> int:
+        return 1000
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens"),
+    [
+        (Answer(200, b"<html>"), 9),
+        (Answer(200, Cut(b'{"choices": [')), 9),
+        (fails(503), 0),
+        (fails(429), 0),
+        (fails(400), 0),
+    ],
+    ids=["no-json", "cut-off", "503", "429", "400"],
+)
+def test_a_request_that_was_worked_on_counts_without_its_answer(answer: Answer, tokens: int) -> None:
+    with chat_server(lambda seen: answer) as server:
+        asked = endpoint(server.url, attempts=1, price_out=1e6)
+        with pytest.raises(EndpointError):
+            asked.ask(ask())
+    used = asked.usage
+    assert (used.requests, used.answers, used.estimated_tokens, used.cost) == (1, 0, tokens, 8 * (tokens > 0))
+
+
+def test_answers_that_come_too_late_use_up_the_budget() -> None:
+    release = threading.Event()
+    with chat_server(lambda seen: (release.wait(10), says("late"))[1]) as server:
+        asked = endpoint(server.url, timeout_s=0.05, attempts=5, max_tokens_in_all=20)
+        with pytest.raises(EndpointError, match=r"max_tokens_in_all = 20 is used up \(18 tokens"):
+            asked.ask(ask())
+        assert (asked.usage.requests, asked.usage.estimated_tokens) == (2, 18)
+        release.set()
+    gone = endpoint(server.url, attempts=2)
+    with pytest.raises(EndpointError, match="refused"):
+        gone.ask(ask())
+    assert (gone.usage.requests, gone.usage.estimated_tokens) == (2, 0)
+
+
 def test_a_budget_is_for_all_processes_that_name_one_file(tmp_path: Path) -> None:
     used = tmp_path / "cache" / "m.usage"
     limits = {"max_cost": 0.5, "price_in": 1000.0, "price_out": 1000.0}  # 0.11 each
