@@ -39,6 +39,7 @@ class JudgeWorker:
             InputError: the judge does not apply to a clip; says which one does.
             StageError: the query or the clip of a rollout was not given.
             EndpointError: the server does not answer or the budget is used up; what was answered is kept.
+            RequestsLeft: half of judge.deadline_s was over before the server was asked everything; call again.
         """
         for rollout in rollouts:
             if rollout.query_id not in queries or rollout.clip_id not in clips:
@@ -55,7 +56,7 @@ class JudgeWorker:
         """Rejects written by the llm judge's model, by query id and kind; nobody has judged them yet.
 
         Raises:
-            EndpointError: see `judge`.
+            EndpointError, RequestsLeft: see `judge`.
         """
         return write_rejects(requests, self._text_model())
 
@@ -63,7 +64,7 @@ class JudgeWorker:
         """The llm judge's model's replies, each held to a JSON schema, in the order asked; None where it refuses.
 
         Raises:
-            EndpointError: see `judge`.
+            EndpointError, RequestsLeft: see `judge`.
         """
         replies: list[str | None] = [None] * len(prompts)
         self._text_model()(prompts, schema, replies.__setitem__)
@@ -71,7 +72,8 @@ class JudgeWorker:
 
     def _text_model(self) -> AskFn:
         if self._model is None:
-            self._model = text_model(self.cfg, cache=self.cache, local=_engine)
+            half = self.cfg.deadline_s / 2  # the rest is for what is in flight then, and for the way back
+            self._model = text_model(self.cfg, cache=self.cache, local=_engine, start_within_s=half)
         return self._model
 
 

@@ -1,5 +1,6 @@
 """The judge that the config names, as a JudgeFn."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def text_model(
     cache: Path | None = None,
     local: LocalModel | None = None,
     readable: ReadableFn = readable,
+    start_within_s: float = math.inf,
 ) -> CachedModel:
     """The llm judge's model behind its cache, beside which the usage of a remote one is kept.
 
@@ -72,6 +74,7 @@ def text_model(
         cache: folder for its replies; None keeps them in memory.
         local: starts an engine, where `judge.model_path` is set.
         readable: which replies are kept.
+        start_within_s: seconds in which a call takes up requests to a server; see `Endpoint.ask_all`.
 
     Raises:
         InputError: an engine is asked for where none can be started.
@@ -81,7 +84,8 @@ def text_model(
     kept = ReplyCache(cache, model_name(cfg), settings)
     if cfg.endpoint.url:
         used = kept.path.with_suffix(".usage") if kept.path is not None else None
-        return CachedModel(RemoteText(cfg.endpoint, cfg.max_tokens, used), kept, readable)
+        remote = RemoteText(cfg.endpoint, cfg.max_tokens, used, start_within_s=start_within_s)
+        return CachedModel(remote, kept, readable)
     if local is None:
         raise InputError("judge.model_path needs an engine, which this verb does not start; set judge.endpoint.url")
     return CachedModel(local(cfg), kept, readable)

@@ -1,5 +1,6 @@
 """The llm judge: a text model that holds a response against the clip's description, its reply bound to a schema."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,13 +139,21 @@ def check_described(clip: Clip) -> None:
 class RemoteText:
     """A text model behind an OpenAI-compatible endpoint; implements AskFn."""
 
-    def __init__(self, cfg: EndpointConfig, max_tokens: int, used: Path | None = None) -> None:
-        """`used`: file in which usage is kept; see `Endpoint`.
+    def __init__(
+        self, cfg: EndpointConfig, max_tokens: int, used: Path | None = None, *, start_within_s: float = math.inf
+    ) -> None:
+        """
+        Args:
+            cfg: where it is and what it may cost.
+            max_tokens: longest reply.
+            used: file in which usage is kept; see `Endpoint`.
+            start_within_s: seconds in which a call takes up requests; see `Endpoint.ask_all`.
 
         Raises:
             ConfigError: see `Endpoint`.
         """
         self._endpoint, self._max_tokens = Endpoint(cfg, used=used), max_tokens
+        self._start_within_s = start_within_s
 
     @property
     def usage(self) -> Usage:
@@ -158,6 +167,7 @@ class RemoteText:
 
         Raises:
             EndpointError: the server refuses the client, does not answer, or the budget is used up.
+            RequestsLeft: some prompts were not taken up in time.
         """
         requests = [
             Request(messages=[user(text_part(prompt))], max_tokens=self._max_tokens, seed=0,
@@ -168,4 +178,4 @@ class RemoteText:
         def settle(index: int, outcome: Reply | RequestRefused) -> None:
             done(index, outcome.text if isinstance(outcome, Reply) else None)
 
-        self._endpoint.ask_all(requests, settle)
+        self._endpoint.ask_all(requests, settle, start_within_s=self._start_within_s)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -288,6 +289,45 @@ def test_a_run_has_its_rejects_written_in_batches(tmp_path: Path) -> None:
     assert sorted(query_id for query_id, _ in found) == ["qa", "qb", "qd", "qe"]
     assert calls == [("write", 2), ("judge", 2), ("write", 2), ("judge", 2), ("write", 1), ("judge", 1)]
     assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_a_judge_that_did_not_ask_everything_in_time_goes_on_in_its_next_call(tmp_path: Path) -> None:
+    """Its server is slow, refuses one request for good and answers another with what cannot be read."""
+
+    def reply(seen: Seen) -> Answer:
+        time.sleep(0.06)
+        if "scowl 0" in seen.words():
+            return fails(400, message="too long")
+        return says("sorry" if "scowl 1." in seen.words() else findings(cue("scowl")))
+
+    rollouts = [make_rollout(QUERY, i, f"A scowl {i}.") for i in range(24)]
+    calls: list[int] = []
+    with chat_server(reply) as server:
+        judge = config(server, concurrency=1).model_copy(update={"deadline_s": 0.5})
+        worker = JudgeWorker(judge, cache=tmp_path)
+
+        def ask(stage: str, method: str, *args: Any) -> Any:
+            calls.append(len(server.seen))
+            return getattr(worker, method)(*args)
+
+        workers = Workers(RunConfig(run_dir=tmp_path, judge=judge))
+        workers.__dict__["judge"] = SimpleNamespace(ask=ask)
+        verdicts = workers.judged(rollouts, {"q": QUERY}, {"c": CAPTIONED})
+        assert len(server.seen) == 24  # each once
+    assert [v.label for v in verdicts] == [U, U, *[F] * 22]
+    assert len(calls) > 1 and calls == sorted(set(calls))  # each call asked more
+
+
+def test_a_call_is_not_given_up_while_its_server_is_asked_as_the_settings_allow(tmp_path: Path) -> None:
+    """A server of 25 requests a minute, whose pauses and timeouts alone take longer than judge.deadline_s."""
+    endpoint = EndpointConfig(url="http://127.0.0.1:1/v1", model="m", requests_per_minute=25)
+    cfg = RunConfig(run_dir=tmp_path, judge=JudgeConfig(backend="llm", endpoint=endpoint))
+    assert endpoint.patience_s == (6 + 2) * (120 + 120) + 2 * 60
+    workers = Workers(cfg)
+    workers.__dict__["clips"] = [CLIP]
+    assert workers.judge.deadline_s == 600 + endpoint.patience_s
+    own = JudgeConfig(backend="llm", model_path=tmp_path)
+    assert (own.longest_call_s, JudgeConfig().longest_call_s) == (600, 600)
 
 
 def test_verdicts_depend_on_the_model_and_not_on_where_it_runs() -> None:
