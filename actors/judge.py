@@ -9,9 +9,9 @@ import ray
 from avere_ray.config import JudgeConfig
 from avere_ray.errors import StageError
 from avere_ray.judges.choose import make_judge, text_model
-from avere_ray.judges.writing import WriteRequest, caught, to_rollouts, write_rejects
+from avere_ray.judges.writing import WriteRequest, Written, write_rejects
 from avere_ray.protocols import AskFn, JudgeFn
-from avere_ray.records import Clip, Cue, Query, RejectKind, Rollout, Verdict
+from avere_ray.records import Clip, Cue, Query, Rollout, Verdict
 
 
 class JudgeWorker:
@@ -39,6 +39,7 @@ class JudgeWorker:
             InputError: the judge does not apply to a clip; says which one does.
             StageError: the query or the clip of a rollout was not given.
             EndpointError: the server does not answer or the budget is used up; what was answered is kept.
+            RequestsLeft: half of judge.deadline_s was over before the server was asked everything; call again.
         """
         for rollout in rollouts:
             if rollout.query_id not in queries or rollout.clip_id not in clips:
@@ -51,23 +52,19 @@ class JudgeWorker:
             self._judge = make_judge(self.cfg, self.lexicon, model=model)
         return self._judge(rollouts, queries, clips)
 
-    def write(self, requests: Sequence[WriteRequest]) -> dict[tuple[str, RejectKind], list[str]]:
-        """Rejects written by the llm judge's model, by query id and kind, as far as the judge itself finds them wrong.
+    def write(self, requests: Sequence[WriteRequest]) -> Written:
+        """Rejects written by the llm judge's model, by query id and kind; nobody has judged them yet.
 
         Raises:
-            EndpointError: see `judge`.
+            EndpointError, RequestsLeft: see `judge`.
         """
-        written = write_rejects(requests, self._text_model())
-        rollouts = to_rollouts(written, requests)
-        queries = {r.query.query_id: r.query for r in requests}
-        verdicts = self.judge(rollouts, queries, {r.clip.clip_id: r.clip for r in requests})
-        return caught(written, {r.text: v for r, v in zip(rollouts, verdicts, strict=True)}, queries)
+        return write_rejects(requests, self._text_model())
 
     def reply(self, prompts: Sequence[str], schema: Mapping[str, Any]) -> list[str | None]:
         """The llm judge's model's replies, each held to a JSON schema, in the order asked; None where it refuses.
 
         Raises:
-            EndpointError: see `judge`.
+            EndpointError, RequestsLeft: see `judge`.
         """
         replies: list[str | None] = [None] * len(prompts)
         self._text_model()(prompts, schema, replies.__setitem__)
@@ -75,7 +72,8 @@ class JudgeWorker:
 
     def _text_model(self) -> AskFn:
         if self._model is None:
-            self._model = text_model(self.cfg, cache=self.cache, local=_engine)
+            half = self.cfg.deadline_s / 2  # the rest is for what is in flight then, and for the way back
+            self._model = text_model(self.cfg, cache=self.cache, local=_engine, start_within_s=half)
         return self._model
 
 

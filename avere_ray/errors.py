@@ -11,6 +11,8 @@
     |   +-- DropBudgetExceeded more inputs were dropped than the budget allows
     |   +-- StorageError       a result could not be written (disk full, no permission)
     |   +-- EndpointError      a remote endpoint refuses, does not answer, or its budget is used up
+    |   |   +-- RequestRefused it refuses one request, and would take others
+    |   |   +-- RequestsLeft   it was not asked everything in the time of one call; whoever calls asks again
     |   +-- ActorLost          an actor died or does not answer; whoever supervises it starts another one
     |   +-- EngineBroken       an engine failed in the middle of its work; whoever supervises it starts another one
     +-- ClusterError           Ray does not answer, or cannot place what was asked for
@@ -127,3 +129,8 @@ class EndpointError(StageError):
 
 class RequestRefused(EndpointError):
     """A remote endpoint refuses one request for good, and would take others: too large, filtered, malformed."""
+
+
+class RequestsLeft(EndpointError):
+    """A remote endpoint was not asked everything in the time of one call. What it answered is kept, so the same call
+    goes on from there."""

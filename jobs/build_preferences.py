@@ -252,14 +252,14 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     by_query: dict[str, list[Rollout]] = {}
     for rollout in rollouts:
         by_query.setdefault(rollout.query_id, []).append(rollout)
+    judged, clips = {v.rollout_id: v for v in verdicts}, {c.clip_id: c for c in workers.clips}
+    written = None
+    if cfg.judge.write_rejects:
+        wanted = to_write(queries, by_query, judged, clips, cfg.preference, cfg.seed)
+        with stage_progress(f"written rejects (round {round_})", "rejects") as progress:
+            written = workers.written(wanted, progress)
     with stage_progress(f"pairs (round {round_})", "queries") as progress:
         swaps = workers.swap.ask("pairs", "swap", queries)
-        judged = {v.rollout_id: v for v in verdicts}
-        clips = {c.clip_id: c for c in workers.clips}
-        written = None
-        if cfg.judge.write_rejects:
-            wanted = to_write(queries, by_query, judged, clips, cfg.preference, cfg.seed)
-            written = workers.judge.ask("pairs", "write", wanted)
         by_id = {q.query_id: s for q, s in zip(queries, swaps, strict=True)}
         pairs, drops = build_pairs(
             queries,

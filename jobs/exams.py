@@ -32,6 +32,7 @@ from avere_ray.evaluation.ratings import (
     RateFn,
     RulesRater,
     TextRater,
+    is_rating,
     rater_name,
     rating_key,
 )
@@ -266,7 +267,7 @@ def _rater(cfg: RunConfig, candidate: Candidate) -> tuple[RateFn, CachedModel | 
     judge = cfg.evaluation.judge
     if judge.backend == "rules":
         return RulesRater(corpus_lexicon(candidate.clips)), None
-    model = text_model(judge, cache=verdict_path(cfg), local=candidate.rating_model)
+    model = text_model(judge, cache=verdict_path(cfg), local=candidate.rating_model, readable=is_rating)
     return TextRater(model, rater_name(judge)), model
 
 

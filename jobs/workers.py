@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from avere_ray.config import JudgeConfig, RunConfig
+from avere_ray.errors import RequestsLeft
 from avere_ray.judges.choose import model_name
 from avere_ray.judges.omni import OmniJudge
+from avere_ray.judges.writing import WriteRequest, Written, write_judged
 from avere_ray.learner import MODEL_FOLDER
 from avere_ray.parity import check_applied, choose_probes, compare, ways_to_show
 from avere_ray.placement import label_selector
 from avere_ray.progress import say
 from avere_ray.prompts import all_queries, plain_queries
-from avere_ray.protocols import AskFn
+from avere_ray.protocols import AskFn, ProgressFn
 from avere_ray.records import Clip, Query, Rollout, Verdict
 from avere_ray.store import DecodedStore
 from avere_ray.verdicts import corpus_lexicon
@@ -114,7 +116,7 @@ class Workers:
             verdict_path(self.cfg),
         )
         remedy = "Raise judge.deadline_s, lower judge.batch_rollouts, or give it more memory."
-        return _service("judge", start, cfg.deadline_s, remedy)
+        return _service("judge", start, cfg.longest_call_s, remedy)
 
     def _judge_options(self, cfg: JudgeConfig) -> dict[str, Any]:
         # An endpoint's key stays in the environment of the nodes: what is given to Ray is shown on its dashboard.
@@ -144,10 +146,29 @@ class Workers:
         """Verdicts of the judge that the config names; implements JudgeFn."""
         cfg = self.cfg.judge
         if cfg.backend != "omni":
-            return self.judge.ask("judge", "judge", rollouts, queries, clips)
+            return self._ask_judge("judge", "judge", rollouts, queries, clips)
         judge = OmniJudge(self.judge_pool, model_name(cfg), votes=cfg.votes, temperature=cfg.temperature,
                           seed=self.cfg.seed, lexicon=corpus_lexicon(self.clips))  # fmt: skip
         return judge(rollouts, queries, clips)
+
+    def written(self, requests: Sequence[WriteRequest], progress: ProgressFn) -> Written:
+        """Rejects that the llm judge's model writes and the judge finds wrong, judge.batch_rollouts a call."""
+        found: Written = {}
+        size = self.cfg.judge.batch_rollouts
+        for start in range(0, len(requests), size):
+            part = requests[start : start + size]
+            found |= write_judged(part, partial(self._ask_judge, "pairs", "write"), self.judged)
+            progress(start + len(part), len(requests))
+        return found
+
+    def _ask_judge(self, stage: str, method: str, *args: Any) -> Any:
+        """The judge's answer. A server that is slow, busy or limited in rate needs several calls for it; each gets
+        further than the one before."""
+        while True:
+            try:
+                return self.judge.ask(stage, method, *args)
+            except RequestsLeft as left:
+                say(f"judge: {getattr(left, 'cause', left)}")  # Ray puts a traceback into its own message
 
     def judges_replaced(self) -> int:
         """How often the judge that the config names was replaced since this was last asked."""

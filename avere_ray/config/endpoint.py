@@ -1,5 +1,6 @@
 """A remote endpoint: where it is, who asks, how fast, and how much it may cost."""
 
+import math
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -34,14 +35,30 @@ class EndpointConfig(Section):
     """Budget of requests, retries included; None sets none. A judge's budgets are for all runs that keep its replies in
     one folder (cache.folder), those of an evaluated model for one start of the verb."""
     max_tokens_in_all: Positive | None = None
-    """Budget of tokens, prompt and answer; None sets none. A server that does not count them is taken to use what the
-    words and the longest answer need."""
+    """Budget of tokens, prompt and answer; None sets none. A server that does not count them, or whose answer does
+    not come, is taken to use what the words and the longest answer need."""
     price_in: Price = 0.0
     """Price of a million prompt tokens, in any currency."""
     price_out: Price = 0.0
     """Price of a million tokens of answers, in the same currency."""
     max_cost: Price | None = None
     """Budget in that currency; None sets none."""
+
+    @property
+    def patience_s(self) -> float:
+        """Longest that requests in flight may take to end, seconds: all their attempts, the pauses between them, and
+        their turns by the rates, between which a pause that the server asks for holds up all of them."""
+        turns, turn_s = self._turns()
+        return (self.attempts + turns) * (self.timeout_s + self.longest_wait_s) + turns * turn_s
+
+    def _turns(self) -> tuple[int, float]:
+        """How many spans of a minute (longer at less than a request a minute) all attempts of the requests in flight
+        take by the rates, the one before included, and its seconds. A limit of tokens may let one a minute through."""
+        rates = [self.requests_per_minute, None if self.tokens_per_minute is None else 1.0]
+        rate = min((rate for rate in rates if rate is not None), default=math.inf)
+        if rate == math.inf:
+            return 0, 0.0
+        return 1 + math.ceil(self.attempts * self.concurrency / max(1, int(rate))), 60.0 * max(1.0, 1.0 / rate)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

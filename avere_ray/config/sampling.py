@@ -111,9 +111,15 @@ class JudgeConfig(Section):
     """GPUs reserved for its model."""
     deadline_s: Seconds = 600.0
     """Seconds one call to the judge may take before it is started again; for a slow model raise it or lower
-    batch_rollouts."""
+    batch_rollouts. With a server a call takes up requests for half of it, and those in flight then have the endpoint's
+    own patience on top (attempts, timeout_s, longest_wait_s, rates); what is left is for the next call."""
     write_rejects: bool = False
     """llm: the model also writes the rejects that no rollout shows, where rules cannot (clips without cues)."""
+
+    @property
+    def longest_call_s(self) -> float:
+        """Seconds after which a call is given up: never while a server is asked as its settings allow."""
+        return self.deadline_s + (self.endpoint.patience_s if self.backend == "llm" and self.endpoint.url else 0.0)
 
 
 class PreferenceConfig(Section):

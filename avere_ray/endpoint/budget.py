@@ -24,8 +24,9 @@ class Need:
 class Gate:
     """Rates and budget; held under the endpoint's lock."""
 
-    def __init__(self, cfg: EndpointConfig, log: UsageLog) -> None:
-        """`log`: what was used before, and by others; it counts against the budget."""
+    def __init__(self, cfg: EndpointConfig, log: UsageLog, now: float) -> None:
+        """`log`: what was used before, and by others; it counts against the budget, and the last of it against the
+        rates."""
         self.cfg = cfg
         self.usage = Usage()
         """Of this process."""
@@ -34,6 +35,10 @@ class Gate:
         self._tokens: deque[tuple[float, int]] = deque()
         self._in_flight = Need(0, 0.0)
         self._largest = Need(0, 0.0)
+        for age, used in log.lately(self._window_s):
+            self._sent.extend([now - age] * int(used.requests))
+            if used.tokens:
+                self._tokens.append((now - age, used.tokens))
 
     def need(self, least: Need) -> Need:
         """What a request is taken to cost: as much as the largest so far, since media are not known before."""
@@ -46,7 +51,7 @@ class Gate:
             EndpointError: the budget does not.
         """
         self._check_budget(need)
-        while self._sent and self._sent[0] <= now - max(_WINDOW_S, _WINDOW_S / (self.cfg.requests_per_minute or 1)):
+        while self._sent and self._sent[0] <= now - self._window_s:
             self._sent.popleft()
         while self._tokens and self._tokens[0][0] <= now - _WINDOW_S:
             self._tokens.popleft()
@@ -58,21 +63,28 @@ class Gate:
         self._in_flight = Need(self._in_flight.tokens + need.tokens, self._in_flight.cost + need.cost)
         self._count(requests=1)
 
-    def leave(self, now: float, need: Need, reply: Reply | None) -> None:
-        """Counts what came of a request; an answer whose tokens the server does not count needed what it was taken to
-        need."""
+    def leave(self, now: float, need: Need, reply: Reply | None, *, spent: bool = False) -> None:
+        """Counts what came of a request.
+
+        One whose tokens nobody counts needed what it was taken to need: the server does not say how many an answer has,
+        or may have worked on a request (`spent`) whose answer did not come.
+        """
         self._in_flight = Need(self._in_flight.tokens - need.tokens, self._in_flight.cost - need.cost)
-        if reply is None:
+        if reply is None and not spent:
             return
-        if not reply.counted:
+        if reply is None or not reply.counted:
             self._tokens.append((now, need.tokens))
-            self._count(answers=1, estimated_tokens=need.tokens, cost=need.cost)
+            self._count(answers=int(reply is not None), estimated_tokens=need.tokens, cost=need.cost)
             return
         tokens = reply.prompt_tokens + reply.completion_tokens
         cost = _cost(self.cfg, reply.prompt_tokens, reply.completion_tokens)
         self._tokens.append((now, tokens))
         self._largest = self.need(Need(tokens, cost))
         self._count(answers=1, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens, cost=cost)
+
+    @property
+    def _window_s(self) -> float:
+        return max(_WINDOW_S, _WINDOW_S / (self.cfg.requests_per_minute or 1))
 
     def _count(self, **more: float) -> None:
         self.usage = self.usage.plus(**more)

@@ -2,6 +2,7 @@
 
 import http.client
 import ipaddress
+import math
 import os
 import random
 import threading
@@ -20,7 +21,7 @@ from avere_ray.config import EndpointConfig
 from avere_ray.endpoint.budget import Gate, Need, least_need, place
 from avere_ray.endpoint.usage import Usage, UsageLog
 from avere_ray.endpoint.wire import Busy, Reply, Request, explained, read_all, read_reply, retry_after, to_body
-from avere_ray.errors import ConfigError, EndpointError, RequestRefused
+from avere_ray.errors import ConfigError, EndpointError, RequestRefused, RequestsLeft
 from avere_ray.progress import say
 
 _FIRST_PAUSE_S = 0.5
@@ -52,7 +53,8 @@ class Endpoint:
             clock: seconds, for the rates.
             pause: waits for so many seconds; the default ends early when another request ends everything.
             seed: of the jitter.
-            used: file in which usage is kept, so that the budget holds for all processes and runs that name it.
+            used: file in which usage is kept, so that the budget holds for all processes and runs that name it, and
+                the rates for one that takes the place of another.
 
         Raises:
             ConfigError: no address is set, or the key's variable is empty and the server is not on this machine.
@@ -63,7 +65,7 @@ class Endpoint:
         self._pause = pause or self._halt.wait
         self._clock = clock
         self._jitter = random.Random(seed)
-        self._gate = Gate(cfg, UsageLog(used))
+        self._gate = Gate(cfg, UsageLog(used), clock())
         self._told = False
         self._lock = threading.Lock()
         self._not_before = 0.0
@@ -89,7 +91,7 @@ class Endpoint:
             try:
                 reply = self._send(body)
             except Busy as busy:
-                self._settle(need, None)
+                self._settle(need, None, spent=busy.spent)
                 self._wait_again(attempt, busy)
             except EndpointError:
                 self._settle(need, None)
@@ -99,22 +101,37 @@ class Endpoint:
                 return reply
         raise AssertionError("unreachable: the last attempt raises")
 
-    def ask_all(self, requests: Sequence[Request | Callable[[], Request]], done: Done) -> None:
+    def ask_all(
+        self,
+        requests: Sequence[Request | Callable[[], Request]],
+        done: Done,
+        *,
+        start_within_s: float = math.inf,
+    ) -> None:
         """Answers to several requests, `cfg.concurrency` at a time; `done` is told of each as it ends.
 
-        A request may be a function that makes it, called when its turn comes, so that media are not all in memory at
-        once; a RequestRefused that it raises is that request's outcome.
+        Args:
+            requests: each may be a function that makes it, called when its turn comes, so that media are not all in
+                memory at once; a RequestRefused that it raises is that request's outcome.
+            done: told of each outcome.
+            start_within_s: seconds in which requests are taken up; those that were have `cfg.patience_s` to end.
 
         Raises:
             EndpointError: see `ask`; what was answered before has been handed to `done`.
+            RequestsLeft: some were not taken up in time, though always some were; these have been handed to `done`.
         """
         waiting = deque(enumerate(requests))
         running: dict[Future[Reply], int] = {}
         failed: EndpointError | None = None
+        until = self._clock() + start_within_s
+
+        def is_open() -> bool:
+            return bool(waiting) and failed is None and self._clock() < until
+
         with ThreadPoolExecutor(self.cfg.concurrency, thread_name_prefix="endpoint") as threads:
             try:
-                while running or (waiting and failed is None):
-                    while waiting and failed is None and len(running) < self.cfg.concurrency:
+                while running or is_open():
+                    while is_open() and len(running) < self.cfg.concurrency:
                         index, request = waiting.popleft()
                         running[threads.submit(self._made_and_asked, request)] = index
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -125,6 +142,9 @@ class Endpoint:
         self._halt.clear()
         if failed is not None:
             raise failed
+        if waiting:
+            ended, all_ = len(requests) - len(waiting), len(requests)
+            raise RequestsLeft(f"{place(self.cfg)}: {ended} of {all_} requests have ended, the others are asked next")
 
     def _made_and_asked(self, request: Request | Callable[[], Request]) -> Reply:
         return self.ask(request if isinstance(request, Request) else request())
@@ -170,9 +190,9 @@ class Endpoint:
         if self._pause(seconds) is True:
             raise EndpointError(f"{place(self.cfg)}: stopped, since another request failed for good")
 
-    def _settle(self, need: Need, reply: Reply | None) -> None:
+    def _settle(self, need: Need, reply: Reply | None, *, spent: bool = False) -> None:
         with self._lock:
-            self._gate.leave(self._clock(), need, reply)
+            self._gate.leave(self._clock(), need, reply, spent=spent)
             first = reply is not None and not reply.counted and not self._told
             self._told = self._told or first
         if first:
@@ -193,8 +213,8 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from None
         except (OSError, http.client.HTTPException, TimeoutError) as error:
-            reason = getattr(error, "reason", error)
-            raise Busy(f"no answer: {reason or type(error).__name__}") from None
+            reason, is_sent = getattr(error, "reason", error), not isinstance(error, urllib.error.URLError)
+            raise Busy(f"no answer: {reason or type(error).__name__}", spent=is_sent) from None
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         """What a status means: worth another try, this request's fault, or the end."""

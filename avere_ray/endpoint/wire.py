@@ -47,9 +47,10 @@ class Reply:
 class Busy(Exception):
     """Worth another try."""
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None, *, spent: bool = False) -> None:
+        """`spent`: whether the request was sent and may have been worked on, so that it may be on the bill."""
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.spent = retry_after_s, spent
 
 
 def to_body(model: str, request: Request) -> bytes:
@@ -93,7 +94,7 @@ def read_reply(data: bytes) -> Reply:
             counted=prompt > 0,
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Busy(f"the answer is no chat completion ({type(error).__name__}: {error})") from None
+        raise Busy(f"the answer is no chat completion ({type(error).__name__}: {error})", spent=True) from None
 
 
 def _counts(usage: Any) -> tuple[int, int]:

@@ -139,6 +139,11 @@ def rating_key(judge: JudgeConfig) -> tuple[object, ...]:
     return (RULES,) if judge.backend == "rules" else (*judge_key(judge), RUBRIC)
 
 
+def is_rating(reply: str, schema: Mapping[str, Any]) -> bool:
+    """Whether a model's reply can be used as a rating."""
+    return parse_judgement(reply) is not None
+
+
 def rating_prompt(sample: Described) -> str:
     """What a text model is asked; the description is a JSON string between marks that it cannot contain."""
     return "\n\n".join([RUBRIC, f"REFERENCE\n{json.dumps(sample.reference, ensure_ascii=False)}", quoted(sample.text),

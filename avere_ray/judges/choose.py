@@ -1,5 +1,6 @@
 """The judge that the config names, as a JudgeFn."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from avere_ray.config import JudgeConfig
 from avere_ray.errors import InputError
 from avere_ray.judges import omni
 from avere_ray.judges.llm import VERSION as LLM
-from avere_ray.judges.llm import CachedModel, LlmJudge, RemoteText
+from avere_ray.judges.llm import CachedModel, LlmJudge, ReadableFn, RemoteText, readable
 from avere_ray.judges.replies import ReplyCache
 from avere_ray.protocols import AskFn, JudgeFn
 from avere_ray.records import Clip, Cue, Query, Rollout, Verdict
@@ -58,9 +59,22 @@ def make_judge(
     raise InputError("the omni judge watches clips; ask it in a run (judge.backend omni)")
 
 
-def text_model(cfg: JudgeConfig, *, cache: Path | None = None, local: LocalModel | None = None) -> CachedModel:
-    """The llm judge's model behind its cache, beside which the usage of a remote one is kept; `local` starts an engine,
-    where `judge.model_path` is set.
+def text_model(
+    cfg: JudgeConfig,
+    *,
+    cache: Path | None = None,
+    local: LocalModel | None = None,
+    readable: ReadableFn = readable,
+    start_within_s: float = math.inf,
+) -> CachedModel:
+    """The llm judge's model behind its cache, beside which the usage of a remote one is kept.
+
+    Args:
+        cfg: the `judge` section.
+        cache: folder for its replies; None keeps them in memory.
+        local: starts an engine, where `judge.model_path` is set.
+        readable: which replies are kept.
+        start_within_s: seconds in which a call takes up requests to a server; see `Endpoint.ask_all`.
 
     Raises:
         InputError: an engine is asked for where none can be started.
@@ -70,10 +84,11 @@ def text_model(cfg: JudgeConfig, *, cache: Path | None = None, local: LocalModel
     kept = ReplyCache(cache, model_name(cfg), settings)
     if cfg.endpoint.url:
         used = kept.path.with_suffix(".usage") if kept.path is not None else None
-        return CachedModel(RemoteText(cfg.endpoint, cfg.max_tokens, used), kept)
+        remote = RemoteText(cfg.endpoint, cfg.max_tokens, used, start_within_s=start_within_s)
+        return CachedModel(remote, kept, readable)
     if local is None:
         raise InputError("judge.model_path needs an engine, which this verb does not start; set judge.endpoint.url")
-    return CachedModel(local(cfg), kept)
+    return CachedModel(local(cfg), kept, readable)
 
 
 def model_name(cfg: JudgeConfig) -> str:

@@ -1,5 +1,6 @@
 """The llm judge: a text model that holds a response against the clip's description, its reply bound to a schema."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,29 @@ from avere_ray.endpoint import Endpoint, Reply, Request, Usage, json_schema, tex
 from avere_ray.errors import InputError, RequestRefused, StageError, VerdictParseError
 from avere_ray.judges.findings import SCHEMA, Findings, read_findings, to_verdict, unread
 from avere_ray.judges.replies import ReplyCache
+from avere_ray.judges.writing import EDIT_SCHEMA, read_edit
 from avere_ray.prompts import judge_prompt, reference_description
 from avere_ray.protocols import AskFn
 from avere_ray.records import Clip, Query, Rollout, Verdict
+from avere_ray.stages import digest
 
 VERSION = "llm/1"
 UNREAD_SHARE = 0.1
 """Share of replies that cannot be read above which a batch stops: then the model or its server is at fault."""
+ReadableFn = Callable[[str, Mapping[str, Any]], bool]
+"""Whether a reply can be used by whoever asked for one of this schema."""
 
 
 class CachedModel:
-    """A text model whose replies are kept; implements AskFn, and asks each prompt once."""
+    """A text model whose replies are kept; implements AskFn, and asks each prompt once.
 
-    def __init__(self, ask: AskFn, cache: ReplyCache) -> None:
-        self._ask, self.cache = ask, cache
+    On disk are replies that can be read alone: what cannot be, or is refused, another server of that name or a repaired
+    one may answer, so it is remembered as long as this object lives.
+    """
+
+    def __init__(self, ask: AskFn, cache: ReplyCache, readable: ReadableFn) -> None:
+        self._ask, self.cache, self._readable = ask, cache, readable
+        self._unusable: dict[tuple[str, str], str | None] = {}
 
     @property
     def usage(self) -> Usage | None:
@@ -34,22 +44,37 @@ class CachedModel:
     ) -> None:
         """Known replies first, then the others as they come; each is kept before `done` is told of it."""
         places: dict[str, list[int]] = {}
+        form = digest(dict(schema))
         for index, prompt in enumerate(prompts):
             known = self.cache.get(prompt, schema)
-            if known is None:
-                places.setdefault(prompt, []).append(index)
-            else:
+            if known is not None and self._readable(known, schema):
                 done(index, known)
+            elif (prompt, form) in self._unusable:
+                done(index, self._unusable[prompt, form])
+            else:
+                places.setdefault(prompt, []).append(index)
         new = list(places)
 
         def keep(at: int, reply: str | None) -> None:
-            if reply is not None:
+            if reply is not None and self._readable(reply, schema):
                 self.cache.put(new[at], schema, reply)
+            else:
+                self._unusable[new[at], form] = reply
             for index in places[new[at]]:
                 done(index, reply)
 
         if new:
             self._ask(new, schema, keep)
+
+
+def readable(reply: str, schema: Mapping[str, Any]) -> bool:
+    """Whether a reply is what the judge or the writer of rejects reads; one of another schema always is."""
+    try:
+        if schema == SCHEMA:
+            read_findings(reply)
+    except VerdictParseError:
+        return False
+    return schema != EDIT_SCHEMA or read_edit(reply) is not None
 
 
 class LlmJudge:
@@ -114,13 +139,21 @@ def check_described(clip: Clip) -> None:
 class RemoteText:
     """A text model behind an OpenAI-compatible endpoint; implements AskFn."""
 
-    def __init__(self, cfg: EndpointConfig, max_tokens: int, used: Path | None = None) -> None:
-        """`used`: file in which usage is kept; see `Endpoint`.
+    def __init__(
+        self, cfg: EndpointConfig, max_tokens: int, used: Path | None = None, *, start_within_s: float = math.inf
+    ) -> None:
+        """
+        Args:
+            cfg: where it is and what it may cost.
+            max_tokens: longest reply.
+            used: file in which usage is kept; see `Endpoint`.
+            start_within_s: seconds in which a call takes up requests; see `Endpoint.ask_all`.
 
         Raises:
             ConfigError: see `Endpoint`.
         """
         self._endpoint, self._max_tokens = Endpoint(cfg, used=used), max_tokens
+        self._start_within_s = start_within_s
 
     @property
     def usage(self) -> Usage:
@@ -134,6 +167,7 @@ class RemoteText:
 
         Raises:
             EndpointError: the server refuses the client, does not answer, or the budget is used up.
+            RequestsLeft: some prompts were not taken up in time.
         """
         requests = [
             Request(messages=[user(text_part(prompt))], max_tokens=self._max_tokens, seed=0,
@@ -144,4 +178,4 @@ class RemoteText:
         def settle(index: int, outcome: Reply | RequestRefused) -> None:
             done(index, outcome.text if isinstance(outcome, Reply) else None)
 
-        self._endpoint.ask_all(requests, settle)
+        self._endpoint.ask_all(requests, settle, start_within_s=self._start_within_s)

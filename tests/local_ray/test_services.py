@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from pairmaker import make_pair
 
-from avere_ray.errors import InputError, StageError
+from avere_ray.config import RunConfig
+from avere_ray.errors import InputError, RequestsLeft, StageError
 from avere_ray.records import PreferencePair, ReferenceLogps
 from avere_ray.reference import unscored
+from jobs.workers import Workers
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -41,6 +43,12 @@ def worker_class() -> type:
             if number < 0:
                 raise InputError(f"{number} is below 0")
             return 2 * number, self.known
+
+        def judge(self, *_: Any) -> list[int]:
+            self.known.append("asked")
+            if len(self.known) < 3:
+                raise RequestsLeft(f"m: {len(self.known)} of 3 requests have ended, the others are asked next")
+            return [os.getpid()]
 
         def score_pairs(self, pairs: list[PreferencePair], **_: Any) -> list[ReferenceLogps]:
             if any(pair.pair_id == PAIRS[3].pair_id for pair in pairs):
@@ -128,6 +136,17 @@ def test_what_an_actor_raises_is_an_answer(service: Any, tmp_path: Path) -> None
     failing = partial(ray.remote(worker_class()).options(num_cpus=0).remote, tmp_path, fails=True)
     with pytest.raises(StageError, match=r"pairs: the worker cannot start: .*the model folder is empty"):
         Service("worker", failing, deadline_s=WAIT_S, remedy="").ask("pairs", "double", 1)
+
+
+def test_a_judge_with_requests_left_is_asked_again_in_its_process(
+    service: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(RunConfig(run_dir=tmp_path))
+    workers.__dict__["judge"] = service
+    assert workers.judged([], {}, {}) == [service.process_id()]
+    assert service.take_replaced() == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("judge:")]
+    assert said == [f"judge: m: {n} of 3 requests have ended, the others are asked next" for n in (1, 2)]
 
 
 def test_a_scorer_killed_in_mid_stage_is_asked_for_the_rest(service: Any, tmp_path: Path) -> None:

@@ -119,6 +119,22 @@ def test_ratings_that_cannot_be_read_are_left_out_and_counted_and_many_stop(clip
         run_remote(config(clips, tmp_path / "b", server.url, by_model(server.url)))
 
 
+def test_ratings_that_could_not_be_read_are_asked_for_again(clips: Path, tmp_path: Path) -> None:
+    """Those in a fence can be read, so they are kept; by another server of that name the others are given."""
+
+    def rates_in_words(seen: Seen) -> Answer:
+        fenced = f"```json\n{reply(7, 8, 9, 10)}\n```" if "Clip 2." in seen.words() else "Seven."
+        return says(fenced) if "response_format" in seen.body else says("He frowns.")
+
+    with chat_server(rates_in_words) as server, pytest.raises(StageError, match="3 of 4 ratings cannot be used"):
+        run_remote(config(clips, tmp_path / "run", server.url, by_model(server.url)))
+    with chat_server(describes_and_rates) as other:
+        other_judge = config(clips, tmp_path / "run", server.url, by_model(other.url))
+        metrics = run_remote(other_judge).summary["metrics"]
+        assert len(other.seen) == 3  # descriptions are kept
+    assert (metrics["emer_unparsable"], metrics["emer_cue_overlap"]) == (0.0, 7.0)
+
+
 def test_a_description_that_is_missing_has_the_lowest_score(clips: Path, tmp_path: Path) -> None:
     def mute_about(seen: Seen) -> Answer:
         asked = sum("response_format" not in one.body for one in server.seen)

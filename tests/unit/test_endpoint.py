@@ -25,7 +25,7 @@ from avere_ray.endpoint import (
     video_part,
     wav,
 )
-from avere_ray.errors import ConfigError, EndpointError, RequestRefused
+from avere_ray.errors import ConfigError, EndpointError, RequestRefused, RequestsLeft
 from tests.chatserver import Answer, Seen, chat_server, fails, says
 
 
@@ -204,6 +204,62 @@ def test_never_more_requests_within_a_minute_than_allowed() -> None:
     assert all(later - first >= 60 - 1e-6 for first, later in zip(sent, sent[3:], strict=False))
 
 
+@pytest.mark.parametrize("settings", [{"requests_per_minute": 3}, {"tokens_per_minute": 335}])
+def test_a_process_that_takes_the_place_of_another_keeps_its_rate(settings: dict[str, Any], tmp_path: Path) -> None:
+    """The first sends all that a minute allows, and is killed; the clocks of the two begin anew."""
+    used = tmp_path / "m.usage"
+    with chat_server(lambda seen: says("yes")) as server:  # 110 tokens each
+        for count, least in ((3, 0.0), (1, 30.0)):
+            time = Time()
+            asked = Endpoint(config(server.url, **settings), clock=time.clock, pause=time.pause, used=used)
+            for _ in range(count):
+                asked.ask(ask())
+            assert least <= sum(time.pauses) <= 60.0
+        used.write_text(
+            '{"requests": 3}\n{"at": "now", "requests": 3}\n{"at": 1.0, "requests": 3, "prompt_tokens": 900}\n'
+        )
+        time = Time()
+        Endpoint(config(server.url, **settings), clock=time.clock, pause=time.pause, used=used).ask(ask())
+    assert not time.pauses  # of an earlier version, or long ago
+
+
+def test_a_call_takes_up_requests_for_a_while_and_the_next_one_goes_on() -> None:
+    time, outcomes = Time(), dict[int, Any]()
+    with chat_server(lambda seen: says(seen.words())) as server:
+        asked = endpoint(server.url, time, requests_per_minute=2, concurrency=1)
+        with pytest.raises(RequestsLeft, match="5 of 9 requests have ended"):
+            asked.ask_all([ask(str(i)) for i in range(9)], outcomes.__setitem__, start_within_s=70.0)
+        assert (sorted(outcomes), time.now) == (
+            [0, 1, 2, 3, 4],
+            1120.0,
+        )  # the fifth was taken up and waited for its turn
+        asked.ask_all([ask(str(i)) for i in range(5, 7)], outcomes.__setitem__, start_within_s=70.0)
+        with pytest.raises(EndpointError, match="max_requests"):
+            endpoint(server.url, max_requests=1, concurrency=1).ask_all(
+                [ask()] * 3, outcomes.__setitem__, start_within_s=9
+            )
+
+
+@pytest.mark.parametrize(
+    "rates", [{}, {"requests_per_minute": 7}, {"requests_per_minute": 0.5}, {"tokens_per_minute": 99}]
+)
+def test_requests_that_are_taken_up_end_within_the_endpoint_s_patience(rates: dict[str, Any]) -> None:
+    """Each answer takes as long, each pause is as long as allowed, and each request needs every attempt."""
+    time, seen_so_far = Time(), list[Seen]()
+
+    def reply(seen: Seen) -> Answer:
+        seen_so_far.append(seen)
+        time.pause(30.0)
+        return says("yes", 90, 9) if len(seen_so_far) % 3 == 0 else fails(503, **{"Retry-After": "40"})
+
+    with chat_server(reply) as server:
+        asked = endpoint(server.url, time, attempts=3, timeout_s=30.0, longest_wait_s=40.0, concurrency=1, **rates)
+        with pytest.raises(RequestsLeft):
+            asked.ask_all([ask(str(i)) for i in range(9)], lambda index, outcome: None, start_within_s=300.0)
+    assert len(seen_so_far) % 3 == 0
+    assert time.now - 1000.0 <= 300.0 + asked.cfg.patience_s
+
+
 def test_never_more_tokens_within_a_minute_than_allowed() -> None:
     time, sent = Time(), list[float]()
 
@@ -252,6 +308,47 @@ def test_a_budget_binds_where_the_server_does_not_count(usage: Any, capsys: pyte
                 asked.ask(ask())
     assert (asked.usage.answers, asked.usage.estimated_tokens, asked.usage.prompt_tokens) == (3, 27, 0)
     assert capsys.readouterr().out.count("does not count tokens") == 1
+
+
+class Cut(bytes):
+    """A body of which the server sends less than it says."""
+
+    def __len__(self) -> int:
+        return 1000
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens"),
+    [
+        (Answer(200, b"<html>"), 9),
+        (Answer(200, Cut(b'{"choices": [')), 9),
+        (fails(503), 0),
+        (fails(429), 0),
+        (fails(400), 0),
+    ],
+    ids=["no-json", "cut-off", "503", "429", "400"],
+)
+def test_a_request_that_was_worked_on_counts_without_its_answer(answer: Answer, tokens: int) -> None:
+    with chat_server(lambda seen: answer) as server:
+        asked = endpoint(server.url, attempts=1, price_out=1e6)
+        with pytest.raises(EndpointError):
+            asked.ask(ask())
+    used = asked.usage
+    assert (used.requests, used.answers, used.estimated_tokens, used.cost) == (1, 0, tokens, 8 * (tokens > 0))
+
+
+def test_answers_that_come_too_late_use_up_the_budget() -> None:
+    release = threading.Event()
+    with chat_server(lambda seen: (release.wait(10), says("late"))[1]) as server:
+        asked = endpoint(server.url, timeout_s=0.05, attempts=5, max_tokens_in_all=20)
+        with pytest.raises(EndpointError, match=r"max_tokens_in_all = 20 is used up \(18 tokens"):
+            asked.ask(ask())
+        assert (asked.usage.requests, asked.usage.estimated_tokens) == (2, 18)
+        release.set()
+    gone = endpoint(server.url, attempts=2)
+    with pytest.raises(EndpointError, match="refused"):
+        gone.ask(ask())
+    assert (gone.usage.requests, gone.usage.estimated_tokens) == (2, 0)
 
 
 def test_a_budget_is_for_all_processes_that_name_one_file(tmp_path: Path) -> None:

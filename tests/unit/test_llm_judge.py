@@ -1,22 +1,27 @@
 """The llm judge against a real server on loopback: schema, rubric, injection, cache, budget, resume, refusals."""
 
+import dataclasses
 import json
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors.judge import JudgeWorker
-from avere_ray.config import EndpointConfig, JudgeConfig
+from avere_ray.config import EndpointConfig, JudgeConfig, RunConfig
 from avere_ray.errors import EndpointError, InputError, StageError, VerdictParseError
 from avere_ray.fakes import make_rollout
 from avere_ray.judges.choose import judge_key, make_judge, model_name
 from avere_ray.judges.findings import SCHEMA, read_findings, to_verdict
 from avere_ray.judges.replies import ReplyCache
-from avere_ray.judges.writing import WriteRequest
+from avere_ray.judges.writing import WriteRequest, write_judged
 from avere_ray.prompts import judge_prompt, quoted, reference_description
 from avere_ray.records import Clip, Cue, Query, RejectKind, VerdictLabel
 from jobs import judge_report
+from jobs.workers import Workers
 from tests.chatserver import Answer, ChatServer, Seen, chat_server, fails, says
 
 F, S, H, W, T, U = (
@@ -158,6 +163,38 @@ def test_a_line_cut_off_by_a_kill_is_asked_again(tmp_path: Path) -> None:
     assert [whole.get(k, SCHEMA) for k in ("one", "two", "three")] == ["1", None, "3"]
 
 
+@pytest.mark.parametrize("garbage", ["sorry", "", '{"answer": "answer", "cues": [', '```json\n{"text": "x"}\n```'])
+def test_a_reply_that_cannot_be_read_is_asked_for_again_by_the_next_run(tmp_path: Path, garbage: str) -> None:
+    """A server without JSON schemas is exchanged for one that has them; the model's name stays."""
+    rollouts = [make_rollout(QUERY, i, text) for i, text in enumerate(("A scowl.", "The scowl!"))]
+    wanted, _ = mug_written("a")
+    with chat_server(lambda _: says(garbage)) as broken:
+        worker = JudgeWorker(config(broken), cache=tmp_path)
+        for _ in range(2):  # by the same process once
+            with pytest.raises(StageError, match="2 of 2 replies cannot be used"):
+                worker.judge(rollouts, {"q": QUERY}, {"c": CAPTIONED})
+            assert worker.write(wanted) == {}
+        assert len(broken.seen) == 3
+    edit = json.dumps({"text": "The mug shows anger.", "cue": "mug"})
+    with chat_server(lambda seen: says(edit if "TASK" in seen.words() else findings(cue("scowl")))) as repaired:
+        for _ in range(2):
+            worker = JudgeWorker(config(repaired), cache=tmp_path)
+            assert {v.label for v in worker.judge(rollouts, {"q": QUERY}, {"c": CAPTIONED})} == {F}
+            assert worker.write(wanted) == {("qa", RejectKind.SPURIOUS): ["The mug shows anger."]}
+        assert len(repaired.seen) == 3
+
+
+def test_an_unreadable_reply_that_an_earlier_version_kept_is_no_reply(tmp_path: Path) -> None:
+    rollout = make_rollout(QUERY, 0, "A scowl.")
+    kept = ReplyCache(tmp_path, "some-model", {"version": "llm/1", "max_tokens": 768, "dtype": ""})
+    kept.put(judge_prompt(QUERY, CAPTIONED, rollout.text), SCHEMA, "sorry")
+    with chat_server(lambda _: says(findings(cue("scowl")))) as server:
+        for _ in range(2):
+            worker = JudgeWorker(config(server), cache=tmp_path)
+            assert worker.judge([rollout], {"q": QUERY}, {"c": CAPTIONED})[0].label is F
+        assert len(server.seen) == 1
+
+
 def test_one_unread_reply_is_no_verdict_and_many_stop_the_run() -> None:
     def reply(seen: Seen) -> Answer:
         if "first" in seen.words():
@@ -201,8 +238,96 @@ def test_a_model_writes_minimal_edits_that_its_judge_finds_wrong() -> None:
 
     wanted = [WriteRequest(QUERY, CAPTIONED, "The scowl shows anger.", kind) for kind in RejectKind]
     with chat_server(reply) as server:
-        found = JudgeWorker(config(server)).write(wanted)
+        worker = JudgeWorker(config(server))
+        found = write_judged(wanted, worker.write, worker.judge)
     assert found == {("q", RejectKind.SPURIOUS): ["The mug shows anger."]}
+
+
+def mug_written(clip_ids: str) -> tuple[list[WriteRequest], Callable[[Seen], Answer]]:
+    """A spurious reject wanted about each clip, and a model that writes the same text about all; only in those whose
+    caption has a mug it shows that failure."""
+    wanted = []
+    for clip_id in clip_ids:
+        caption = "A man beside a mug." if clip_id.islower() else "A man beside a vase."
+        clip = Clip(clip_id=clip_id, uri="c.mp4", emotion="anger", caption=f"{caption} Clip {clip_id}.")
+        query = dataclasses.replace(QUERY, query_id=f"q{clip_id}", clip_id=clip_id)
+        wanted.append(WriteRequest(query, clip, "The scowl shows anger.", RejectKind.SPURIOUS))
+
+    def reply(seen: Seen) -> Answer:
+        if "TASK" in seen.words():
+            return says(json.dumps({"text": "The mug shows anger.", "cue": "mug"}))
+        there = "beside a mug" in seen.words()
+        return says(findings(cue("mug", relevant="no") if there else cue("mug", present="no")))
+
+    return wanted, reply
+
+
+@pytest.mark.parametrize("clip_ids", ["aB", "Ba"])
+def test_one_text_written_about_two_clips_is_judged_about_each(clip_ids: str) -> None:
+    wanted, reply = mug_written(clip_ids)
+    with chat_server(reply) as server:
+        worker = JudgeWorker(config(server))
+        found = write_judged(wanted, worker.write, worker.judge)
+    assert found == {("qa", RejectKind.SPURIOUS): ["The mug shows anger."]}
+
+
+def test_a_run_has_its_rejects_written_in_batches(tmp_path: Path) -> None:
+    wanted, reply = mug_written("abCde")
+    calls: list[tuple[str, int]] = []
+    told: list[tuple[int, int | None]] = []
+    with chat_server(reply) as server:
+        judge = config(server).model_copy(update={"batch_rollouts": 2})
+        worker = JudgeWorker(judge)
+
+        def ask(stage: str, method: str, batch: Sequence[Any], *args: Any) -> Any:
+            calls.append((method, len(batch)))
+            return getattr(worker, method)(batch, *args)
+
+        workers = Workers(RunConfig(run_dir=tmp_path, judge=judge))
+        workers.__dict__["judge"] = SimpleNamespace(ask=ask)
+        found = workers.written(wanted, lambda done, total: told.append((done, total)))
+    assert sorted(query_id for query_id, _ in found) == ["qa", "qb", "qd", "qe"]
+    assert calls == [("write", 2), ("judge", 2), ("write", 2), ("judge", 2), ("write", 1), ("judge", 1)]
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_a_judge_that_did_not_ask_everything_in_time_goes_on_in_its_next_call(tmp_path: Path) -> None:
+    """Its server is slow, refuses one request for good and answers another with what cannot be read."""
+
+    def reply(seen: Seen) -> Answer:
+        time.sleep(0.06)
+        if "scowl 0" in seen.words():
+            return fails(400, message="too long")
+        return says("sorry" if "scowl 1." in seen.words() else findings(cue("scowl")))
+
+    rollouts = [make_rollout(QUERY, i, f"A scowl {i}.") for i in range(24)]
+    calls: list[int] = []
+    with chat_server(reply) as server:
+        judge = config(server, concurrency=1).model_copy(update={"deadline_s": 0.5})
+        worker = JudgeWorker(judge, cache=tmp_path)
+
+        def ask(stage: str, method: str, *args: Any) -> Any:
+            calls.append(len(server.seen))
+            return getattr(worker, method)(*args)
+
+        workers = Workers(RunConfig(run_dir=tmp_path, judge=judge))
+        workers.__dict__["judge"] = SimpleNamespace(ask=ask)
+        verdicts = workers.judged(rollouts, {"q": QUERY}, {"c": CAPTIONED})
+        assert len(server.seen) == 24  # each once
+    assert [v.label for v in verdicts] == [U, U, *[F] * 22]
+    assert len(calls) > 1 and calls == sorted(set(calls))  # each call asked more
+
+
+def test_a_call_is_not_given_up_while_its_server_is_asked_as_the_settings_allow(tmp_path: Path) -> None:
+    """A server of 25 requests a minute, whose pauses and timeouts alone take longer than judge.deadline_s."""
+    endpoint = EndpointConfig(url="http://127.0.0.1:1/v1", model="m", requests_per_minute=25)
+    cfg = RunConfig(run_dir=tmp_path, judge=JudgeConfig(backend="llm", endpoint=endpoint))
+    assert endpoint.patience_s == (6 + 2) * (120 + 120) + 2 * 60
+    workers = Workers(cfg)
+    workers.__dict__["clips"] = [CLIP]
+    assert workers.judge.deadline_s == 600 + endpoint.patience_s
+    own = JudgeConfig(backend="llm", model_path=tmp_path)
+    assert (own.longest_call_s, JudgeConfig().longest_call_s) == (600, 600)
 
 
 def test_verdicts_depend_on_the_model_and_not_on_where_it_runs() -> None:
