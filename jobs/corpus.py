@@ -34,16 +34,6 @@ def read_corpus(cfg: RunConfig, folder: Path) -> tuple[list[Clip], Path]:
     return found.clips, media_root(folder)
 
 
-def check_clips(cfg: RunConfig) -> None:
-    """Refuses data.clips that cannot be read, before anything is started for it.
-
-    Raises:
-        InputError: see `find_clips`.
-    """
-    if cfg.data.clips is not None:
-        find_clips(cfg, cfg.data.clips)
-
-
 def find_clips(cfg: RunConfig, folder: Path) -> Found:
     """Clips and drops of `folder`; stores nothing.
 
