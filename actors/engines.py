@@ -36,6 +36,8 @@ ATTEMPTS = 3
 """How often a batch is issued, and an engine replaced in a row, before the run stops."""
 START_S = 600.0
 """Seconds an engine may take to start."""
+_SAID_ITSELF = "Ray's logs have all that it said."
+"""What is added to the error of an engine that could not start, which says what to do."""
 _log = logging.getLogger(__name__)
 
 
@@ -249,9 +251,10 @@ class Engines:
         try:
             answer = ray.get(ref, timeout=self.limits.call_s)
         except LOST as error:
-            vain = task.what == "start" and cannot_start(error)
-            reason = f"cannot start: {last_line(error)}" if vain else why(error, task.limit_s)
-            return self._failed(engine, task, reason, vain=vain)
+            if task.what == "start" and cannot_start(error):
+                reason = f"cannot start: {last_line(error).rstrip('.')}"
+                return self._failed(engine, task, reason, vain=True, remedy=_SAID_ITSELF)
+            return self._failed(engine, task, why(error, task.limit_s), vain=False)
         except BaseException:
             engine.tasks.pop(ref, None)
             raise
@@ -297,11 +300,12 @@ class Engines:
                 check_applied(answer, proof.learner, proof.base, adapter_version=version)
         engine.proven = True
 
-    def _failed(self, engine: Engine, task: Task, reason: str, *, vain: bool) -> list[Ended]:
+    def _failed(self, engine: Engine, task: Task, reason: str, *, vain: bool, remedy: str = "") -> list[Ended]:
         """Puts another engine in the place of one that died or hangs.
 
         Args:
             vain: another one in a place that never had an engine would fare no better.
+            remedy: what to do; "" for what `Limits.remedy` says of the task.
         """
         lost = [Ended(engine, t.call, None, reason) for t in engine.tasks.values() if t.call is not None]
         doing = {"start": "starting", "sync": f"loading adapter version {self.adapter[1]}", "proof": "proving itself"}
@@ -317,7 +321,7 @@ class Engines:
             raise StageError(
                 f"rollout engine {engine.number} {words}"
                 + (f", {engine.failures} times in a row" if engine.failures > 1 else "")
-                + f". {self.limits.remedy(task.what)}"
+                + f". {remedy or self.limits.remedy(task.what)}"
             )
         _log.warning("rollout engine %d %s; it is replaced%s", engine.number, words,
                      " and its batches issued again" if lost else "")  # fmt: skip

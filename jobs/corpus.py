@@ -38,21 +38,12 @@ def read_corpus(cfg: RunConfig, folder: Path) -> tuple[list[Clip], Path]:
     return found.clips, media_root(folder)
 
 
-def check_clips(cfg: RunConfig) -> None:
-    """Refuses data.clips that cannot be read, or that no pairs can be made from, before anything is started for it.
+def check_annotations(cfg: RunConfig, clips: Sequence[Clip]) -> None:
+    """Looks for what judge and swaps need of the clips that the first round asks about, before they are sampled.
 
     Raises:
-        InputError: see `find_clips`; or the judge or the swaps need annotations that the clips lack.
+        InputError: no question can be asked, a clip has no cues for the rules judge, or no clip another emotion.
     """
-    if cfg.data.clips is None:
-        return
-    clips = find_clips(cfg, cfg.data.clips).clips
-    if cfg.data.pairs.source == "rollouts" and cfg.data.pairs.path is None:
-        _check_annotations(cfg, clips)
-
-
-def _check_annotations(cfg: RunConfig, clips: Sequence[Clip]) -> None:
-    """What judge and swaps would say of the questions of the first round after they were sampled."""
     from jobs.build_preferences import check_queries
     from jobs.workers import sample_queries
 

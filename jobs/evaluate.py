@@ -13,7 +13,6 @@ from typing import Any
 
 from avere_ray.backbones import model_digest
 from avere_ray.config import JudgeConfig, RunConfig
-from avere_ray.errors import ConfigError
 from avere_ray.evaluation.benchmark import Option, first_answer
 from avere_ray.evaluation.kept import Kept
 from avere_ray.evaluation.showing import Showing
@@ -23,7 +22,7 @@ from avere_ray.records import Query
 from avere_ray.stages import StageFolder, StageManifest, digest
 from jobs.build_preferences import require
 from jobs.command import run_command
-from jobs.exams import Candidate, check_same_model, examine, settings_key
+from jobs.exams import Candidate, check_own_model, check_same_model, examine, settings_key
 from jobs.layout import newest_adapter, stage_path
 from jobs.room import check_room
 from jobs.session import ray_session
@@ -42,8 +41,7 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
         with ray_session(cfg.ray), Workers(cfg) as own:
             check_room(cfg, "evaluate")
             return run(cfg, newest_adapter(cfg) if round_ is None else round_, own)
-    if cfg.evaluation.endpoint.url:
-        raise ConfigError("evaluation.endpoint names a remote model, which cannot be trained; use `avere-ray evaluate`")
+    check_own_model(cfg)
     decoded = require(cfg, "decoded")
     adapter = require(cfg, "adapters", round_) if round_ >= 0 else None
     title = "base" if round_ < 0 else f"round {round_}"

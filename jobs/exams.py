@@ -84,6 +84,20 @@ def annotation_path(cfg: RunConfig, name: str) -> Path:
     return path
 
 
+def check_own_model(cfg: RunConfig) -> None:
+    """Refuses a remote model where one's own is trained.
+
+    Raises:
+        ConfigError: evaluation.endpoint names one.
+    """
+    remote = cfg.evaluation.endpoint
+    if remote.url:
+        raise ConfigError(
+            f"evaluation.endpoint names a remote model ({remote.model}), which cannot be trained; use `avere-ray "
+            "evaluate`, or leave it out"
+        )
+
+
 def check_same_model(cfg: RunConfig, folder: StageFolder) -> None:
     """Refuses to put a remote model's evaluation in the place of a run's own, or the other way round.
 
@@ -109,7 +123,7 @@ def settings_key(cfg: RunConfig) -> str:
         include={"benchmarks", "max_tokens", "fold", "channel", "decoding", "likelihoods", "modes", "few_shot"}
     )
     seed = cfg.seed if cfg.evaluation.few_shot else 0
-    rated = [cfg.evaluation.description_tokens, *rating_key(cfg.evaluation.judge)] if _described(cfg) else []
+    rated = [cfg.evaluation.description_tokens, *rating_key(cfg.evaluation.judge)] if describes(cfg) else []
     return digest([_path_digest(path) for path in paths], settings, seed, *rated)
 
 
@@ -127,7 +141,7 @@ def examine(
             or in one mode.
         StageError: the model or the judge cannot go on; what they answered is kept.
     """
-    rate, model = _rater(cfg, candidate) if _described(cfg) else (None, None)
+    rate, model = _rater(cfg, candidate) if describes(cfg) else (None, None)
     folder.begin()
     unfinished = stage_path(cfg, "evals") / "unfinished" / folder.key
     ledger = Ledger("evals")
@@ -258,7 +272,8 @@ def _one(
     return _Asked(benchmark=benchmark, sittings=sittings, result=result, losses=losses, replies=replies, judge=judge)
 
 
-def _described(cfg: RunConfig) -> bool:
+def describes(cfg: RunConfig) -> bool:
+    """Whether a benchmark asks for descriptions, which a judge rates."""
     return any(BENCHMARKS[name].described for name in cfg.evaluation.benchmarks)
 
 

@@ -33,10 +33,11 @@ from avere_ray.errors import ModelError
 MIB = 2**20
 ENGINE_PROCESS_MB, WORKER_PROCESS_MB, RAY_AND_DRIVER_MB = 1000.0, 800.0, 1000.0
 
+CLIP_S = 3.0
+"""Length of a clip whose length is not known, seconds."""
 _BYTES = {"float32": 4, "bfloat16": 2}
 _TEXT_TOKENS = 100
 _AUDIO_TOKENS_PER_S = 25
-_CLIP_S = 3.0
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -101,6 +102,11 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in shapes.items() if not name.startswith(("talker.", "token2wav."))}
 
 
+def features_mb(cfg: RunConfig, shapes: Shapes, lora_targets: str, clips: int) -> float:
+    """MiB of tower outputs of so many clips that are kept on disk, within their quota; arguments as for `estimate`."""
+    return min(_encoded(cfg, _adapted(shapes, lora_targets), clips) / MIB, cfg.cache.features_gb * 1024)
+
+
 def size_words(mb: float) -> str:
     """A size in MiB or GiB, as a person reads it."""
     return f"{mb / 1024:.1f} GiB" if mb >= 1000 else f"{mb:.0f} MiB"
@@ -123,7 +129,7 @@ def _learner(cfg: RunConfig, weights: float, shapes: Shapes, lora_targets: str) 
         "weights": weights / (train.workers if train.zero_stage == 3 else 1),
         "LoRA" if train.tuning == "lora" else "gradients and optimizer": trained * copies / MIB,
         "activations": train.micro_pairs * _pair_values(cfg, shapes, adapted, gradient=True) / MIB,
-        "tower outputs": _tower_outputs(cfg, shapes, adapted) / MIB,
+        "tower outputs": _tower_outputs(cfg, adapted) / MIB,
     }
     return _part("learner", train.workers, model, on_gpu=train.use_gpu)
 
@@ -133,7 +139,7 @@ def _scorer(cfg: RunConfig, weights: float, shapes: Shapes, lora_targets: str) -
     held = {
         "weights": weights,
         "activations": _pair_values(cfg, shapes, adapted, gradient=False) / MIB,
-        "tower outputs": _tower_outputs(cfg, shapes, adapted) / MIB,
+        "tower outputs": _tower_outputs(cfg, adapted) / MIB,
     }
     return _part("scorer", 1, held, on_gpu=bool(cfg.rollout.scorer_gpus))
 
@@ -162,21 +168,25 @@ def _pair_values(cfg: RunConfig, shapes: Shapes, adapted: Shapes, *, gradient: b
     return float(values * _BYTES[cfg.model.dtype])
 
 
-def _tower_outputs(cfg: RunConfig, shapes: Shapes, adapted: Shapes) -> float:
+def _tower_outputs(cfg: RunConfig, adapted: Shapes) -> float:
     """Bytes of tower outputs that a process keeps in memory: of every clip, below the limit."""
     from avere_ray.media_cache import MEMORY_BYTES
 
-    if cfg.data.clips is not None:
+    if cfg.data.clips is not None or cfg.data.pairs.path is not None:
         return float(MEMORY_BYTES)
-    whole = cfg.world.train_clips * sum(_media_tokens(cfg)) * _hidden(adapted) * _BYTES[cfg.model.dtype]
-    return float(min(MEMORY_BYTES, whole))
+    return min(float(MEMORY_BYTES), _encoded(cfg, adapted, cfg.world.train_clips))
+
+
+def _encoded(cfg: RunConfig, adapted: Shapes, clips: int) -> float:
+    """Bytes of the tower outputs of so many clips."""
+    return float(clips * sum(_media_tokens(cfg)) * _hidden(adapted) * _BYTES[cfg.model.dtype])
 
 
 def _media_tokens(cfg: RunConfig) -> tuple[int, int]:
     """Tokens of a clip's video and of its sound."""
     spec = cfg.data.decode
     video = math.ceil(spec.most_frames / 2) * (spec.height // 28) * (spec.width // 28)
-    return video, math.ceil(_AUDIO_TOKENS_PER_S * min(_CLIP_S, spec.max_duration_s))
+    return video, math.ceil(_AUDIO_TOKENS_PER_S * min(CLIP_S, spec.max_duration_s))
 
 
 def _hidden(adapted: Shapes) -> int:

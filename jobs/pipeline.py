@@ -21,9 +21,9 @@ from typing import Any
 from avere_ray.config import RunConfig
 from avere_ray.metrics import now_ms
 from avere_ray.stages import write_text
-from jobs import build_preferences, decode, evaluate, given_queries, overlap, streaming, synth, train
+from jobs import build_preferences, decode, evaluate, overlap, streaming, synth, train
 from jobs.command import run_command
-from jobs.corpus import check_clips
+from jobs.inputs import check_inputs
 from jobs.nodes import watched_nodes
 from jobs.room import check_room
 from jobs.session import ray_session
@@ -36,9 +36,7 @@ def run(cfg: RunConfig) -> dict[str, Any]:
     from avere_ray.tracking import Tracker
 
     check_model_folder(cfg.model.path)
-    check_clips(cfg)
-    if cfg.data.queries is not None:
-        given_queries.read(cfg.data.queries)
+    check_inputs(cfg)
     _write_config(cfg)
     with Tracker(cfg.run_dir, cfg.tracking, run_name=cfg.name) as tracker:
         tracker.start(cfg.resolved(), run_tags(cfg))

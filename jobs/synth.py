@@ -38,10 +38,7 @@ def run(cfg: RunConfig) -> StageManifest | None:
     """
     if cfg.data.clips is not None or cfg.data.pairs.path is not None:
         return None
-    world = cfg.world
-    folder = StageFolder(
-        stage_path(cfg, STAGE), stage=STAGE, config=cfg.to_yaml(), key=world_key(world.model_dump(), cfg.seed)
-    )
+    world, folder = cfg.world, _folder(cfg)
     manifest = folder.finished()
     if manifest is not None:
         reused(STAGE, manifest.used)
@@ -51,6 +48,23 @@ def run(cfg: RunConfig) -> StageManifest | None:
     return folder.finish(
         inputs=len(clips), used=len(clips), summary={"train": world.train_clips, "test": world.test_clips}
     )
+
+
+def check_world(cfg: RunConfig) -> None:
+    """Refuses a world that cannot be drawn on this machine; one that is in RUN/clips already needs nothing.
+
+    Raises:
+        InputError: it has speech, and espeak-ng is not installed.
+    """
+    from avere_ray.synthetic.speech import PROGRAM, check_speech
+
+    if cfg.world.speech == PROGRAM and _folder(cfg).finished() is None:
+        check_speech()
+
+
+def _folder(cfg: RunConfig) -> StageFolder:
+    key = world_key(cfg.world.model_dump(), cfg.seed)
+    return StageFolder(stage_path(cfg, STAGE), stage=STAGE, config=cfg.to_yaml(), key=key)
 
 
 def write_to(cfg: RunConfig, out: Path) -> None:

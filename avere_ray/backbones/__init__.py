@@ -9,7 +9,7 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avere_ray.errors import ModelError
 from avere_ray.stages import model_digest as model_digest
@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # the settings are only read, so that a machine without pydan
     from avere_ray.config import ModelConfig
 
 BACKBONES = {"qwen2_5_omni": "avere_ray.backbones.qwen2_5_omni"}
+_INDEX = ".safetensors.index.json"
+_NAMED = 8
+"""Missing files that a message names."""
 
 
 def backbone(name: str) -> ModuleType:
@@ -52,15 +55,16 @@ def load_policy(model: "ModelConfig", *, device: str = "cpu"):  # type: ignore[n
     return backbone(model.backbone).load_policy(model.path, model.dtype, attention=kernel, device=device)
 
 
-def check_model_folder(path: Path) -> None:
-    """Refuses a folder that cannot be a model, saying what is missing.
+def check_model_folder(path: Path, setting: str = "model.path") -> None:
+    """Refuses a folder that cannot be a model, saying what is missing; `setting` is where it is named.
 
     Raises:
-        ModelError: the folder or its config, weights or chat template is missing or unreadable.
+        ModelError: the folder or its config, weights or chat template is missing or unreadable, or it has not every
+            file that its index of weights names.
     """
     if not path.is_dir():
         raise ModelError(
-            f"model folder {path} does not exist. Set model.path to a folder in Hugging Face format; the "
+            f"model folder {path} does not exist. Set {setting} to a folder in Hugging Face format; the "
             "tiny base ships in avere_ray/synthetic/tiny_base (rebuild it with `make tiny-base`)."
         )
     try:
@@ -69,8 +73,8 @@ def check_model_folder(path: Path) -> None:
         raise ModelError(f"model folder {path} cannot be read: {error.strerror}. Check its permissions.") from error
     needed = {
         "config.json": {"config.json"},
-        "tokenizer": {"tokenizer.json", "vocab.json"},
-        "weights": {n for n in names if n.endswith((".safetensors", ".safetensors.index.json"))},
+        "tokenizer": {"tokenizer.json", "vocab.json", "tokenizer.model"},
+        "weights": {n for n in names if n.endswith((".safetensors", _INDEX))},
     }
     missing = [what for what, options in needed.items() if not options & names]
     if missing:
@@ -78,21 +82,42 @@ def check_model_folder(path: Path) -> None:
             f"model folder {path} has no {', '.join(missing)}; it is not a complete model in Hugging Face "
             "format. Copy or download the whole folder again."
         )
-    _check_config(path / "config.json")
+    _read_json(path / "config.json")
+    for index in sorted(name for name in names if name.endswith(_INDEX)):
+        _check_index(path / index)
     for weights in sorted(path.glob("*.safetensors")):
         _check_weights(weights)
-    if not names & {"chat_template.jinja", "chat_template.json"} and '"chat_template"' not in _tokenizer_config(path):
+    if not names & {"chat_template.jinja", "chat_template.json"} and not _has_template(path / "tokenizer_config.json"):
         raise ModelError(
             f"model folder {path} has no chat template (chat_template.jinja), so prompts cannot be "
             "rendered as the model was trained. Copy the template from the model's publisher."
         )
 
 
-def _check_config(path: Path) -> None:
+def _read_json(path: Path) -> Any:
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {error}. Copy or download the model again.") from error
+
+
+def _check_index(path: Path) -> None:
+    """Refuses a folder that lacks files which its index of weights names."""
+    try:
+        files = sorted({str(name) for name in _read_json(path)["weight_map"].values()})
+    except (KeyError, TypeError, AttributeError):
+        files = []
+    if not files:
+        raise ModelError(
+            f"{path} is no index of weights: it has no weight_map from weights to files. Copy or download it again."
+        )
+    missing = [name for name in files if not (path.parent / name).is_file()]
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise ModelError(
+            f"model folder {path.parent} lacks {len(missing)} of the {len(files)} weights files that {path.name} "
+            f"names: {', '.join(missing[:_NAMED])}{more}. Copy or download them too."
+        )
 
 
 def _check_weights(path: Path) -> None:
@@ -110,6 +135,6 @@ def _check_weights(path: Path) -> None:
         raise ModelError(f"{broken}: its header promises {8 + length + max(ends, default=0)} bytes, it has {size}")
 
 
-def _tokenizer_config(path: Path) -> str:
-    file = path / "tokenizer_config.json"
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+def _has_template(path: Path) -> bool:
+    """Whether a tokenizer's config holds a chat template."""
+    return path.is_file() and "chat_template" in _read_json(path)

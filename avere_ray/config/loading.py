@@ -14,13 +14,16 @@ from pydantic_settings.exceptions import SettingsError
 from avere_ray.config.run import RunConfig
 from avere_ray.errors import ConfigError
 
+_WORD, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+
 
 def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str = "avere-ray") -> RunConfig:
     """Reads a YAML file and applies overrides such as `--train.learning_rate=1.0e-5`, or with a space for the `=`.
 
     Raises:
-        ConfigError: the file is missing or not YAML, a key is unknown, a value has the wrong type, or two settings
-            contradict each other; the message names the key, the value and what is allowed.
+        ConfigError: the file is missing, cannot be read or is not YAML, a key is unknown, stands there twice or is no
+            word, a value has the wrong type, or two settings contradict each other; the message names the key, the
+            value and what is allowed.
     """
     values = _read_yaml(path) if path is not None else {}
     overrides = with_equals(overrides)
@@ -88,17 +91,71 @@ def help_text(prog: str) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        shipped = sorted(p.name for p in Path("jobs/configs").glob("*.yaml"))
-        hint = f" Shipped configs: {', '.join('jobs/configs/' + n for n in shipped)}." if shipped else ""
-        raise ConfigError(f"config file {path} does not exist.{hint}")
+    text = _read_text(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        values = yaml.load(text, Loader=_Loader)
+    except _BadKey as error:
+        raise ConfigError(f"bad config in {path}: {error}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        # The last three come of values that are not what they look like or are tagged as, such as the date 2026-13-45.
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}; a config is a mapping of settings")
+    for name in values:
+        if name.startswith("_"):  # pydantic-settings would take these for arguments of its own
+            known = ", ".join(sorted(RunConfig.model_fields))
+            raise ConfigError(f"bad config in {path}: unknown setting {name} = {values[name]!r}; allowed here: {known}")
     return values
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"config file {path} cannot be read: {error.strerror}. Check its name and permissions, or name another one."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"config file {path} is not UTF-8: {error.reason} at byte {error.start}. Save it as UTF-8."
+        ) from error
+    shipped = sorted(p.name for p in Path("jobs/configs").glob("*.yaml"))
+    hint = f" Shipped configs: {', '.join('jobs/configs/' + n for n in shipped)}." if shipped else ""
+    raise ConfigError(f"config file {path} does not exist.{hint}")
+
+
+class _BadKey(yaml.YAMLError):
+    """A key that is no word, or stands twice in one section."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML whose keys are words, each once in its section; merge keys (<<) are neither."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.tag == _MERGE:
+                continue
+            if key.tag != _WORD:
+                raise _BadKey(_no_word(key, line))
+            if key.value in lines:
+                raise _BadKey(
+                    f"{key.value} is set twice in one section, in line {lines[key.value]} and in line {line}. Remove "
+                    "one, or put the two together."
+                )
+            lines[key.value] = line
+        return node
+
+
+def _no_word(key: yaml.Node, line: int) -> str:
+    written = f" {key.value!r}" if isinstance(key, yaml.ScalarNode) else ""
+    kind = key.tag.rpartition(":")[2]
+    return f"the key{written} in line {line} is read as {kind}, but keys are words. Put it in quotes or remove it."
 
 
 def _explain(error: ValidationError, path: Path | None) -> str:

@@ -11,14 +11,14 @@ from avere_ray.config.data import DataConfig, WorldConfig
 from avere_ray.config.loss import LossConfig
 from avere_ray.config.rules import check_rules, set_by_placement
 from avere_ray.config.sampling import JudgeConfig, ModelConfig, ParityConfig, PreferenceConfig, RolloutConfig
-from avere_ray.config.section import Positive
+from avere_ray.config.section import Positive, StrictNumbers
 from avere_ray.config.serve import ServeConfig
 from avere_ray.config.study import StudyConfig
 from avere_ray.config.surroundings import EvaluationConfig, PlacementConfig, RayConfig, TrackingConfig
 from avere_ray.config.train import CacheConfig, TrainConfig
 
 
-class RunConfig(BaseSettings):
+class RunConfig(StrictNumbers, BaseSettings):
     """A whole run: clips, base model, rounds of preference learning, evaluation."""
 
     model_config = SettingsConfigDict(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from avere_ray.config import ModelConfig, RolloutConfig
@@ -12,6 +13,8 @@ from avere_ray.errors import ModelError
 PLAIN_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
 """How answers are bound to JSON. Without it a weak model may fill its whole reply with the blanks that JSON allows
 between any two tokens."""
+START_ERRORS = (ValueError, OSError, RuntimeError, LookupError, AssertionError)
+"""What vLLM raises while it starts, the last two where weights and the model's code do not fit."""
 
 
 def start_vllm(
@@ -57,8 +60,18 @@ def start_vllm(
             disable_log_stats=True,
             **vllm_options(rollout, in_group=in_group),
         )
-    except (ValueError, OSError, RuntimeError) as error:
-        raise ModelError(f"vLLM cannot start on {model.path}: {error}") from error
+    except START_ERRORS as error:
+        raise cannot_start(model.path, error) from error
+
+
+def cannot_start(path: Path, error: Exception) -> ModelError:
+    """What vLLM says about a folder that it does not start on, in one line, and what to do."""
+    words = " ".join(str(error).split()).rstrip(".") or "no reason given"
+    return ModelError(
+        f"vLLM cannot start on {path}: {type(error).__name__}: {words}. If it names a file or a weight, copy or "
+        "download the model again. If it names memory, the KV cache or a length, change kv_cache_mb, max_model_len or "
+        "(on a GPU) gpu_memory_utilization in the section rollout, for a judge max_model_len in its own."
+    )
 
 
 def vllm_options(rollout: RolloutConfig, *, in_group: bool) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from avere_ray.config import JudgeConfig, RolloutConfig
-from avere_ray.engine.start import PLAIN_JSON
+from avere_ray.engine.start import PLAIN_JSON, START_ERRORS, cannot_start
 from avere_ray.engine.surroundings import engine_environment
-from avere_ray.errors import ModelError
 
 
 class TextEngine:
@@ -30,8 +29,8 @@ class TextEngine:
             self._llm = LLM(model=str(judge.model_path), dtype=judge.dtype, max_model_len=judge.max_model_len, seed=0,
                             disable_log_stats=True, limit_mm_per_prompt={"image": 0, "video": 0, "audio": 0},
                             structured_outputs_config=PLAIN_JSON, **options)  # fmt: skip
-        except (ValueError, OSError, RuntimeError) as error:
-            raise ModelError(f"vLLM cannot start on {judge.model_path}: {error}") from error
+        except START_ERRORS as error:
+            raise cannot_start(judge.model_path, error) from error
 
     def __call__(
         self, prompts: Sequence[str], schema: Mapping[str, Any], done: Callable[[int, str | None], None]

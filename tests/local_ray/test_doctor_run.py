@@ -34,7 +34,8 @@ def test_the_demo_can_start_here() -> None:
     ],
 )
 def test_what_would_fail_is_said_and_ends_with_1(override: str, words: str) -> None:
-    done = doctor(override, "--ray.connect_timeout_s=5")
+    done = doctor(override, "--data.queries=no/such.parquet", "--ray.connect_timeout_s=5")
     assert done.returncode == 1, done.stdout + done.stderr
     assert words in found(done)
+    assert "data.queries: no/such.parquet does not exist" in found(done)
     assert "checks failed" in done.stdout

@@ -168,7 +168,7 @@ def test_an_engine_that_breaks_in_its_work_is_replaced(make: MakeFn, tmp_path: P
 
 def test_an_engine_that_cannot_start_ends_the_run_at_once(make: MakeFn, tmp_path: Path) -> None:
     (tmp_path / "start: refuse").touch()
-    with pytest.raises(StageError, match=r"rollout engine 0 cannot start: .*no model here\. Check that"):
+    with pytest.raises(StageError, match=r"rollout engine 0 cannot start: .*no model here\. Ray's logs"):
         make(engines=1)
 
 

@@ -53,6 +53,52 @@ def test_damaged_weights_are_refused(model: Path, content: bytes) -> None:
         check_model_folder(model)
 
 
+def sharded(model: Path, *, shards: int, there: int) -> None:
+    """Weights in so many files with an index, of which the first `there` are in the folder."""
+    (model / "model.safetensors").unlink()
+    files = [f"model-{i:05d}-of-{shards:05d}.safetensors" for i in range(1, shards + 1)]
+    for name in files[:there]:
+        (model / name).write_bytes(WEIGHTS)
+    index = {"weight_map": {f"w{i}": name for i, name in enumerate([*files, *files])}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_a_folder_of_several_weights_files_must_have_those_that_its_index_names(model: Path) -> None:
+    sharded(model, shards=3, there=3)
+    check_model_folder(model)
+    (model / "model-00001-of-00003.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"lacks 1 of the 3 weights files that model\.safetensors\.index\.json names: "
+                                         r"model-00001-of-00003\.safetensors\. Copy"):  # fmt: skip
+        check_model_folder(model)
+
+
+def test_an_index_alone_is_no_model(model: Path) -> None:
+    sharded(model, shards=12, there=0)
+    with pytest.raises(ModelError, match=r"lacks 12 of the 12 .*model-00008-of-00012\.safetensors and 4 more\."):
+        check_model_folder(model)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": ["a"]}'])
+def test_an_index_that_names_no_files_is_refused(model: Path, text: str) -> None:
+    (model / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json (cannot be read|is no index of weights)"):
+        check_model_folder(model)
+
+
+def test_a_template_may_stand_in_the_tokenizer_s_config(model: Path) -> None:
+    (model / "chat_template.jinja").unlink()
+    (model / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    check_model_folder(model)
+    (model / "tokenizer_config.json").write_bytes(b"\xff")
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json cannot be read as JSON"):
+        check_model_folder(model)
+
+
+def test_the_setting_that_names_a_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"Set judge\.model_path to a folder"):
+        check_model_folder(tmp_path / "nowhere", "judge.model_path")
+
+
 def test_a_config_that_is_not_json_is_refused(model: Path) -> None:
     (model / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"config\.json cannot be read as JSON"):

@@ -1,5 +1,6 @@
 """The config tree: strict, documented, and clear about what is wrong."""
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,23 @@ def test_the_shell_s_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
         ("train: {lora_rank: 7}", ["train.lora_rank = 7", "8, 16, 32"]),
         ("name: a b", ["'a b'", "letters, digits"]),
         ("- a", ["holds a list"]),
+        ("[]", ["holds a list"]),
         ("train: [", ["not valid YAML"]),
+        ("name: 2026-13-45", ["not valid YAML", "month"]),
+        ("name: !!timestamp soon", ["not valid YAML"]),
+        ("1: 2", ["the key '1' in line 1 is read as int", "quotes"]),
+        ("seed: 1\non: 2", ["the key 'on' in line 2 is read as bool"]),
+        ("data: {source: {emotions: {no: neutral}}}", ["the key 'no' in line 1 is read as bool"]),
+        ("? [a, b]\n: 2", ["the key in line 1 is read as seq"]),
+        ("seed: 1\nrounds: 2\nseed: 3", ["seed is set twice", "in line 1 and in line 3", "Remove one"]),
+        ("train: {epochs: 1}\ndata: {}\n'train': {lora_rank: 16}", ["train is set twice", "in line 1 and in line 3"]),
+        ("train:\n  epochs: 1\n  epochs: 2", ["epochs is set twice", "in line 2 and in line 3"]),
+        ("_env_file: x", ["unknown setting _env_file = 'x'", "allowed here", "train"]),
+        ("seed: true", ["seed = True", "a number, not true or false"]),
+        ("train: {learning_rate: yes}", ["train.learning_rate = True", "a number, not true or false"]),
+        ("train: {zero_stage: true}", ["train.zero_stage = True", "a number, not true or false"]),
+        ("ray: {num_cpus: false}", ["ray.num_cpus = False", "a number, not true or false"]),
+        ("study: {seeds: [0, true]}", ["study.seeds = [0, True]", "a number, not true or false"]),
     ],
 )
 def test_a_bad_file_names_the_key_the_value_and_what_is_allowed(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -94,6 +111,45 @@ def test_a_bad_file_names_the_key_the_value_and_what_is_allowed(tmp_path: Path, 
         load_config(file)
     message = str(caught.value)
     assert all(word in message for word in [*words, str(file)] if word), message
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_the_place(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_bytes("name: f\xfcnf\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"run\.yaml is not UTF-8: .* at byte 7\. Save it as UTF-8"):
+        load_config(file)
+
+
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"x\.yaml cannot be read: File name too long"):
+        load_config(tmp_path / f"{'x' * 300}.yaml")
+
+    def refuse(self: Path, **_: str) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    file = write(tmp_path, "seed: 1")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ConfigError, match=r"run\.yaml cannot be read: Permission denied\. Check its name and permis"):
+        load_config(file)
+
+
+def test_what_the_command_line_gives_as_text_is_a_number_or_a_switch(tmp_path: Path) -> None:
+    file = write(tmp_path, 'rounds: 2.0\ntrain: {epochs: "3", projectors: false}\n')
+    cfg = load_config(
+        file, ["--seed=1", "--train.learning_rate=1", "--evaluation.likelihoods=1", "--study.seeds=[0,1]"]
+    )
+    assert (cfg.seed, cfg.rounds, cfg.train.epochs, cfg.train.learning_rate) == (1, 2, 3, 1.0)
+    assert (cfg.evaluation.likelihoods, cfg.train.projectors, cfg.study.seeds) == (True, False, (0, 1))
+
+
+def test_a_section_may_be_merged_into_another_and_changed_there(tmp_path: Path) -> None:
+    """YAML's own way to share settings is no repetition, wherever the shared section stands."""
+    file = write(
+        tmp_path,
+        "evaluation: {judge: &shared {backend: rules, votes: 3}}\njudge: {<<: *shared, votes: 5}\n",
+    )
+    cfg = load_config(file)
+    assert (cfg.judge.votes, cfg.evaluation.judge.votes) == (5, 3)
 
 
 def test_an_override_may_have_a_space_for_its_equals_sign() -> None:

@@ -9,7 +9,7 @@ from avere_ray.errors import ConfigError, DropBudgetExceeded, InputError, StageE
 from avere_ray.sources import Found, read_source
 from avere_ray.stages import read_drops, read_manifest
 from jobs import corpus
-from jobs.corpus import check_clips, read_corpus
+from jobs.corpus import check_annotations, find_clips, read_corpus
 
 
 def config(root: Path, *overrides: str) -> RunConfig:
@@ -38,6 +38,11 @@ def test_drops_are_stored_and_held_against_the_budget(tmp_path: Path) -> None:
     assert (manifest.inputs, manifest.used, manifest.dropped) == (4, 2, 2)
     assert manifest.summary["emotions"] == {"anger": 1, "sadness": 1}
     assert {d.reason for d in read_drops(tmp_path / "run/source")} == {"bad_name"}
+
+
+def check_clips(cfg: RunConfig) -> None:
+    assert cfg.data.clips is not None
+    check_annotations(cfg, find_clips(cfg, cfg.data.clips).clips)
 
 
 def test_what_judge_and_swaps_need_is_looked_for_before_anything_is_sampled(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,10 +13,20 @@ from avere_ray.config import RayConfig, RunConfig, load_config
 from avere_ray.engine import media_limits
 from avere_ray.environment import Finding
 from avere_ray.errors import ModelError
+from avere_ray.isolation import ChildCrashed, ChildTimedOut
 from avere_ray.media.sampling import wanted_times
 from avere_ray.placement import Bundle, NodeGroup
-from jobs import doctor
-from jobs.memory import ENGINE_PROCESS_MB, RAY_AND_DRIVER_MB, WORKER_PROCESS_MB, estimate, read_shapes, size_words
+from jobs import disk, doctor
+from jobs.disk import disk_findings
+from jobs.memory import (
+    ENGINE_PROCESS_MB,
+    RAY_AND_DRIVER_MB,
+    WORKER_PROCESS_MB,
+    estimate,
+    features_mb,
+    read_shapes,
+    size_words,
+)
 
 TARGETS = r"model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 SHAPES = {
@@ -64,10 +75,42 @@ def test_a_wrong_package_is_named_with_its_range(changed: dict[str, str], words:
 
 
 def test_a_full_disk_is_foreseen(tmp_path: Path) -> None:
-    assert doctor.disk_finding(load_config(None, [f"--run_dir={tmp_path}/runs/x"])).level == "ok"
-    many = [f"--run_dir={tmp_path}/runs/x", "--world.train_clips=1000000000"]
-    finding = doctor.disk_finding(load_config(None, many))
-    assert (finding.level, "set run_dir elsewhere" in finding.remedy) == ("fail", True)
+    cfg = load_config(None, [f"--run_dir={tmp_path}/runs/x"])
+    assert [f.level for f in disk_findings(cfg, 360, 0.0)] == ["ok"]
+    [finding] = disk_findings(cfg, 10**9, 0.0)
+    assert finding.level == "fail"
+    assert finding.remedy == "free some space, or set run_dir or data.store elsewhere"
+
+
+def test_every_disk_is_held_against_what_is_written_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store on another disk with 100 MB, and a cache beside the run folder."""
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8 if path == shm else 10**10))
+    shm = Path("/dev/shm")
+    settings = [f"--run_dir={tmp_path}/runs/x", "--data.store=/dev/shm/no/store", "--data.clips=some"]
+    run_disk, store_disk = disk_findings(load_config(None, settings), 1000, 2000.0)
+    assert (run_disk.level, store_disk.level) == ("ok", "fail")
+    assert "1.0 GiB in run_dir + 2.0 GiB in cache.folder" in run_disk.what
+    assert "about 264 MiB needed for 1000 clips" in store_disk.what  # 4 frames of 84 x 84 and 3 s of sound each
+    assert store_disk.remedy == "free some space, or set data.store elsewhere"
+    [_, more] = disk_findings(
+        load_config(None, [*settings, "--data.decode.fps=2", "--data.decode.max_frames=32"]), 1000, 0
+    )
+    assert "about 829 MiB needed" in more.what
+    low = [f"--run_dir={tmp_path}/runs/x", "--data.clips=some"]
+    [full] = disk_findings(load_config(None, low), 1000, 20_000.0)
+    assert (full.level, full.remedy) == (
+        "fail",
+        "free some space, or set run_dir or data.store or cache.folder elsewhere",
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk.os, "access", lambda path, mode: path != tmp_path / "locked")
+    (tmp_path / "locked").mkdir()
+    cfg = load_config(None, [f"--run_dir={tmp_path}/runs/x", f"--cache.folder={tmp_path}/locked/cache"])
+    assert "cache.folder elsewhere" in failures(list(disk_findings(cfg, 1, 0.0)))
 
 
 def test_shared_memory_is_held_against_the_object_store(tmp_path: Path) -> None:
@@ -75,14 +118,6 @@ def test_shared_memory_is_held_against_the_object_store(tmp_path: Path) -> None:
     too_much = RunConfig(ray=RayConfig(object_store_mb=10**9))
     assert doctor.shared_memory_finding(too_much, tmp_path).level == "warn"
     assert doctor.shared_memory_finding(RunConfig(), tmp_path / "nowhere").level == "warn"
-
-
-@pytest.mark.parametrize("content", [None, "empty"])
-def test_a_clip_folder_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
-    folder = tmp_path / "clips"
-    if content:
-        folder.mkdir()
-    assert str(folder) in failures(list(doctor.clip_findings(load_config(None, [f"--data.clips={folder}"]))))
 
 
 def test_a_local_ray_is_announced_and_a_cluster_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,18 +146,22 @@ def test_a_server_that_does_not_answer_is_a_warning() -> None:
     (finding,) = doctor.tracking_findings(load_config(None, ["--tracking.uri=http://127.0.0.1:9"]))
     assert (finding.level, "kept on disk" in finding.remedy) == ("warn", True)
     (finding,) = doctor.tracking_findings(load_config(None, ["--tracking.uri=file:///x"]))
-    assert finding.level == "fail"
+    assert (finding.level, "http://HOST:PORT or sqlite:////" in finding.remedy) == ("fail", True)
 
 
 @pytest.mark.parametrize(
-    ("answer", "level", "words"),
+    ("answer", "level", "words", "remedy"),
     [
-        (([1, 2, 3], [1, 2, 3]), "ok", "the same 3 token ids"),
-        (([1, 2, 3], [1, 9, 3]), "fail", "they differ first at 1: [2, 3] and [9, 3]"),
-        (ModelError("no such model"), "fail", "no such model"),
+        (([1, 2, 3], [1, 2, 3]), "ok", "the same 3 token ids", ""),
+        (([1, 2, 3], [1, 9, 3]), "fail", "they differ first at 1: [2, 3] and [9, 3]", "use the processor files"),
+        (ModelError("no such model"), "fail", "no such model", "complete the files of model.path"),
+        (ChildTimedOut("no answer within 300 s"), "fail", "no answer", "raise rollout.deadline_s (300 s)"),
+        (ChildCrashed("ended by SIGKILL"), "fail", "ended by SIGKILL", "free memory"),
     ],
 )
-def test_token_ids_are_compared(monkeypatch: pytest.MonkeyPatch, answer: object, level: str, words: str) -> None:
+def test_token_ids_are_compared(
+    monkeypatch: pytest.MonkeyPatch, answer: object, level: str, words: str, remedy: str
+) -> None:
     def child(*arguments: object) -> object:
         if isinstance(answer, Exception):
             raise answer
@@ -131,7 +170,7 @@ def test_token_ids_are_compared(monkeypatch: pytest.MonkeyPatch, answer: object,
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(doctor, "_in_child", child)
     (finding,) = doctor.token_findings(RunConfig(), fits=True)
-    assert (finding.level, words in finding.what) == (level, True)
+    assert (finding.level, words in finding.what, remedy in finding.remedy) == (level, True, True)
     (skipped,) = doctor.token_findings(RunConfig(), fits=False)
     assert skipped.level == "warn"
 
@@ -145,6 +184,34 @@ def test_the_exit_code_says_whether_the_run_would_fail(
     output = capsys.readouterr().out
     assert "[a] bracket" in output
     assert "do this" in output
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ([], ""),
+        (["--data.queries=none.parquet"], "none.parquet does not exist"),
+        (["--data.clips=none"], "clip folder none"),
+        (["--data.pairs.path=none.json", "--rounds=1"], "none.json does not exist"),
+        (['--evaluation.benchmarks=["dfew"]', "--evaluation.annotations.dfew=none.csv"], "questions of dfew"),
+        (["--judge.backend=llm", "--judge.model_path=none"], "model folder none does not exist"),
+        (["--evaluation.endpoint.url=http://127.0.0.1:9/v1", "--evaluation.endpoint.model=m"], "a remote model"),
+    ],
+)
+def test_an_input_that_is_not_there_is_a_run_that_would_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: list[str], words: str
+) -> None:
+    """All of the doctor on the tiny base, but for the compiler and the engine."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(doctor, "compiler_findings", lambda cfg: ())
+    monkeypatch.setattr(doctor, "token_findings", lambda cfg, fits: ())
+    monkeypatch.setattr(doctor, "available_memory_mb", lambda: 1e6)
+    found = list(doctor.diagnose(load_config(None, [f"--run_dir={tmp_path}/x", "--ray.num_cpus=8", *settings])))
+    failed = [finding.what for finding in found if finding.level == "fail"]
+    assert len(failed) == bool(words)
+    assert all(words in what for what in failed)
+    assert any("MiB in cache.folder" in finding.what for finding in found)
+    assert all(finding.remedy for finding in found if finding.level == "fail")
 
 
 def test_a_container_s_memory_limit_counts(tmp_path: Path) -> None:
@@ -172,9 +239,17 @@ def test_the_prediction_adds_up_as_the_formula_says() -> None:
     assert parts["scorer"].total_mb() == pytest.approx(weights + activations + towers + WORKER_PROCESS_MB)
 
 
-def test_of_own_clips_tower_outputs_are_kept_up_to_their_limit() -> None:
-    parts = {p.name: p for p in estimate(load_config(None, ["--data.clips=somewhere"]), SHAPES, TARGETS)}
+@pytest.mark.parametrize("settings", [["--data.clips=somewhere"], ["--data.pairs.path=dpo.json", "--rounds=1"]])
+def test_of_own_clips_tower_outputs_are_kept_up_to_their_limit(settings: list[str]) -> None:
+    parts = {p.name: p for p in estimate(load_config(None, settings), SHAPES, TARGETS)}
     assert parts["learner"].host_mb["tower outputs"] == parts["scorer"].host_mb["tower outputs"] == 2048
+
+
+def test_tower_outputs_on_disk_keep_to_their_quota() -> None:
+    media = 2 * 3 * 3 + 75
+    assert features_mb(RunConfig(), SHAPES, TARGETS, 1000) == pytest.approx(1000 * media * 64 * 4 / 2**20)
+    assert features_mb(RunConfig(), SHAPES, TARGETS, 10**9) == 20 * 1024
+    assert features_mb(load_config(None, ["--cache.features_gb=0"]), SHAPES, TARGETS, 1000) == 0
 
 
 @pytest.mark.parametrize(

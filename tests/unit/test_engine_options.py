@@ -1,16 +1,21 @@
 """What vLLM is told by device, and how media are named to its caches."""
 
 import dataclasses
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from avere_ray.backbones.qwen2_5_omni.processor import engine_inputs
-from avere_ray.config import RolloutConfig
-from avere_ray.engine import Engine
+from avere_ray.config import JudgeConfig, ModelConfig, RolloutConfig
+from avere_ray.engine import Engine, start
 from avere_ray.engine.batches import Batch
-from avere_ray.engine.start import vllm_options
-from avere_ray.errors import EngineBroken
+from avere_ray.engine.start import start_vllm, vllm_options
+from avere_ray.engine.text import TextEngine
+from avere_ray.errors import EngineBroken, ModelError
 from avere_ray.records import DecodedClip
 
 
@@ -30,6 +35,35 @@ def test_an_engine_over_several_gpus_has_its_workers_from_ray_where_it_is_in_a_p
 def test_on_cpu_there_is_no_chunked_prefill() -> None:
     options = vllm_options(RolloutConfig(max_model_len=9000), in_group=True)
     assert options == {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": 9000}
+
+
+@pytest.mark.parametrize("kind", ["omni", "text"])
+@pytest.mark.parametrize("error", [ValueError("no room\nfor the KV cache."), KeyError("layers.3.q"), AssertionError()])
+def test_an_engine_that_does_not_start_says_why_in_one_line_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, kind: str, error: Exception
+) -> None:
+    """Ray shows the last line of what an actor raised."""
+
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=refuse))
+    monkeypatch.setattr(start, "_is_cpu_build", lambda: True)
+    monkeypatch.setattr(start, "plain_matmul_for_adapters", lambda: None)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with pytest.raises(
+        ModelError, match=r"^vLLM cannot start on some/model: \w+Error: [^\n]*copy or download"
+    ) as caught:
+        if kind == "omni":
+            start_vllm(ModelConfig(path=Path("some/model")), RolloutConfig(), 8, {})
+        else:
+            TextEngine(JudgeConfig(model_path=Path("some/model")))
+    words = {
+        ValueError: "no room for the KV cache. If",
+        KeyError: "'layers.3.q'. If",
+        AssertionError: "no reason given",
+    }
+    assert words[type(error)] in str(caught.value)
 
 
 def clip(seed: int) -> DecodedClip:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, GetTimeoutError, ObjectLostError, OutOfMemoryError, RayActorError
 
-from actors import service
+from actors import engines, service
+from actors.engines import Engines, Limits
 from actors.service import Service
 from avere_ray.errors import ActorLost, InputError, StageError
 
@@ -109,6 +110,34 @@ def test_an_actor_that_cannot_start_is_not_tried_again(started: list[Actor], mon
     with pytest.raises(StageError, match="verdicts: the judge cannot start: ModelError: no model in /m"):
         make(started).ask("verdicts", "ask")
     assert len(started) == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("refuses", "rollout engine 0 cannot start: ModelError: no model in /m. Ray's logs have all that it said."),
+        ("hangs", "rollout engine 0 did not start within 0 s. Check that the cluster has the CPUs, GPUs and memory "
+                  "that rollout asks for, and see Ray's logs."),
+    ],
+)  # fmt: skip
+def test_an_engine_that_cannot_start_says_itself_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, how: str, words: str
+) -> None:
+    def cannot(work: Any, timeout: float) -> Any:
+        raise RayActorError(error_msg="lines before\n  ModelError: no model in /m.", actor_init_failed=True)
+
+    played = SimpleNamespace(
+        get=cannot, kill=lambda actor: None, wait=lambda refs, **_: (refs if how == "refuses" else [], [])
+    )
+    monkeypatch.setattr(engines, "ray", played)
+    actor = SimpleNamespace(ready=Actor.method(lambda: True))
+    made = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_, **__: actor))
+    limits = Limits(call_s=1, sync_s=1, start_s=0)
+    pool = Engines((), {}, role=None, num_cpus=1, num_gpus=0, keywords={}, limits=limits, actor=made)
+    pool.start()
+    with pytest.raises(StageError) as caught:
+        pool.look(0)
+    assert str(caught.value) == words
 
 
 def test_a_stream_goes_on_with_the_rest_and_counts_losses_in_a_row(started: list[Actor]) -> None:
