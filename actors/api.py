@@ -15,13 +15,13 @@ from typing import Any, Protocol
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 import avere_ray
-from actors.chat import ChatRequest, explain
+from actors.chat import ChatRequest, Fields, explain
 from actors.serving.errors import ApiError, json_reply
 from actors.serving.guard import Guard
 from actors.serving.metrics import CONTENT_TYPE, Metrics
@@ -49,10 +49,9 @@ class ErrorReply(BaseModel):
     error: ErrorText
 
 
-class ChampionWanted(BaseModel):
+class ChampionWanted(Fields):
     """Body of POST /v1/admin/champion."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     path: str | None = None
     """Folder of an adapter, on the server; None goes back to what the config says and looks at it at once."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from actors.serving.errors import ApiError, bad
 from actors.serving.media import Media, Source
@@ -21,38 +21,50 @@ from avere_ray.stages import digest
 _SILENT = "To ask about the pictures alone, set mm_processor_kwargs.use_audio_in_video to false."
 
 
-class _Part(BaseModel):
+class Fields(BaseModel):
+    """Part of a request with these fields and no others."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown(cls, given: Any) -> Any:
+        """Leaves one unknown field, to be refused by name; an error for each would take far more than was sent."""
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        if not isinstance(given, dict) or given.keys() <= names:
+            return given
+        unknown = next(name for name in given if name not in names)
+        return {name: value for name, value in given.items() if name in names or name == unknown}
 
-class TextPart(_Part):
+
+class TextPart(Fields):
     """Words."""
 
     type: Literal["text"]
     text: str
 
 
-class Url(_Part):
+class Url(Fields):
     """A data: URL, or https:// on a host that the server allows."""
 
     url: str
 
 
-class VideoPart(_Part):
+class VideoPart(Fields):
     """The clip."""
 
     type: Literal["video_url"]
     video_url: Url
 
 
-class AudioUrlPart(_Part):
+class AudioUrlPart(Fields):
     """A sound file that belongs to the clip, or stands alone."""
 
     type: Literal["audio_url"]
     audio_url: Url
 
 
-class InputAudio(_Part):
+class InputAudio(Fields):
     """A sound file inside the request."""
 
     data: str
@@ -60,7 +72,7 @@ class InputAudio(_Part):
     format: Literal["wav", "mp3", "flac", "ogg", "m4a", "aac"]
 
 
-class InputAudioPart(_Part):
+class InputAudioPart(Fields):
     """A sound file that belongs to the clip, or stands alone."""
 
     type: Literal["input_audio"]
@@ -74,7 +86,7 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class Message(_Part):
+class Message(Fields):
     """One turn: words, and in a user's turn media. An answer may be sent back as it came."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -92,19 +104,19 @@ class Message(_Part):
     tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
-class PlainText(_Part):
+class PlainText(Fields):
     """Answers are words."""
 
     type: Literal["text"]
 
 
-class JsonObject(_Part):
+class JsonObject(Fields):
     """Answers are some JSON object."""
 
     type: Literal["json_object"]
 
 
-class Schema(_Part):
+class Schema(Fields):
     """A JSON schema with a name."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -114,21 +126,21 @@ class Schema(_Part):
     description: Annotated[str, Field(max_length=1024)] | None = None
 
 
-class JsonSchema(_Part):
+class JsonSchema(Fields):
     """Answers are JSON of this schema."""
 
     type: Literal["json_schema"]
     json_schema: Schema
 
 
-class StreamOptions(_Part):
+class StreamOptions(Fields):
     """What a stream tells."""
 
     include_usage: bool = False
     """A last chunk counts the tokens."""
 
 
-class MediaOptions(_Part):
+class MediaOptions(Fields):
     """vLLM's settings of how media are processed."""
 
     use_audio_in_video: bool | None = None
@@ -145,7 +157,7 @@ _Temperature = Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 
 
-class ChatRequest(_Part):
+class ChatRequest(Fields):
     """Body of POST /v1/chat/completions."""
 
     model: str

@@ -12,15 +12,16 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from actors.serving.guard import ORIGIN_ALLOWED
+from actors.serving.errors import ApiError
+from actors.serving.guard import ORIGIN_ALLOWED, is_own_page
 
 PATH = "/v1/emotion"
 FORM, JSON = "multipart/form-data", "application/json"
@@ -113,16 +114,15 @@ async def read_request(request: Request) -> EmotionRequest:
     """What a request asks.
 
     Raises:
-        HTTPException: 400 when it is malformed, 415 when it is neither a form nor JSON.
+        HTTPException: 400 when it is malformed, 415 when it is neither a form in UTF-8 nor JSON.
+        ApiError: there is no room for its file.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == FORM:
-        async with request.form(max_files=1, max_fields=len(_FIELDS), max_part_size=4 * MAX_TEXT) as form:
-            given: dict[str, Any] = dict(form)
-            file = given.pop("clip", None)
-            if file is not None and not isinstance(file, UploadFile):
-                raise HTTPException(400, "clip must be a file of the form, with a filename")
-            return _understood(given, await file.read() if file is not None else None)
+        try:
+            return await _read_form(request)
+        except OSError as error:  # a large file lies on the disk meanwhile
+            raise ApiError(503, "there is no room for the file; try again later", code="overloaded") from error
     if kind != JSON:
         raise HTTPException(415, f"the body must be sent as {FORM} or {JSON}")
     try:
@@ -134,6 +134,18 @@ async def read_request(request: Request) -> EmotionRequest:
     return _understood(given, None)
 
 
+async def _read_form(request: Request) -> EmotionRequest:
+    charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8"):
+        raise HTTPException(415, f"the form must be in UTF-8, not in charset {charset.decode('latin-1')[:40]!r}")
+    async with request.form(max_files=1, max_fields=len(_FIELDS), max_part_size=4 * MAX_TEXT) as form:
+        given: dict[str, Any] = dict(form)
+        file = given.pop("clip", None)
+        if file is not None and not isinstance(file, UploadFile):
+            raise HTTPException(400, "clip must be a file of the form, with a filename")
+        return _understood(given, await file.read() if file is not None else None)
+
+
 def refuse_other_origins(headers: Headers) -> None:
     """Refuses what a page of another origin sends.
 
@@ -141,7 +153,7 @@ def refuse_other_origins(headers: Headers) -> None:
         HTTPException: 403.
     """
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-    if site not in ("none", "same-origin") or (origin is not None and urlsplit(origin).netloc != headers.get("host")):
+    if site not in ("none", "same-origin") or (origin is not None and not is_own_page(origin, headers.get("host"))):
         raise HTTPException(403, "pages of other origins may not ask")
 
 
@@ -171,6 +183,8 @@ def _text(name: str, value: Any) -> str | None:
         raise HTTPException(400, f"{name} must be text")
     if len(value) > MAX_TEXT:
         raise HTTPException(400, f"{name} has {len(value)} characters, allowed are {MAX_TEXT}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise HTTPException(400, f"{name} holds half a character (U+D800 to U+DFFF); send whole ones")
     return value
 
 

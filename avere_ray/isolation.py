@@ -61,6 +61,8 @@ class ChildProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._stderr: IO[bytes] | None = None
+        self.abandoned = False
+        """Whether it was given up for good."""
 
     @property
     def pid(self) -> int | None:
@@ -72,7 +74,7 @@ class ChildProcess:
 
         Raises:
             ChildTimedOut: there was no answer within `timeout_s` seconds.
-            ChildCrashed: the child ended without an answer.
+            ChildCrashed: the child ended without an answer, or was abandoned.
             AvereError: the function raised it.
             StageError: no child can be started.
         """
@@ -95,6 +97,12 @@ class ChildProcess:
             return value
         raise AssertionError("unreachable")
 
+    def abandon(self) -> None:
+        """Kills the child for good, from any thread: a call in work ends, and no other is made; then `close` it."""
+        self.abandoned = True
+        if (process := self._process) is not None:
+            process.kill()
+
     def close(self) -> None:
         """Kills the child; the next call starts another."""
         process, self._process = self._process, None
@@ -108,15 +116,39 @@ class ChildProcess:
         self._connection = self._stderr = None
 
     def _connected(self) -> Connection:
+        if self.abandoned:
+            raise ChildCrashed("the child process was abandoned")
         if self._connection is None:
             self._start()
         assert self._connection is not None
         return self._connection
 
     def _start(self) -> None:
+        try:
+            self._connection = self._launched()
+        except OSError as error:
+            self.close()
+            raise StageError(
+                f"cannot start a child process: {error}. Check that memory, file descriptors and room for temporary "
+                "files are free."
+            ) from error
+        if self.abandoned:  # meanwhile, by another thread, which found no process
+            self.abandon()
+        with contextlib.suppress(EOFError, ConnectionError):
+            if self._connection.poll(_START_TIMEOUT_S):
+                self._connection.recv_bytes()
+                return
+        ending, _ = self._post_mortem()
+        raise StageError(
+            f"cannot start a child process within {_START_TIMEOUT_S:g} s: {ending}. Check that "
+            f"{sys.executable} runs and that memory is free."
+        )
+
+    def _launched(self) -> Connection:
+        """Starts the interpreter; its end of the connection is in its hands alone."""
         ours, theirs = socket.socketpair()
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - read after the child's death
-        with theirs:
+        with ours, theirs:
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - read after the child's death
             environment = {name: value for name, value in os.environ.items() if name not in self._without}
             environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
             self._process = subprocess.Popen(
@@ -127,16 +159,7 @@ class ChildProcess:
                 stderr=self._stderr,
                 pass_fds=[theirs.fileno()],
             )
-        self._connection = Connection(ours.detach())
-        with contextlib.suppress(EOFError, ConnectionError):
-            if self._connection.poll(_START_TIMEOUT_S):
-                self._connection.recv_bytes()
-                return
-        ending, _ = self._post_mortem()
-        raise StageError(
-            f"cannot start a child process within {_START_TIMEOUT_S:g} s: {ending}. Check that "
-            f"{sys.executable} runs and that memory is free."
-        )
+            return Connection(ours.detach())
 
     def _post_mortem(self) -> tuple[str, bool]:
         """How the child ended, in words, and whether it left of its own will; clears it away."""

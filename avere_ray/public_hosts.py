@@ -17,6 +17,13 @@ class NotPublic(Exception):
 
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All IPv6 addresses that the internet has given out so far; others are within a site, or wrap an IPv4 address."""
+_INSIDE_CLOUDS = (
+    ipaddress.IPv4Network("192.0.0.0/24"),  # Oracle's metadata service at .192; kept for protocols
+    ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's services for its machines
+)
+"""What the table of public addresses holds and a machine of a cloud reaches in its own network."""
 
 
 def public_handlers() -> "tuple[urllib.request.BaseHandler, ...]":
@@ -75,5 +82,7 @@ def is_public(address: str) -> bool:
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if inner is None and ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is None and ip not in _UNICAST:
+            return False
         ip = inner or ip
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _INSIDE_CLOUDS)

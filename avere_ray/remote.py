@@ -14,6 +14,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ class LocalCopy:
 class _Opened:
     """A remote file that is being read."""
 
-    stream: IO[bytes]
+    stream: BufferedIOBase
     size: int | None
     version: str
 
@@ -189,7 +190,7 @@ def _copy(uri: str, cfg: RemoteConfig, max_bytes: int, file: IO[bytes], deadline
     copied = 0
     with _failures_named(uri), _opened(uri, cfg) as opened:
         _check_size(uri, opened.size or 0, max_bytes)
-        while chunk := opened.stream.read(_CHUNK):
+        while chunk := opened.stream.read1(_CHUNK):  # what is there already: a whole chunk may never come
             copied += len(chunk)
             _check_size(uri, copied, max_bytes)
             if time.monotonic() > deadline:

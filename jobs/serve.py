@@ -212,9 +212,11 @@ def http_options(cfg: ServeConfig, host: str, port: int) -> dict[str, Any]:
 def _tell_proxy(cfg: ServeConfig) -> None:
     """Sets what Ray's processes read from their environment, which they have from this one."""
     from actors.serving.proxy import MAX_BODY_VARIABLE
+    from actors.serving.tokens import TOKENS_FILE_VARIABLE
 
     os.environ.setdefault(_PROXY_WORDS, _PROXY_PATH)
     os.environ[MAX_BODY_VARIABLE] = str(cfg.max_body_mb)
+    os.environ[TOKENS_FILE_VARIABLE] = "" if cfg.tokens_file is None else str(cfg.tokens_file.absolute())
 
 
 def _start(app: "Application", http: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ GS = "/storage/v1/b/"
 
 
 class Files(http.server.ThreadingHTTPServer):
-    """Serves files by path; `answers` by path come first, one per request: a status, a redirect, or "cut"."""
+    """Serves files by path; `answers` by path come first, one per request: a status, a redirect, or how to `_send`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -63,10 +63,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.with_length:
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if body and special == "hang":
+        if body:
+            self._send(data, special)
+
+    def _send(self, data: bytes, how: int | str | None) -> None:
+        """The file, whole; or "cut" to half of it, "hang" before it, or its first bytes as a "trickle"."""
+        if how == "hang":
             self.server.hold.wait(5)
-        elif body:
-            self.wfile.write(data[: len(data) // 2] if special == "cut" else data)
+        elif how == "trickle":
+            with contextlib.suppress(ConnectionError):  # nobody listens any more
+                for start in range(min(len(data), 500)):
+                    self.wfile.write(data[start : start + 1])
+                    self.server.hold.wait(0.01)
+        else:
+            self.wfile.write(data[: len(data) // 2] if how == "cut" else data)
 
     def _describe(self, name: str) -> bool:
         """What Google's JSON interface tells of an object; False when there is none."""

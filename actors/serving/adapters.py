@@ -148,7 +148,10 @@ class Champion:
 
     def _move(self, folder: Path) -> None:
         """Loads an adapter and lets the name stand for it; its weights decide whether it is another one."""
-        resolved = folder.resolve()
+        try:
+            resolved = folder.resolve()
+        except (ValueError, RuntimeError) as error:  # a zero byte, or links in a circle
+            raise InputError(f"adapter {str(folder)!r} is no path: {error}. Name a folder.") from error
         manifest = checked_adapter(resolved, self.spec.base_digest, self.spec.decode)
         name = f"{CHAMPION}-{manifest.weights_sha256[:16]}"
         if name != self.name:

@@ -19,21 +19,25 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from actors.serving.errors import ApiError, json_reply
+from actors.serving.errors import ApiError, bad, json_reply
 from actors.serving.metrics import Metrics
-from actors.serving.tokens import TOKEN_VARIABLE, Quota, Token, find_token
+from actors.serving.tokens import TOKEN_VARIABLE, TOKENS_FILE_VARIABLE, Quota, Token, find_token
 from avere_ray.config import ServeConfig
 
 BODY_TIMEOUT_S = 60.0
 """Seconds a client may take to send its request."""
 BODY = "avere_ray.body"
-"""Key of an ASGI scope under which `ProxyWords` hands over the body that it has read."""
+"""Key of an ASGI scope under which `ProxyWords` hands over the body that it has read; None where it read none, since it
+took the request for a stranger's."""
 ORIGIN_ALLOWED = "origin_allowed"
 """Set in the state of a request that comes from a page of `serve.cors_origins`."""
 _OPEN = frozenset({"", "/", "/healthz", "/readyz", "/openapi.json"})
 _OPEN_FOLDER = "/page/"
 _JSON = ("application/json",)
-_NOBODY = Token(name="local", sha256="")
+_MARKS = 65_536
+"""Commas and opening brackets that JSON may have besides those of the words: each may become an object of Python's."""
+NOBODY = Token(name="local", sha256="")
+"""Who asks where no token is needed."""
 _UNKNOWN = "other"
 
 
@@ -59,7 +63,7 @@ class Guard:
         self.bodies = bodies
         self.in_work = 0
         self._quotas = {
-            token.name: Quota(serve.requests_per_minute, serve.requests_per_token) for token in (*tokens, _NOBODY)
+            token.name: Quota(serve.requests_per_minute, serve.requests_per_token) for token in (*tokens, NOBODY)
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +94,7 @@ class Guard:
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         origin = headers.get("origin", "")
-        if origin and not self._own_page(origin, headers):
+        if origin and not is_own_page(origin, headers.get("host", "")):
             if origin not in self.serve.cors_origins:
                 raise ApiError(403, "pages of other hosts may not ask; see serve.cors_origins", code="forbidden")
             if scope["method"] == "OPTIONS":
@@ -105,28 +109,20 @@ class Guard:
         except ApiError as error:
             await json_reply(error)(scope, receive, send)
 
-    def _own_page(self, origin: str, headers: Headers) -> bool:
-        return urllib.parse.urlsplit(origin).netloc == headers.get("host", "")
-
     def _who(self, scope: Scope, headers: Headers) -> Token:
         """The token of a request; nobody's, where none is needed.
 
         Raises:
             ApiError: it has none, or comes from elsewhere.
         """
-        if not self.tokens:
-            client = (scope.get("client") or ("",))[0]
-            if not (is_loopback(client) and is_loopback(_host_name(headers.get("host", "")))):
-                raise ApiError(
-                    403, f"this server answers its own machine alone; set {TOKEN_VARIABLE} to open it", code="forbidden"
-                )
-            return _NOBODY
-        if is_open(get_route_path(scope)):
-            return _NOBODY
-        token = find_token(self.tokens, headers.get("authorization", ""))
-        if token is None:
+        if self.tokens and is_open(get_route_path(scope)):
+            return NOBODY
+        if (found := find_asker(scope, headers, self.tokens)) is not None:
+            return found
+        if self.tokens:
             raise ApiError(401, "a valid token is needed: 'Authorization: Bearer TOKEN'", code="invalid_api_key")
-        return token
+        what = f"this server answers its own machine alone; set {TOKEN_VARIABLE} to open it"
+        raise ApiError(403, what, code="forbidden")
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send, who: Token) -> None:
         if scope["method"] in ("GET", "HEAD"):
@@ -152,23 +148,67 @@ class Guard:
         """The body, of one of these content types.
 
         Raises:
-            ApiError: it is something else, or see `read_body`.
+            ApiError: it is something else, or holds too many values; or see `_whole` and `read_body`.
         """
-        headers, limit = Headers(scope=scope), self.serve.max_body_mb * 2**20
-        if headers.get("content-type", "").partition(";")[0].strip().lower() not in kinds:
+        kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in kinds:
             what = f"the body must be sent as Content-Type: {' or '.join(kinds)}"
             raise ApiError(415, what, code="unsupported_media_type")
-        body: bytes | None = scope.pop(BODY, None)
+        body, most = await self._whole(scope, receive), _MARKS + self.serve.max_text
+        if kind in _JSON and has_more_marks(body, most):
+            raise bad(f"the body has more than {most} commas and opening brackets; send fewer values", None)
+        return body
+
+    async def _whole(self, scope: Scope, receive: Receive) -> bytes:
+        """The body, which the proxy may have read already.
+
+        Raises:
+            ApiError: it is too large, or the proxy knows other tokens than this server.
+        """
+        limit = self.serve.max_body_mb * 2**20
+        if BODY not in scope:
+            return await read_body(Headers(scope=scope), receive, limit)
+        body: bytes | None = scope.pop(BODY)
         if body is None:
-            return await read_body(headers, receive, limit)
+            what = "the server's proxy was told other tokens than the server; it needs the same variables, and "
+            raise ApiError(401, f"{what}serve.tokens_file in {TOKENS_FILE_VARIABLE}", code="invalid_api_key")
         if len(body) > limit:
             raise _too_large(limit)
         return body
 
 
+def find_asker(scope: Scope, headers: Headers, tokens: Sequence[Token]) -> Token | None:
+    """Whose token a request has, or None; where there are no tokens, `NOBODY`, if it comes from this machine."""
+    if tokens:
+        return find_token(tokens, headers.get("authorization", ""))
+    client = (scope.get("client") or ("",))[0]
+    return NOBODY if is_loopback(client) and is_loopback(_host_name(headers.get("host", ""))) else None
+
+
+def is_own_page(origin: str, host: str | None) -> bool:
+    """Whether a request comes from a page of the host that it asks; no page has an origin that cannot be read."""
+    try:
+        return urllib.parse.urlsplit(origin).netloc == host
+    except ValueError:
+        return False
+
+
 def is_open(path: str) -> bool:
     """Whether a path of the application is read without a token: the page, health, and what the server offers."""
     return path in _OPEN or path.startswith(_OPEN_FOLDER)
+
+
+def has_more_marks(body: bytes, most: int) -> bool:
+    """Whether JSON has more than so many commas and opening brackets, in its texts or between them."""
+    found = 0
+    for mark in (b",", b"[", b"{"):
+        at = body.find(mark)
+        while at >= 0:
+            found += 1
+            if found > most:
+                return True
+            at = body.find(mark, at + 1)
+    return False
 
 
 async def read_body(

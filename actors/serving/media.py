@@ -9,8 +9,8 @@ import base64
 import binascii
 import collections
 import contextlib
+import functools
 import hashlib
-import queue
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -72,7 +72,10 @@ class Media:
 
 
 class Decoder:
-    """Decodes the media of many requests, some at a time."""
+    """Decodes the media of many requests, some at a time, for one event loop.
+
+    Who goes away while waiting for a child leaves nothing behind; who goes away while one decodes takes it along.
+    """
 
     def __init__(self, spec: DecodeConfig, serve: ServeConfig) -> None:
         limit = serve.max_body_mb * 2**20
@@ -81,10 +84,10 @@ class Decoder:
             http_hosts=serve.media_hosts, timeout_s=serve.fetch_timeout_s, attempts=1, public_only=True
         )
         self._threads = ThreadPoolExecutor(serve.decoders, "decode")
-        self._children: queue.SimpleQueue[ChildProcess] = queue.SimpleQueue()
+        self._idle: asyncio.LifoQueue[ChildProcess] = asyncio.LifoQueue()
+        self._busy: set[ChildProcess] = set()
         for _ in range(serve.decoders):
-            child = ChildProcess(preload=_PRELOAD, idle_s=_IDLE_S, memory_mb=spec.max_memory_mb, without=TOKENS)
-            self._children.put(child)
+            self._idle.put_nowait(self._child())
         self._kept = _Kept(serve.decoded_mb * 2**20)
 
     async def decode(self, media: Media) -> DecodedClip | None:
@@ -98,14 +101,36 @@ class Decoder:
         for source in (media.video, media.sound):
             if source is not None and source.url:
                 self._check_url(source)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decoded, media)
+        child = await self._idle.get()
+        self._busy.add(child)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._decoded, media, child)
+        work.add_done_callback(functools.partial(self._free, child))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            child.abandon()
+            raise
 
     def close(self) -> None:
         """Ends the processes."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._children.get_nowait().close()
+        for child in self._busy:
+            child.abandon()
+        while not self._idle.empty():
+            self._idle.get_nowait().close()
+
+    def _child(self) -> ChildProcess:
+        return ChildProcess(preload=_PRELOAD, idle_s=_IDLE_S, memory_mb=self.spec.max_memory_mb, without=TOKENS)
+
+    def _free(self, child: ChildProcess, work: "asyncio.Future[DecodedClip]") -> None:
+        """Lets the next request have a child whose thread has ended, or another in its place."""
+        self._busy.discard(child)
+        if not work.cancelled():
+            work.exception()  # whoever it was raised for may be gone
+        if child.abandoned:
+            child.close()
+            child = self._child()
+        self._idle.put_nowait(child)
 
     def _check_url(self, source: Source) -> None:
         scheme = source.url[:8].partition(":")[0].lower()
@@ -126,24 +151,26 @@ class Decoder:
                 "host_not_allowed",
             ) from error
 
-    def _decoded(self, media: Media) -> DecodedClip:
+    def _decoded(self, media: Media, child: ChildProcess) -> DecodedClip:
         files = [(source, _content(source)) for source in (media.video, media.sound) if source is not None]
         whole = all(content is not None for _, content in files)
         key = _key(media, [content for _, content in files if content is not None]) if whole else ""
         if key and (kept := self._kept.get(key)) is not None:
             return kept
-        with contextlib.ExitStack() as held:
-            paths = [held.enter_context(_as_file(source, content)) for source, content in files]
-            clip = self._in_child(media, dict(zip((s.param for s, _ in files), paths, strict=True)))
+        try:
+            with contextlib.ExitStack() as held:
+                paths = [held.enter_context(_as_file(source, content)) for source, content in files]
+                clip = self._in_child(child, media, dict(zip((s.param for s, _ in files), paths, strict=True)))
+        except OSError as error:
+            raise ApiError(503, "there is no room for the file; try again later", code="overloaded") from error
         if key:
             self._kept.put(key, clip)
         return clip
 
-    def _in_child(self, media: Media, places: dict[str, str]) -> DecodedClip:
+    def _in_child(self, child: ChildProcess, media: Media, places: dict[str, str]) -> DecodedClip:
         """Decodes in a child process; `places` by param: paths, or addresses to fetch from."""
         video, sound = (places[s.param] if s is not None else None for s in (media.video, media.sound))
         fetches = sum(place.startswith("https:") for place in places.values())
-        child = self._children.get()
         try:
             limit = self.spec.timeout_s + fetches * self.remote.timeout_s
             return child.call(limit, decode_files, video, sound, media.own_sound, self.spec, self.remote)
@@ -156,8 +183,6 @@ class Decoder:
             raise ApiError(422, what, code="decoder_crashed", param=_first(media)) from error
         except StageError as error:
             raise ApiError(503, "the decoder cannot be started; try again later", code="overloaded") from error
-        finally:
-            self._children.put(child)
 
 
 def decode_files(

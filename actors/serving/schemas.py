@@ -22,25 +22,49 @@ def checked_schema(schema: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ApiError: it is not.
     """
-    if len(json.dumps(schema)) > _LONGEST:
-        raise bad(f"the schema is longer than {_LONGEST} characters", _PARAM)
-    level: list[Any] = [schema]
     patterns = 0
-    for _ in range(_DEEPEST):
-        for node in level:
-            if isinstance(node, dict) and any(_above(node.get(name)) for name in _COUNTS):
-                raise bad(f"the schema counts further than {_COUNT} ({', '.join(_COUNTS)})", _PARAM)
-            for pattern in _patterns(node):
-                if any(_above(times) for times in _repeats(pattern)):
-                    raise bad(f"a pattern of the schema repeats more than {_COUNT} times", _PARAM)
-                patterns += written_out(pattern)
-        level = [child for node in level for child in _children(node)]
-    if level:
-        raise bad(f"the schema is nested more than {_DEEPEST} deep", _PARAM)
+    for node in _nodes(schema):
+        if isinstance(node, dict) and any(_above(node.get(name)) for name in _COUNTS):
+            raise bad(f"the schema counts further than {_COUNT} ({', '.join(_COUNTS)})", _PARAM)
+        for pattern in _patterns(node):
+            if any(_above(times) for times in _repeats(pattern)):
+                raise bad(f"a pattern of the schema repeats more than {_COUNT} times", _PARAM)
+            patterns += written_out(pattern)
     if patterns > _PATTERNS:
         what = f"the schema's patterns have {patterns} characters when repeats like {{1,9}} are written out"
         raise bad(f"{what}, allowed are {_PATTERNS} (pattern, patternProperties)", _PARAM)
     return schema
+
+
+def _nodes(schema: dict[str, Any]) -> list[Any]:
+    """The objects and lists of a schema; it is written out only when it is known to be flat and short.
+
+    Raises:
+        ApiError: it is nested too deep, or too long.
+    """
+    too_long = bad(f"the schema is longer than {_LONGEST} characters", _PARAM)
+    found: list[Any] = []
+    level: list[Any] = [schema]
+    length = 0
+    for _ in range(_DEEPEST):
+        found += level
+        length += sum(map(_length, level))
+        if length > _LONGEST:
+            raise too_long
+        level = [child for node in level for child in _children(node)]
+    if level:
+        raise bad(f"the schema is nested more than {_DEEPEST} deep", _PARAM)
+    if len(json.dumps(schema)) > _LONGEST:
+        raise too_long
+    return found
+
+
+def _length(node: dict[str, Any] | list[Any]) -> int:
+    """Characters that an object or list takes at least when written out, without the objects and lists in it."""
+    names, values = (node.keys(), node.values()) if isinstance(node, dict) else ((), node)
+    texts = sum(len(text) for text in (*names, *values) if isinstance(text, str))
+    digits = sum(value.bit_length() // 4 for value in values if isinstance(value, int))
+    return len(node) + texts + digits
 
 
 def written_out(pattern: str) -> int:

@@ -18,6 +18,8 @@ TOKEN_VARIABLE = "AVERE_RAY_API_TOKEN"
 """Environment variable with bearer tokens, one or several with commas between."""
 ADMIN_VARIABLE = "AVERE_RAY_ADMIN_TOKEN"
 """The same for tokens that may move the champion."""
+TOKENS_FILE_VARIABLE = "AVERE_RAY_TOKENS_FILE"
+"""Environment variable that tells Ray Serve's proxy serve.tokens_file, empty where there is none; see `proxy`."""
 SHORTEST = 16
 """Characters of a token that is no guess."""
 _MINUTE_S = 60.0

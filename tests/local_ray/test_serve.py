@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +200,7 @@ def test_requests_that_cannot_be_answered(server: Server, clip: Path, tmp_path: 
         (server.ask(clip, stream=True, max_tokens=5000), 400, "context_length_exceeded"),
         (server.post(asking(clip), headers={"Authorization": "Bearer x"}), 401, "invalid_api_key"),
         (server.post({"path": "/x"}, "/v1/admin/champion"), 403, "forbidden"),
+        (server.post(asking(clip), headers={**server.headers, "Origin": "http://["}), 403, "forbidden"),
     ]
     for reply, status, code in cases:
         assert (reply.status_code, reply.json()["error"]["code"]) == (status, code), reply.text
@@ -208,7 +210,19 @@ def test_requests_that_cannot_be_answered(server: Server, clip: Path, tmp_path: 
     url = f"{server.url}/v1/chat/completions"
     reply = httpx.post(url, content=b" " * (65 * 2**20), headers=headers, timeout=60)
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_large")
+    for content in (b"[" + b"[]," * 2_000_000 + b"[]]", b'{"messages":[' + b"{}," * 90_000 + b"{}]}"):
+        reply = httpx.post(url, content=content, headers=headers, timeout=60)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_value")
     assert server.answers(clip)
+
+
+def test_a_stranger_is_refused_before_its_body_has_come(server: Server) -> None:
+    declared = {"Host": f"127.0.0.1:{server.port}", "Content-Type": "application/json", "Content-Length": 60 * 2**20}
+    for path, status in ((_CHAT, 401), ("/v1/emotion", 401), ("/healthz", 405)):
+        head = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in declared.items()), "", ""]
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall("\r\n".join(head).encode() + b'{"model":')
+            assert connection.recv(64).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 def test_media_are_fetched_from_hosts_on_the_list(server: Server, clip: Path, hosts: MediaHosts) -> None:
@@ -311,6 +325,8 @@ def test_an_administrator_moves_the_champion_under_load(server: Server, clip: Pa
     assert_only(heard, first, second)
     refused = server.post({"path": str(cfg.run_dir)}, "/v1/admin/champion", headers=admin)
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "adapter_refused")
+    refused = server.post({"path": "\0"}, "/v1/admin/champion", headers=admin)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "adapter_refused")
     assert server.answers(clip, model="champion", temperature=0.0) == second
 
 
@@ -365,7 +381,10 @@ def test_what_an_answer_rests_on(server: Server, clip: Path) -> None:
     data = base64.b64encode(clip.read_bytes()).decode()
     body = {"model": BASE, "url": f"data:video/mp4;base64,{data}", "answer": found["answer"], "question": QUESTION}
     assert server.post(body, "/v1/emotion").json()["grounding"] == found["grounding"]
-    cases = [(explained(model="other"), 404), (explained(question="<|VIDEO|>"), 400), (explained(unknown="x"), 400),
+    halves = json.dumps({**body, "question": "\ud800"}).encode()
+    kind = {"Content-Type": "application/json", **server.headers}
+    cases = [(httpx.post(f"{server.url}/v1/emotion", content=halves, headers=kind, timeout=60), 400),
+             (explained(model="other"), 404), (explained(question="<|VIDEO|>"), 400), (explained(unknown="x"), 400),
              (server.post({"url": "https://localhost/a.mp4"}, "/v1/emotion"), 422),
              (server.post({"url": "file:///etc/passwd"}, "/v1/emotion"), 400)]  # fmt: skip
     for reply, status in cases:

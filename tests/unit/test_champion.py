@@ -111,6 +111,19 @@ def test_what_cannot_be_served_leaves_the_champion_and_the_pointer(tmp_path: Pat
     assert champion.look() == first
 
 
+def test_a_folder_that_is_no_path_leaves_the_champion(tmp_path: Path) -> None:
+    champion = Champion(spec(tmp_path), Engine())
+    first = champion.point_to(adapter(tmp_path / "one", "1"))
+    (loop := tmp_path / "loop").symlink_to(loop)
+    for folder in (Path("\0"), tmp_path / "a\0b", loop):
+        with pytest.raises(InputError, match="is no path"):
+            champion.point_to(folder)
+    assert champion.look() == first
+    write_json(tmp_path / "serve" / "champion.json", {"folder": "\0"})
+    assert champion.look() == first
+    assert "is no path" in (champion.problem or "")
+
+
 def test_the_registry_is_asked_and_may_be_away(tmp_path: Path) -> None:
     answers: list[Path | Exception] = [adapter(tmp_path / "one"), StageError("MLflow does not answer")]
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from actors.api import CHAT, make_api
+from actors.api import CHAT, ChampionWanted, make_api
 from actors.chat import Asked, ChatRequest, explain, understood
 from actors.serving.errors import ApiError
 from actors.serving.guard import is_loopback
@@ -174,6 +174,33 @@ def test_what_is_not_offered_is_refused_by_name(body: Any, code: str, param: str
     assert words in error.message
     if param is not None:
         assert error.param == param
+
+
+def test_unknown_fields_cost_one_error_each_part() -> None:
+    unknown = {f"x{i}": 1 for i in range(50_000)}
+    few = {f"x{i}": 1 for i in range(100)}
+    part = {**TEXT, "type": "text", **few}
+    bodies = [
+        (chat(TEXT, **unknown), "x0", 1),
+        (chat(TEXT, **{"mm_processor_kwargs": unknown}), "mm_processor_kwargs.x0", 1),
+        ({"model": "base", "messages": [{"role": "user", "content": [part] * 16, **few}] * 32},
+         "messages.0.content.0.x0", 32 * 17),
+        (chat(TEXT, stop=[1] * 50_000), "stop.str", 2),
+    ]  # fmt: skip
+    for body, param, most in bodies:
+        with pytest.raises(ValidationError) as caught:
+            ChatRequest.model_validate(body)
+        assert caught.value.error_count() <= most
+        assert refusal(body).param == param
+    with pytest.raises(ValidationError) as caught:
+        ChampionWanted.model_validate(unknown)
+    assert caught.value.error_count() == 1
+
+
+def test_unknown_fields_are_refused_over_http() -> None:
+    reply = call(Worker(), "POST", CHAT, json=chat(TEXT, **{f"x{i}": 1 for i in range(60_000)}))
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["param"]) == (400, "unsupported_parameter", "x0")
 
 
 def test_an_error_never_repeats_what_was_sent() -> None:

@@ -1,16 +1,19 @@
 """A child that hangs, crashes or is killed costs its call and nothing else."""
 
+import errno
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from avere_ray import isolation
 from avere_ray.config import DecodeConfig
-from avere_ray.errors import ClipDecodeError
+from avere_ray.errors import ClipDecodeError, StageError
 from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.media import decode_clip
 from avere_ray.records import Clip
@@ -96,6 +99,50 @@ def test_our_errors_come_back_unchanged(child: ChildProcess, tmp_path: Path) -> 
     with pytest.raises(ClipDecodeError) as caught:
         child.call(30.0, decode_clip, Clip(clip_id="c", uri="no.mp4"), tmp_path / "no.mp4", DecodeConfig())
     assert caught.value.reason == "file_missing"
+
+
+def test_a_child_that_is_abandoned_ends_its_call_and_makes_no_other(child: ChildProcess, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
+    def abandoned() -> None:
+        while not begun.exists():  # the test's time limit bounds this
+            time.sleep(0.01)
+        child.abandon()
+
+    thread = threading.Thread(target=abandoned)
+    thread.start()
+    with pytest.raises(ChildCrashed, match="SIGKILL"):
+        child.call(50.0, subprocess.run, ["sh", "-c", f"touch '{begun}'; exec sleep 50"])
+    thread.join(timeout=10)
+    with pytest.raises(ChildCrashed, match="abandoned"):
+        child.call(10.0, os.getpid)
+    assert child.pid is None
+
+
+def test_a_child_that_is_abandoned_while_it_starts(child: ChildProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: object, **settings: object) -> object:
+        child.abandon()  # by another thread, which finds no process yet
+        return start(*arguments, **settings)  # type: ignore[call-overload]
+
+    start = subprocess.Popen
+    monkeypatch.setattr(isolation.subprocess, "Popen", slow)
+    with pytest.raises(StageError, match="SIGKILL"):
+        child.call(50.0, time.sleep, 50)
+    assert child.pid is None
+
+
+@pytest.mark.parametrize("name", ["socket.socketpair", "tempfile.TemporaryFile", "subprocess.Popen"])
+def test_a_machine_without_room_for_a_child_is_named(child: ChildProcess, name: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(name, full)
+        with pytest.raises(StageError, match=r"cannot start a child process: .*Too many open files.*descriptors"):
+            child.call(10.0, os.getpid)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert child.call(10.0, os.getpid) == child.pid
 
 
 def test_close_ends_the_child(child: ChildProcess) -> None:

@@ -32,6 +32,16 @@ from avere_ray.public_hosts import NotPublic, connect_to_public, is_public
         ("::ffff:169.254.169.254", False),
         ("2002:7f00:1::", False),
         ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b::5db8:d70e", True),
+        ("192.0.0.192", False),  # metadata of Oracle's cloud
+        ("168.63.129.16", False),  # Azure's services for its machines
+        ("168.63.129.17", True),
+        ("::ffff:168.63.129.16", False),
+        ("fec0::1", False),
+        ("64:ff9b:1::a9fe:a9fe", False),
+        ("::169.254.169.254", False),
+        ("::8.8.8.8", False),
+        ("::ffff:0:7f00:1", False),
     ],
 )
 def test_public_addresses(address: str, expected: bool) -> None:

@@ -252,6 +252,12 @@ def test_a_server_that_is_silent_or_away_costs_one_clip(server: Files, video: Pa
     assert refused("http://127.0.0.1:9/v.mp4", cfg).reason == "remote_unreachable"
 
 
+def test_a_file_that_trickles_in_is_not_waited_for(server: Files, video: Path) -> None:
+    server.files["/v.mp4"], server.answers["/v.mp4"] = video.read_bytes(), ["trickle"]
+    error = refused(f"http://{server.host}/v.mp4", allowing(server.host, timeout_s=0.2, attempts=1))
+    assert (error.reason, "did not arrive within 0.2 s" in error.message) == ("timeout", True)
+
+
 def test_what_arrives_and_is_no_video_is_named_by_its_address(server: Files) -> None:
     server.files["/v.mp4"] = b"<html>please log in</html>"
     assert refused(f"http://{server.host}/v.mp4?token=1", allowing(server.host)).reason == "corrupt"

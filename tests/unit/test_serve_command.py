@@ -1,12 +1,15 @@
 """`avere-ray serve` up to the point where Ray starts: arguments, address, and what a run folder must hold."""
 
 import dataclasses
+import os
 import shutil
 import socket
 from pathlib import Path
 
 import pytest
 
+from actors.serving.proxy import MAX_BODY_VARIABLE
+from actors.serving.tokens import TOKENS_FILE_VARIABLE
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig, ServeConfig
 from avere_ray.engine import engine_threads
@@ -132,6 +135,22 @@ def test_the_proxy_gives_up_after_everyone_else() -> None:
     default = serve.http_options(ServeConfig(), "", 0)["request_timeout_s"]
     for manifest in ("workloads/rayservice.yaml", "overlays/dev-cpu/service.yaml"):
         assert f"request_timeout_s: {default:g}}}" in (ROOT / "cluster" / manifest).read_text()
+
+
+def test_the_proxy_is_told_which_bodies_and_tokens_it_may_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (serve._PROXY_WORDS, MAX_BODY_VARIABLE, TOKENS_FILE_VARIABLE):
+        monkeypatch.setenv(name, "")  # as they were afterwards
+        monkeypatch.delenv(name)
+    serve._tell_proxy(ServeConfig(max_body_mb=3))
+    assert (os.environ[MAX_BODY_VARIABLE], os.environ[TOKENS_FILE_VARIABLE]) == ("3", "")
+    monkeypatch.chdir(tmp_path)
+    serve._tell_proxy(ServeConfig(tokens_file=Path("tokens")))
+    assert os.environ[TOKENS_FILE_VARIABLE] == str(tmp_path / "tokens")
+    words = os.environ[serve._PROXY_WORDS]
+    for manifest in ("workloads/rayservice.yaml", "overlays/dev-cpu/service.yaml"):
+        text = (ROOT / "cluster" / manifest).read_text()
+        assert f'{{name: {serve._PROXY_WORDS}, value: "{words}"}}' in text
+        assert f'{{name: {TOKENS_FILE_VARIABLE}, value: ""}}' in text
 
 
 def test_addresses_that_cannot_be_used() -> None:

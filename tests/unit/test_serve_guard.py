@@ -11,7 +11,7 @@ from test_chat_api import ADMIN, TEXT, TOKEN, WORD, Worker, bearer, chat, client
 from actors.api import CHAT, make_api
 from actors.emotion import BODIES, PATH, EmotionRequest, emotion_route
 from actors.page import page_routes
-from actors.serving.guard import BODY, Guard
+from actors.serving.guard import BODY, Guard, has_more_marks
 from avere_ray.config import ServeConfig
 
 OPEN = ("/", "/page/page.js", "/healthz", "/readyz", "/openapi.json")
@@ -68,6 +68,45 @@ def test_a_page_that_is_allowed_may_send_a_clip() -> None:
     for origin, status in (("https://good.example", 200), ("https://evil.example", 403), ("null", 403)):
         headers = {"Origin": origin, "Sec-Fetch-Site": "cross-site", **bearer(WORD)}
         assert ask("POST", PATH, files=form, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("path", [CHAT, PATH, "/v1/models", "/healthz", "/"])
+@pytest.mark.parametrize("tokens", [True, False])
+def test_an_origin_that_cannot_be_read_is_refused(path: str, tokens: bool) -> None:
+    for origin in ("http://[", "http://[::1", "https://good.example[", "//]"):
+        for method in ("GET", "POST"):
+            reply = ask(method, path, tokens=tokens, headers={"Origin": origin, **bearer(WORD)})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("path", [CHAT, PATH, "/v1/admin/champion"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"[],[]," * 900_000 + b"[]]",
+        b"{" + b",".join(b'"k%d":1' % i for i in range(450_000)) + b"}",
+        b'{"model":"base","messages":[' + b"{}," * 90_000 + b"{}]}",
+        ("[" + "0," * 90_000 + "0]").encode("utf-16"),
+    ],
+    ids=["lists", "names", "messages", "utf-16"],
+)
+def test_a_body_of_countless_values_is_not_even_read(path: str, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loads(text: Any) -> Any:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr("json.loads", loads)
+    headers = {"Content-Type": "application/json", **bearer(WORD + "!")}
+    reply = ask("POST", path, content=body, headers=headers)
+    monkeypatch.undo()
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_value")
+    assert "more than 81920 commas and opening brackets" in reply.json()["error"]["message"]
+
+
+def test_many_words_and_a_large_clip_are_no_countless_values() -> None:
+    assert not has_more_marks(b'{"a":"' + b"," * 80_000 + b"A" * 2**20 + b'"}', 80_001)
+    assert has_more_marks(b'{"a":"' + b"," * 80_000 + b"A" * 2**20 + b'"}', 80_000)
+    form = {"clip": ("clip.mp4", b"[{," * 100_000, "video/mp4")}
+    assert ask("POST", PATH, files=form, headers=bearer(WORD)).json() == {"answer": "Sad."}
 
 
 def test_health_is_counted_by_its_path() -> None:

@@ -2,8 +2,13 @@
 
 import asyncio
 import base64
+import errno
+import gc
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clipmaker import Recipe, write_clip
@@ -115,6 +120,69 @@ def test_broken_files_are_named_as_the_clients_own(decoder: Decoder, clip: Path,
     assert (without.status, without.code) == (422, "no_audio_stream")
     assert without.message.endswith(" Send a clip with sound.")
     assert decoded(decoder, whole(source(clip))) is not None
+
+
+def hangs(*_: object) -> None:
+    """Stands for `decode_files` in the child."""
+    Path(os.environ["TEST_BEGUN"]).touch()
+    time.sleep(600)
+
+
+def media_in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(found, Media) for found in gc.get_objects())
+
+
+def test_who_goes_away_leaves_nothing_behind(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, decodes = tmp_path / "begun", module.decode_files
+    monkeypatch.setenv("TEST_BEGUN", str(begun))
+    monkeypatch.setattr(module, "decode_files", hangs)
+
+    async def leave(*tasks: "asyncio.Task[Any]") -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
+
+    async def crowd(decoder: Decoder) -> None:
+        def asking() -> "asyncio.Task[Any]":
+            return asyncio.create_task(decoder.decode(whole(source(clip))))
+
+        before, slow = media_in_memory(), asking()
+        while not begun.exists():  # the test's time limit bounds this
+            await asyncio.sleep(0.01)
+        waiting = [asking() for _ in range(50)]
+        await asyncio.sleep(0.01)
+        await leave(*waiting)
+        waiting.clear()
+        assert media_in_memory() == before + 1
+        [child] = decoder._busy
+        pid = child.pid
+        await leave(slow)
+        del slow
+        monkeypatch.setattr(module, "decode_files", decodes)
+        assert await decoder.decode(whole(source(clip))) is not None
+        assert not Path(f"/proc/{pid}").exists()
+        assert media_in_memory() == before
+
+    made = Decoder(SPEC, ServeConfig(decoders=1))
+    asyncio.run(crowd(made))
+    made.close()
+
+
+@pytest.mark.parametrize("name", ["tempfile.NamedTemporaryFile", "subprocess.Popen"])
+def test_a_machine_without_room_is_to_be_asked_again(clip: Path, name: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    made = Decoder(SPEC, ServeConfig(decoders=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(name, full)
+        error = refusal(made, whole(source(clip)))
+    assert (error.status, error.code) == (503, "overloaded")
+    assert error.retry_after_s is not None and error.retry_after_s >= 1
+    assert decoded(made, whole(source(clip))) is not None
+    made.close()
 
 
 def test_what_is_kept_stays_within_its_bytes(clip: Path) -> None:

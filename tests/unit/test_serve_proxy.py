@@ -1,18 +1,23 @@
 """What the proxy says by itself becomes a 503 that another try cures; what replicas say passes unchanged.
 
-Bodies are read within their limits and handed on with the request.
+Bodies are read within their limits and handed on with the request; strangers' are not.
 """
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from test_chat_api import ADMIN, TEXT, TOKEN, WORD, Worker, bearer, chat
 
+from actors.api import CHAT, make_api
 from actors.serving import guard
 from actors.serving.guard import BODY
 from actors.serving.proxy import BODIES_AT_ONCE, MAX_BODY_VARIABLE, ProxyWords, middlewares
+from actors.serving.tokens import ADMIN_VARIABLE, TOKEN_VARIABLE, TOKENS_FILE_VARIABLE, Token
+from avere_ray.config import ServeConfig
 
 
 def ask(app: Any, path: str = "/v1/models", method: str = "GET", **request: Any) -> httpx.Response:
@@ -75,33 +80,52 @@ def test_a_body_that_is_too_large_does_not_reach_the_proxy(content: bytes | None
     words = ProxyWords(nothing, limit=2000)
     reply = ask(words, method="POST", content=content or pieces(3))
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_large")
-    assert words.held == 0
+    assert words.held.total() == 0
 
 
-def test_so_many_bodies_are_held_at_once_and_no_more() -> None:
-    async def crowd() -> list[httpx.Response]:
-        go, here = asyncio.Event(), 0
+async def crowd(words: ProxyWords, *askers: str) -> list[httpx.Response]:
+    """The replies to one more body of each asker when the first holds all that it may, to these, and to one after."""
+    go, here = asyncio.Event(), 0
 
-        async def waits(scope: Any, receive: Any, send: Any) -> None:
-            nonlocal here
-            here += 1
-            await go.wait()
-            await JSONResponse({})(scope, receive, send)
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal here
+        here += 1
+        await go.wait()
+        await JSONResponse({})(scope, receive, send)
 
-        words = ProxyWords(waits, limit=1000)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(words), base_url="http://x") as http:
-            waiting = [asyncio.create_task(http.post("/", content=b"x" * 1000)) for _ in range(BODIES_AT_ONCE)]
-            while here < BODIES_AT_ONCE:
-                await asyncio.sleep(0)
-            refused = await http.post("/", content=b"x")
-            go.set()
-            rest = await asyncio.gather(*waiting)
-            return [refused, *rest, await http.post("/", content=b"x")]
+    words.app, most = waits, words.share // words.limit
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(words), base_url="http://x") as http:
 
-    refused, *rest = asyncio.run(crowd())
+        def asking(who: str, size: int = 1000) -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(http.post("/", content=b"x" * size, headers=bearer(who)))
+
+        waiting = [asking(askers[0]) for _ in range(most)]
+        while here < most:
+            await asyncio.sleep(0)
+        then = [asking(who, 1) for who in askers]
+        while here + sum(task.done() for task in then) < most + len(then):
+            await asyncio.sleep(0)
+        go.set()
+        return await asyncio.gather(*then, *waiting, asking(askers[0]))
+
+
+@pytest.mark.parametrize("tokens", [None, (TOKEN,)])
+def test_so_many_bodies_are_held_at_once_and_no_more(tokens: tuple[Token, ...] | None) -> None:
+    words = ProxyWords(nothing, limit=1000, tokens=tokens)
+    assert words.share == BODIES_AT_ONCE * 1000
+    refused, *rest = asyncio.run(crowd(words, WORD))
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
     assert int(refused.headers["Retry-After"]) >= 1
     assert {reply.status_code for reply in rest} == {200}
+
+
+def test_one_token_does_not_hold_what_another_may() -> None:
+    words = ProxyWords(nothing, limit=1000, tokens=(TOKEN, ADMIN))
+    refused, *rest = asyncio.run(crowd(words, WORD, WORD + "!"))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "concurrency_limit_exceeded")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert {reply.status_code for reply in rest} == {200}
+    assert words.held.total() == 0
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +138,64 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
     assert (reply.status_code, reply.json()["error"]["code"]) == (408, "timeout")
 
 
-def test_the_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "headers", "status"),
+    [
+        ((TOKEN,), {}, 401),
+        ((TOKEN,), bearer("another-long-random-text"), 401),
+        ((TOKEN,), {"Origin": "https://good.example"}, 401),
+        ((TOKEN,), {"Origin": "https://evil.example"}, 403),
+        ((), {"Host": "evil.example"}, 403),
+    ],
+)
+def test_of_strangers_no_body_is_held(tokens: tuple[Token, ...], headers: dict[str, str], status: int) -> None:
+    async def asked_for() -> Any:
+        raise AssertionError("the body was asked for")
+        yield b""
+
+    served = make_api(Worker(), ServeConfig(cors_origins=("https://good.example",)), tokens)
+    words = ProxyWords(served, limit=1000, tokens=tokens)
+    for path, expected in ((CHAT, status), ("/healthz", 405 if status == 401 else status)):
+        reply = ask(words, path, "POST", content=asked_for(), headers=headers)
+        assert reply.status_code == expected, reply.text
+        assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+        allowed = headers.get("Origin") == "https://good.example"
+        assert reply.headers.get("access-control-allow-origin") == (headers["Origin"] if allowed else None)
+    assert words.held.total() == 0
+    assert ask(words, "/healthz", headers=bearer(WORD) if tokens else {"Host": "localhost"}).status_code == 200
+
+
+def test_what_a_stranger_sends_is_dropped_as_it_comes() -> None:
+    heard: list[Any] = []
+
+    async def hears(scope: Any, receive: Any, send: Any) -> None:
+        heard.append(await receive())
+        heard.append(words.held.total())
+        await JSONResponse({})(scope, receive, send)
+        heard.append(await receive())
+
+    words = ProxyWords(hears, limit=2000, tokens=(TOKEN,))
+    assert ask(words, method="POST", content=pieces(1000)).status_code == 200
+    assert heard == [{"type": "http.request", "body": b"", "more_body": False}, 0, {"type": "http.disconnect"}]
+
+
+def test_a_proxy_that_was_told_other_tokens_is_named() -> None:
+    words = ProxyWords(make_api(Worker(), ServeConfig(), (TOKEN,)), tokens=(ADMIN,))
+    reply = ask(words, CHAT, "POST", json=chat(TEXT), headers=bearer(WORD))
+    assert reply.status_code == 401
+    assert TOKENS_FILE_VARIABLE in reply.json()["error"]["message"]
+
+
+def test_limit_and_tokens_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (TOKEN_VARIABLE, ADMIN_VARIABLE, TOKENS_FILE_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
     for value, megabytes in (("3", 3), ("", 64), ("x", 64)):
         monkeypatch.setenv(MAX_BODY_VARIABLE, value)
         [made] = middlewares()
-        assert made.kwargs == {"limit": megabytes * 2**20}
+        assert made.kwargs == {"limit": megabytes * 2**20, "tokens": None}
+    monkeypatch.setenv(TOKENS_FILE_VARIABLE, "")
+    assert middlewares()[0].kwargs["tokens"] == ()
+    monkeypatch.setenv(TOKEN_VARIABLE, WORD)
+    (file := tmp_path / "tokens").write_text(f"boss {ADMIN.sha256} admin\n")
+    monkeypatch.setenv(TOKENS_FILE_VARIABLE, str(file))
+    assert [token.sha256 for token in middlewares()[0].kwargs["tokens"]] == [TOKEN.sha256, ADMIN.sha256]

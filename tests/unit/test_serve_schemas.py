@@ -1,9 +1,11 @@
 """How large a JSON schema may be, and the patterns in it."""
 
+import json
 from typing import Any
 
 import pytest
 
+from actors.serving import schemas
 from actors.serving.errors import ApiError
 from actors.serving.schemas import checked_schema, written_out
 
@@ -34,6 +36,51 @@ def test_patterns_that_take_long_to_compile_are_refused(schema: dict[str, Any]) 
     with pytest.raises(ApiError, match=r"patterns have|repeats more than 256") as caught:
         checked_schema(schema)
     assert caught.value.status == 400
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (nested(16), "nested more than 16 deep"),
+        (nested(900), "nested more than 16 deep"),
+        (nested(100_000), "nested more than 16 deep"),
+        ({"anyOf": [nested(14), nested(15)]}, "nested more than 16 deep"),
+        ({"enum": ["x" * 20_000]}, "longer than 16384"),
+        ({"enum": [0] * 20_000}, "longer than 16384"),
+        ({"enum": [10**4000] * 10}, "longer than 16384"),
+        ({"enum": [[], {}] * 10_000}, "longer than 16384"),
+        ({"properties": {"x" * 20_000: {}}}, "longer than 16384"),
+        ({str(i): {} for i in range(20_000)}, "longer than 16384"),
+        ({"items": {"items": {"title": "x" * 20_000}}}, "longer than 16384"),
+    ],
+)
+def test_what_is_too_deep_or_too_long_is_never_written_out(
+    schema: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dumps(value: Any) -> str:
+        raise AssertionError("it was written out")
+
+    monkeypatch.setattr(schemas.json, "dumps", dumps)
+    with pytest.raises(ApiError, match=words) as caught:
+        checked_schema(schema)
+    assert caught.value.status == 400
+
+
+def test_the_largest_schemas_are_taken_and_no_larger() -> None:
+    assert checked_schema(nested(15))
+    for text in ("x", "é", "😀", '"', "\n"):
+        longest = (16_384 - len('{"enum": [""]}')) // (len(json.dumps(text)) - 2)
+        assert checked_schema({"enum": [text * longest]})
+        with pytest.raises(ApiError, match="longer than"):
+            checked_schema({"enum": [text * (longest + 1)]})
+    assert checked_schema({"enum": [10**999] * 16, "const": True})
 
 
 def test_patterns_in_use_are_taken() -> None:

@@ -104,6 +104,12 @@ def test_an_answer_in_time(worker: ChatWorker, stream: bool) -> None:
     assert ('avere_ray_first_token_seconds_count{replica="0"} 1.0' in text) == stream
 
 
+def test_a_champion_that_is_no_path_is_refused(worker: ChatWorker) -> None:
+    with pytest.raises(ApiError, match="is no path") as caught:
+        asyncio.run(worker.move_champion(Path("\0")))
+    assert (caught.value.status, caught.value.code, caught.value.param) == (422, "adapter_refused", "path")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("slow", ["decoder", "engine"])
 def test_past_the_deadline_a_request_is_refused_and_not_worked_for(
