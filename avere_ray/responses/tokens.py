@@ -49,8 +49,9 @@ def _merge_idioms(tokens: list[Token]) -> list[Token]:
         for size in (3, 2):
             words = tuple(t.word for t in tokens[at : at + size])
             if words in IDIOMS:
-                merged.append(Token(IDIOMS[words], IDIOMS[words], tokens[at].start, tokens[at + size - 1].end))
-                at += size
+                last = at + len(words) - 1  # at the end of a text there are fewer than `size`
+                merged.append(Token(IDIOMS[words], IDIOMS[words], tokens[at].start, tokens[last].end))
+                at = last + 1
                 break
         else:
             merged.append(tokens[at])
