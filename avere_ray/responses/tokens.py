@@ -59,14 +59,24 @@ def _merge_idioms(tokens: list[Token]) -> list[Token]:
     return merged
 
 
-@functools.lru_cache(maxsize=65536)
+_LONGEST_KEPT = 32
+"""Characters of the longest word whose form is kept: whoever writes a text decides how long its words are."""
+
+
 def canonical(word: str) -> str:
     """The form under which a word is compared: lower case, stemmed, first of its group of equivalents."""
+    return _kept_form(word) if len(word) <= _LONGEST_KEPT else _form(word)
+
+
+def _form(word: str) -> str:
     groups = _equivalents()
     word = word.lower()
     stemmed = stem(word)
     plain = stem(_adjective(word))
     return groups.get(word) or groups.get(stemmed) or groups.get(plain) or plain
+
+
+_kept_form = functools.lru_cache(maxsize=65536)(_form)
 
 
 def _adjective(word: str) -> str:
