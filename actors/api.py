@@ -54,7 +54,8 @@ class ChampionWanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     path: str | None = None
-    """Folder of an adapter, on the server; None goes back to what the config says and looks at it at once."""
+    """Folder of an adapter, on the server; None goes back to what the config says and looks at it at once. Where that
+    names none, there is no champion any more."""
 
 
 class Answerer(Protocol):

@@ -187,6 +187,44 @@ def test_a_champion_is_looked_at_when_it_is_asked_for(worker: ChatWorker, monkey
     assert 1 < len(looks) < 4
 
 
+def test_a_champion_that_is_taken_back_is_gone_when_it_is_looked_at(worker: ChatWorker) -> None:
+    worker.champion.name = "champion-1"  # of a pointer that is there no more
+    assert worker.models == ["base", "champion"]
+    watch = threading.Thread(target=worker._watch_champion)
+    watch.start()
+    assert worker._looked.wait(10)
+    worker._ended.set()
+    worker._look.set()
+    watch.join(10)
+    assert worker.models == ["base"]
+    error = late(worker, asked(model="champion"))
+    assert (error.status, error.code) == (404, "model_not_found")
+    with pytest.raises(ApiError, match="served are base"):
+        worker.face("champion")
+
+
+def test_a_request_goes_on_with_the_champion_it_began_with(
+    worker: ChatWorker, stepper: Stepper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.spec.serve = ServeConfig(deadline_s=30.0)  # type: ignore[misc]
+    worker.champion.name = "champion-1"
+    worker.engine._loras["champion-1"] = "weights"
+    used: list[Any] = []
+    add = stepper.add_request
+
+    def added(name: str, prompt: Any, params: Any, lora_request: Any = None) -> None:
+        used.append(lora_request)
+        add(name, prompt, params)
+
+    async def decode(media: Media) -> None:
+        worker.champion.name = None  # taken back meanwhile
+
+    monkeypatch.setattr(stepper, "add_request", added)
+    monkeypatch.setattr(worker.decoder, "decode", decode)
+    asyncio.run(worker.answer(asked(model="champion", max_tokens=2)))
+    assert used == ["weights"]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_lost_engine_refuses_for_a_while_and_has_the_replica_replaced(worker: ChatWorker, stepper: Stepper) -> None:
     worker.check_health()  # type: ignore[attr-defined]
