@@ -136,7 +136,7 @@ class ChatWorker:
             ApiError: the request cannot be answered.
         """
         live = self.face(request.model or self.models[-1])
-        self._refuse_markup(f"{request.question} {request.answer or ''}", "question")
+        self._check_words(request.question, request.answer or "")
         source = Source(url=request.url or "", data=request.clip or b"", param="clip" if request.clip else "url")
         limit = self.spec.serve.deadline_s
         try:
@@ -190,6 +190,16 @@ class ChatWorker:
             self._look.set()  # a pointer that another replica has left
             return ApiError(503, "the champion is not loaded here; try again later", code="model_not_loaded")
         return unknown_model(self.models)
+
+    def _check_words(self, question: str, answer: str) -> None:
+        """
+        Raises:
+            ApiError: they are too long, or hold markup of the model.
+        """
+        count, most = len(question) + len(answer), self.spec.serve.max_text
+        if count > most:
+            raise bad(f"question and answer have {count} characters, allowed are {most}", "question")
+        self._refuse_markup(f"{question} {answer}", "question")
 
     def _refuse_markup(self, words: str, param: str) -> None:
         if found := next((m for m in self._markup if m in words), None):

@@ -1,6 +1,7 @@
 """The worker around stand-ins for engine and decoder: deadlines, a lost engine; and what Ray Serve is told."""
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +154,19 @@ def test_an_explanation_that_nobody_waits_for_leaves_the_engine(
     asyncio.run(ask())
     stepper.go.set()
     assert empties(worker)
+
+
+def test_the_words_of_an_explanation_are_limited_in_all(worker: ChatWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysed: list[str] = []
+    monkeypatch.setattr(server, "analyse", lambda face, clip, question, *_, answer, **__: analysed.append(answer))
+    monkeypatch.setattr(server, "to_json", lambda insight: {})
+    worker.decoder.clip = object()  # type: ignore[attr-defined]
+    worker.spec.serve = ServeConfig(deadline_s=30.0, max_text=10)  # type: ignore[misc]
+    request = EmotionRequest(model="base", question="Why?", answer="Tears.", grounding=True, clip=b"x", url=None)
+    assert asyncio.run(worker.explain(request)) == {}
+    with pytest.raises(ApiError, match="have 11 characters, allowed are 10") as caught:
+        asyncio.run(worker.explain(dataclasses.replace(request, answer="Tears!!")))
+    assert (caught.value.status, caught.value.param, analysed) == (400, "question", ["Tears."])
 
 
 def test_a_champion_that_is_not_loaded_yet_is_asked_for_again(worker: ChatWorker, tmp_path: Path) -> None:
