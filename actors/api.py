@@ -53,7 +53,8 @@ class ChampionWanted(Fields):
     """Body of POST /v1/admin/champion."""
 
     path: str | None = None
-    """Folder of an adapter, on the server; None goes back to what the config says and looks at it at once."""
+    """Folder of an adapter, on the server; None goes back to what the config says and looks at it at once. Where that
+    names none, there is no champion any more."""
 
 
 class Answerer(Protocol):

@@ -30,7 +30,7 @@ BODIES = {PATH: (FORM, JSON)}
 QUESTION = "How does the person feel, and how can you tell?"
 """Asked where the request asks nothing."""
 MAX_TEXT = 16_384
-"""Longest question or answer, characters."""
+"""Longest question or answer that is read, characters; how long both may be in all, whoever answers decides."""
 _FIELDS = ("model", "question", "answer", "grounding", "url")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _TEXT = {"type": "string", "maxLength": MAX_TEXT}

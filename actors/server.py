@@ -136,7 +136,7 @@ class ChatWorker:
             ApiError: the request cannot be answered.
         """
         live = self.face(request.model or self.models[-1])
-        self._refuse_markup(f"{request.question} {request.answer or ''}", "question")
+        self._check_words(request.question, request.answer or "")
         source = Source(url=request.url or "", data=request.clip or b"", param="clip" if request.clip else "url")
         limit = self.spec.serve.deadline_s
         try:
@@ -163,7 +163,6 @@ class ChatWorker:
         Raises:
             ApiError: no such model is served.
         """
-        self._check_model(model)
         return LiveFace(self.engine, self._adapter(model), timeout_s=self.spec.serve.deadline_s + STUCK_GRACE_S)
 
     async def move_champion(self, folder: Path | None) -> dict[str, Any]:
@@ -181,22 +180,26 @@ class ChatWorker:
         return champion_card(self.champion)
 
     def _understood(self, request: ChatRequest) -> Asked:
-        self._check_model(request.model)
+        self._adapter(request.model)  # a model that is not served is told first
         asked = understood(request, self.spec.serve, self.spec.rollout.max_tokens)
         self._refuse_markup(asked.words, "messages")
         return asked
 
-    def _check_model(self, model: str) -> None:
-        """
-        Raises:
-            ApiError: no such model is served, or it is a champion that this replica has not loaded yet.
-        """
-        if model in self.models:
-            return
+    def _not_served(self, model: str) -> ApiError:
         if model == CHAMPION and self.champion.wanted:
             self._look.set()  # a pointer that another replica has left
-            raise ApiError(503, "the champion is not loaded here; try again later", code="model_not_loaded")
-        raise unknown_model(self.models)
+            return ApiError(503, "the champion is not loaded here; try again later", code="model_not_loaded")
+        return unknown_model(self.models)
+
+    def _check_words(self, question: str, answer: str) -> None:
+        """
+        Raises:
+            ApiError: they are too long, or hold markup of the model.
+        """
+        count, most = len(question) + len(answer), self.spec.serve.max_text
+        if count > most:
+            raise bad(f"question and answer have {count} characters, allowed are {most}", "question")
+        self._refuse_markup(f"{question} {answer}", "question")
 
     def _refuse_markup(self, words: str, param: str) -> None:
         if found := next((m for m in self._markup if m in words), None):
@@ -209,12 +212,13 @@ class ChatWorker:
     async def _steps(self, asked: Asked) -> AsyncGenerator[Progress, None]:
         """What the engine says, step by step, within the deadline."""
         began, end = time.perf_counter(), asyncio.get_running_loop().time() + self.spec.serve.deadline_s
+        adapter = self._adapter(asked.model)  # before the champion can move
         try:
             async with asyncio.timeout_at(end):
                 clip = await self.decoder.decode(asked.media)
             if clip is not None:
                 self.metrics.decoded(time.perf_counter() - began)
-            steps = self.engine.stream(self._prompt(asked, clip), asked.wanted, adapter=self._adapter(asked.model))
+            steps = self.engine.stream(self._prompt(asked, clip), asked.wanted, adapter=adapter)
             first = True
             async with aclosing(steps):
                 while True:
@@ -250,9 +254,15 @@ class ChatWorker:
         return {"prompt_token_ids": ids, **shown}
 
     def _adapter(self, model: str) -> str | None:
-        """Name in the engine of what a model id stands for now; None is the base."""
-        if model == CHAMPION:
-            return self.champion.name
+        """Name in the engine of what a model id stands for now; None is the base.
+
+        Raises:
+            ApiError: no such model is served, or it is a champion that this replica has not loaded yet.
+        """
+        if model == CHAMPION and (name := self.champion.name) is not None:
+            return name
+        if model not in (self.spec.base, *self.spec.adapters):
+            raise self._not_served(model)
         return None if model == self.spec.base else model
 
     def _note(self, asked: Asked, answer: Answer) -> None:
@@ -270,8 +280,7 @@ class ChatWorker:
     def _watch_champion(self) -> None:
         while not self._ended.is_set():
             self._look.clear()
-            if self.champion.wanted:
-                self.champion.look()
+            self.champion.look()
             self._looked.set()
             self._ended.wait(LOOKS_APART_S)  # however often it is asked for
             self._look.wait(self.spec.serve.champion_poll_s)

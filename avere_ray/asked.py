@@ -89,4 +89,4 @@ def asked_modality(prompt: str) -> Asked:
 
 def _without_choices(prompt: str) -> str:
     """The question up to its first choice, "(A)" or "A)" or "A." at the start of a line."""
-    return re.split(r"\(A\)|(?:^|\n)\s*A[).]", prompt, maxsplit=1)[0]
+    return re.split(r"\(A\)|(?:^|\n)[^\S\n]*A[).]", prompt, maxsplit=1)[0]

@@ -21,7 +21,7 @@ from typing import Any
 
 from avere_ray.config import RunConfig
 from avere_ray.errors import ConfigError, InputError
-from jobs.command import Terminated
+from jobs.command import Terminated, printable
 from jobs.operands import Arguments, run_with_arguments
 
 OWN = Arguments(
@@ -52,7 +52,7 @@ def run(cfg: RunConfig, given: list[str], values: dict[str, str]) -> int:
         return 143 if isinstance(error, Terminated) else 130
     if "json" in values:
         answers = [{"model": name, **insight} for name, insight in found.items()]
-        print(json.dumps({"clip": str(path), "question": question, "answers": answers}, ensure_ascii=False, indent=2))
+        print(_as_json({"clip": str(path), "question": question, "answers": answers}))
     else:
         print("\n\n".join(told(name, insight, color=sys.stdout.isatty()) for name, insight in found.items()))
     return 0
@@ -103,9 +103,16 @@ def _at_endpoint(values: Mapping[str, str], path: Path, question: str) -> dict[s
     }
 
 
+def _as_json(found: Mapping[str, Any]) -> str:
+    """With escapes for what would steer a terminal: JSON demands them for half of it."""
+    text = json.dumps(found, ensure_ascii=False, indent=2)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
 def told(model: str, insight: Mapping[str, Any], *, color: bool) -> str:
-    """One answer as a person reads it."""
-    lines = [f"{model}:", f"  {_marked(insight, color)}"]
+    """One answer as a person reads it; what would steer the terminal is replaced."""
+    insight = _printable(insight)
+    lines = [f"{printable(model)}:", f"  {_marked(insight, color)}"]
     if insight.get("emotion"):
         lines.append(f"emotion named: {insight['emotion']}")
     if agreement := insight.get("agreement"):
@@ -116,6 +123,15 @@ def told(model: str, insight: Mapping[str, Any], *, color: bool) -> str:
     lines += _grounding_lines(insight.get("grounding"), color)
     cost = insight["cost"]
     return "\n".join([*lines, f"cost: {cost['passes']} passes, {cost['tokens']} tokens"])
+
+
+def _printable(value: Any) -> Any:
+    """The same with every text in it printable."""
+    if isinstance(value, Mapping):
+        return {name: _printable(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_printable(part) for part in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _marked(insight: Mapping[str, Any], color: bool) -> str:

@@ -136,8 +136,20 @@ def _close_ray() -> None:
     closing.join(_RAY_SHUTDOWN_S)
 
 
+def printable(text: str) -> str:
+    """Words of others as a terminal may be given them: line breaks become spaces, what else would steer it becomes "�".
+
+    There are as many characters as before.
+    """
+    return "".join(c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "\ufffd" for c in text)
+
+
+_JOINERS = "\u200c\u200d"
+"""Shape the letters and signs beside them."""
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(printable(text).split())
 
 
 def _raise_on_sigterm() -> None:

@@ -2,7 +2,8 @@
 
 The champion is looked at again now and then, by every replica for itself: first at the pointer that an administrator
 left in the run folder, then at the config, which names MLflow's alias or a folder. A new one is loaded and checked in
-the live engine before the name `champion` moves; requests in work go on with the one they began with.
+the live engine before the name `champion` moves; requests in work go on with the one they began with. Where neither
+names one any more, the name stands for nothing.
 """
 
 import json
@@ -87,8 +88,8 @@ def checked_adapter(folder: Path, base_digest: str, decode: DecodeConfig) -> Ada
 class Champion:
     """Keeps the name `champion` on the adapter that it should stand for; `look` may be called from any thread."""
 
-    def __init__(self, spec: ServeSpec, engine: Loader, fetch: Callable[[], Path | None] | None = None) -> None:
-        """`fetch`: folder of the adapter that the registry's alias names, or None; by default MLflow is asked."""
+    def __init__(self, spec: ServeSpec, engine: Loader, fetch: Callable[[], Path] | None = None) -> None:
+        """`fetch`: folder of the adapter that the registry's alias names; by default MLflow is asked."""
         self.spec = spec
         self.engine = engine
         self.name: str | None = None
@@ -100,18 +101,20 @@ class Champion:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is anything to look at."""
+        """Whether the name should stand for an adapter."""
         return self.spec.serve.champion is not None or (self.spec.folder / _POINTER).is_file()
 
     def look(self) -> str | None:
-        """Moves the champion if it should stand for another adapter; its name in the engine now.
+        """Moves the champion if it should stand for another adapter, or for none; its name in the engine now.
 
         What fails leaves the champion as it is, and is told by `problem`.
         """
         with self._lock:
             try:
                 folder = self._folder()
-                if folder is not None:
+                if folder is None:
+                    self.name = None
+                else:
                     self._move(folder)
                 self.problem = None
             except (AvereError, OSError) as error:
@@ -136,6 +139,7 @@ class Champion:
         return self.look()
 
     def _folder(self) -> Path | None:
+        """The adapter that the name should stand for; None where nobody names one."""
         pointer = self.spec.folder / _POINTER
         if pointer.is_file():
             try:
@@ -158,7 +162,7 @@ class Champion:
             self.engine.load_adapter(name, resolved)
             self.name = name
 
-    def _from_registry(self) -> Path | None:
+    def _from_registry(self) -> Path:
         from avere_ray.tracking.registry import alias_of, fetch_adapter
 
         serve, uri = self.spec.serve, self.spec.tracking_uri

@@ -31,7 +31,7 @@ class ServeConfig(Section):
     max_body_mb: Positive = 64
     """Largest request, MiB."""
     max_text: Positive = 16_384
-    """Longest words of a request in all, characters."""
+    """Longest words of a request in all, characters; of POST /v1/emotion, question and answer, 16384 each at most."""
     max_n: Positive = 8
     """Most answers to one request."""
     adapters: Positive = 4
@@ -49,7 +49,8 @@ class ServeConfig(Section):
     """File with the SHA-256 of bearer tokens, one `NAME SHA256` a line, with `admin` behind it for those that may move
     the champion; besides those in AVERE_RAY_API_TOKEN."""
     requests_per_minute: Count = 600
-    """Requests of one token in a minute, counted by each replica; 0 sets no limit."""
+    """Requests of one token in a minute, counted by each replica; 0 sets no limit. POST /v1/emotion counts as one
+    request, however many passes of the engine it takes."""
     requests_per_token: Positive = 16
     """Requests of one token in work at once, counted by each replica."""
     champion: str | None = None

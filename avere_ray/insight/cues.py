@@ -5,15 +5,16 @@ then from the last "see" or "hear" before it, then from its sentence, then from 
 of them tells is left out: it can be marked as neither.
 """
 
+import bisect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 from avere_ray.asked import asked_modality
 from avere_ray.insight.lexicon import common_cues
 from avere_ray.prompts import bare, is_plural
-from avere_ray.records import CueModality, Query
+from avere_ray.records import CueModality, Modality, Query
 from avere_ray.responses import Citation, Claim, Stance, emotions_in, read_response, split_choice
 
 Use = Literal["relied_on", "mentioned", "set_aside", "denied", "supposed"]
@@ -28,9 +29,11 @@ _PERCEIVING = re.compile(
     r"\b(?:(see|sees|seen|look|looks|visible)|(hear|hears|heard|sounds?|audible))\b", re.IGNORECASE
 )
 _ARTICLE = re.compile(r"\b(a|an)\s+(?:very\s+|rather\s+|quite\s+)?$", re.IGNORECASE)
-_SENTENCE_END = ".!?\n"
+_SENTENCE_END = re.compile(r"[.!?\n]")
 MOST_CUES = 24
 """Different cues of one answer that are looked at; a longer list is cut, since each costs two passes of an engine."""
+MOST_CITATIONS = 500
+"""Things that an answer names, the same ones again included, among which cues are looked for."""
 _NOUN_BEHIND = re.compile(r" (?:tone|voice|face|expression|eyes|mouth|hands|body)\b", re.IGNORECASE)
 
 
@@ -69,18 +72,17 @@ def read_answer(question: str, answer: str) -> AnswerReading:
 
     A question may hold its choices, "(A) ... (B) ..."; a bare letter then stands for the emotion of that choice.
     """
-    choices = _choices(question)
-    query = Query(query_id="answer", clip_id="", modality=asked_modality(question).modality, task="answer",
-                  prompt=question, choices=choices)  # fmt: skip
+    choices, asked = _choices(question), asked_modality(question).modality
+    query = Query(query_id="answer", clip_id="", modality=asked, task="answer", prompt=question, choices=choices)
     reading = read_response(answer, query, common_cues(), any_evidence=True)
     options = dict(split_choice(choice) for choice in choices)
     chosen = [options[letter] for letter in reading.letters[:1] if letter in options]
-    cues = [cue for citation in reading.citations if (cue := _cue(citation, question, answer)) is not None]
+    cues = _apart(reading.citations, answer, _Media(answer, asked))
     return AnswerReading(
         question=question,
         answer=answer,
         emotion=_emotion(reading.claims) or next(iter(emotions_in(" ".join(chosen), ())), ""),
-        cues=tuple(_at_most(MOST_CUES, _apart(cues))),
+        cues=tuple(_at_most(MOST_CUES, cues)),
     )
 
 
@@ -99,10 +101,14 @@ def _emotion(claims: Sequence[Claim]) -> str:
     return (of_the_person or said)[0].emotion if said else ""
 
 
-def _cue(citation: Citation, question: str, answer: str) -> AnswerCue | None:
-    if citation.cue is None and (noun := _NOUN_BEHIND.match(answer, citation.end)) is not None:
-        citation = replace(citation, end=noun.end())  # the grammar takes such nouns for no evidence by themselves
-    modality = citation.cue.modality if citation.cue is not None else _medium(citation, question, answer)
+def _with_noun(citation: Citation, answer: str) -> Citation:
+    """With the noun behind a thing that is in no table: the grammar takes such nouns for no evidence by themselves."""
+    noun = _NOUN_BEHIND.match(answer, citation.end) if citation.cue is None else None
+    return citation if noun is None else replace(citation, end=noun.end())
+
+
+def _cue(citation: Citation, answer: str, media: "_Media") -> AnswerCue | None:
+    modality = citation.cue.modality if citation.cue is not None else media.of(citation)
     text = answer[citation.start : citation.end]
     if modality is None or not text.strip():
         return None
@@ -115,22 +121,41 @@ def _cue(citation: Citation, question: str, answer: str) -> AnswerCue | None:
     )
 
 
-def _medium(citation: Citation, question: str, answer: str) -> CueModality | None:
-    words = answer[citation.start : citation.end]
-    begin = max(answer.rfind(end, 0, citation.start) for end in _SENTENCE_END) + 1
-    ends = [at for end in _SENTENCE_END if (at := answer.find(end, citation.end)) >= 0]
-    if (medium := _single(words)) is not None:
-        return medium
-    before = list(_PERCEIVING.finditer(answer, begin, citation.start))
-    if before:
-        return "video" if before[-1].group(1) else "audio"
-    return _single(answer[begin : min(ends, default=len(answer))]) or _single(question)
+class _Media:
+    """Which medium the words of an answer are about; question and sentences are looked through once."""
+
+    def __init__(self, answer: str, asked: Modality) -> None:
+        self._answer = answer
+        self._asked = _one(asked)
+        self._ends = [match.start() for match in _SENTENCE_END.finditer(answer)]
+        self._perceiving = list(_PERCEIVING.finditer(answer))
+        self._sentences: dict[tuple[int, int], CueModality | None] = {}
+
+    def of(self, citation: Citation) -> CueModality | None:
+        """The medium of a cue that is in no table; None when nothing tells it."""
+        begin, end = self._sentence(citation)
+        if (medium := _one(asked_modality(self._answer[citation.start : citation.end]).modality)) is not None:
+            return medium
+        last = bisect.bisect_right(self._perceiving, citation.start, key=re.Match.end) - 1
+        if last >= 0 and self._perceiving[last].start() >= begin:
+            return "video" if self._perceiving[last].group(1) else "audio"
+        if (begin, end) not in self._sentences:
+            self._sentences[begin, end] = _one(asked_modality(self._answer[begin:end]).modality)
+        return self._sentences[begin, end] or self._asked
+
+    def _sentence(self, citation: Citation) -> tuple[int, int]:
+        """Where the sentence of a citation begins and ends."""
+        before = bisect.bisect_left(self._ends, citation.start)
+        behind = bisect.bisect_left(self._ends, citation.end)
+        return (
+            self._ends[before - 1] + 1 if before else 0,
+            self._ends[behind] if behind < len(self._ends) else len(self._answer),
+        )
 
 
-def _single(text: str) -> CueModality | None:
-    """The one medium that a text is about, or None."""
-    asked = asked_modality(text).modality
-    return cast(CueModality, asked) if asked in ("audio", "video") else None
+def _one(modality: Modality) -> CueModality | None:
+    """The medium, where there is one alone."""
+    return None if modality == "audio_video" else modality
 
 
 def _presence_question(citation: Citation, answer: str, modality: CueModality) -> str:
@@ -155,11 +180,14 @@ def _phrase(citation: Citation, answer: str) -> str:
     return f"{'an' if words[:1] in tuple('aeiou') else 'a'} {words}"
 
 
-def _apart(cues: Sequence[AnswerCue]) -> list[AnswerCue]:
-    """In order, without those whose words another one has taken."""
+def _apart(citations: Iterable[Citation], answer: str, media: _Media) -> list[AnswerCue]:
+    """Cues in order, without those whose words another one has taken."""
     kept: list[AnswerCue] = []
-    for cue in sorted(cues, key=lambda c: (c.span[0], -c.span[1])):
-        if not kept or cue.span[0] >= kept[-1].span[1]:
+    whole = [_with_noun(citation, answer) for citation in citations]
+    for citation in sorted(whole, key=lambda c: (c.start, -c.end))[:MOST_CITATIONS]:
+        if kept and citation.start < kept[-1].span[1]:
+            continue
+        if (cue := _cue(citation, answer, media)) is not None:
             kept.append(cue)
     return kept
 

@@ -1,13 +1,14 @@
 """Emotions claimed in a text: of the face, the voice or the person, and whether they are denied."""
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avere_ray.records import Modality
-from avere_ray.responses.cues import Citation
+from avere_ray.responses.cues import Citation, Covered
 from avere_ray.responses.stances import Stance, stance_before
 from avere_ray.responses.tokens import Token
-from avere_ray.responses.words import ARTICLES, CAUSE, CONTRAST, END, FACE, HEARING, JOIN, SEEING, VOICE
+from avere_ray.responses.words import ARTICLES, BREAKS, END, FACE, HEARING, JOIN, REACH, SEEING, VOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,23 @@ def claims_of(tokens: Sequence[Token], citations: Sequence[Citation], emotions: 
               unreal: frozenset[int] = frozenset()) -> list[Claim]:  # fmt: skip
     """Emotions claimed in a text, in order, without those inside a cue's name or a dismissal."""
     claims: list[Claim] = []
-    previous = 0
+    cited, cues = Covered(citations), Covered(c for c in citations if c.cue)
+    dismissals = sorted(c.end for c in citations if c.stance is Stance.DISMISSED)
+    previous, parted = 0, -1
     for at, token in enumerate(tokens):
-        if (
-            token.word not in emotions
-            or at in unreal
-            or any(c.start <= token.start < c.end for c in citations if c.cue)
-        ):
-            continue
-        sources, explicit = _sources(tokens, previous, at)
-        previous = at + 1
-        if _in_dismissal(tokens, at, citations) or _no_sign_of(tokens, at):
-            continue
-        negated = stance_before(tokens, at, at + 1) in {Stance.DENIED, Stance.DISMISSED}
-        with_cue = negated and _cue_in_clause(tokens, at, citations)
-        claims.append(Claim(emotions[token.word], negated, sources, explicit, with_cue))
+        if token.word in emotions and at not in unreal and not cues.meets(token.start, token.start + 1):
+            sources, explicit = _sources(tokens, previous, at)
+            previous = at + 1
+            if not _in_dismissal(token, dismissals, parted) and not _no_sign_of(tokens, at):
+                negated = stance_before(tokens, at, at + 1) in {Stance.DENIED, Stance.DISMISSED}
+                with_cue = negated and _cue_in_clause(tokens, at, cited)
+                claims.append(Claim(emotions[token.word], negated, sources, explicit, with_cue))
+        if token.word in _PARTING:
+            parted = token.start
     return claims
+
+
+_PARTING = BREAKS | JOIN
 
 
 def _sources(tokens: Sequence[Token], previous: int, at: int) -> tuple[frozenset[Modality], bool]:
@@ -77,20 +79,19 @@ def _modalities(words: Sequence[str], video: frozenset[str], audio: frozenset[st
     return frozenset(found)
 
 
-def _in_dismissal(tokens: Sequence[Token], at: int, citations: Sequence[Citation]) -> bool:
-    """Whether an emotion is only named as what a dismissed cue does not show."""
-    for citation in citations:
-        if citation.stance is Stance.DISMISSED and citation.end <= tokens[at].start:
-            between = [t.word for t in tokens if citation.end <= t.start < tokens[at].start]
-            if not any(w in END or w in CONTRAST or w in CAUSE or w in JOIN for w in between):
-                return True
-    return False
+def _in_dismissal(token: Token, dismissals: Sequence[int], parted: int) -> bool:
+    """Whether an emotion is only named as what a dismissed cue does not show.
+
+    `dismissals`: where such cues end, in order; `parted`: where the last word starts that parts the emotion from them.
+    """
+    last = bisect.bisect_right(dismissals, token.start) - 1
+    return last >= 0 and dismissals[last] > parted
 
 
 def _no_sign_of(tokens: Sequence[Token], at: int) -> bool:
     """ "clothes are not evidence of anger" says nothing of the person; "there is no sign of anger" does."""
     words = [t.word for t in tokens[max(0, at - 9) : at]]
-    ends = [i for i, w in enumerate(words) if w in END or w in CONTRAST or w in CAUSE]
+    ends = [i for i, w in enumerate(words) if w in BREAKS]
     words = words[ends[-1] + 1 :] if ends else words
     negator = next((i for i, w in enumerate(words) if w in {"not", "no", "nothing", "hardly"}), None)
     if negator is None or negator < 2 or {"there", "i", "we", "you", "see", "hear"} & set(words[:negator]):
@@ -103,10 +104,10 @@ def _no_sign_of(tokens: Sequence[Token], at: int) -> bool:
     return not person and bool(links & set(words[negator + 1 :]))
 
 
-def _cue_in_clause(tokens: Sequence[Token], at: int, citations: Sequence[Citation]) -> bool:
-    for i in range(at - 1, -1, -1):
-        if tokens[i].word in END or tokens[i].word in CONTRAST or tokens[i].word in CAUSE:
+def _cue_in_clause(tokens: Sequence[Token], at: int, cited: Covered) -> bool:
+    for i in range(at - 1, max(-1, at - 1 - REACH), -1):
+        if tokens[i].word in BREAKS:
             return False
-        if any(c.start <= tokens[i].start < c.end for c in citations):
+        if cited.meets(tokens[i].start, tokens[i].start + 1):
             return True
     return False

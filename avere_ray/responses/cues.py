@@ -1,8 +1,9 @@
 """Cues named in a text: the longest wording first, each with what the text does with it."""
 
+import bisect
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from avere_ray.records import Cue
@@ -10,7 +11,18 @@ from avere_ray.responses.emotions import emotion_map
 from avere_ray.responses.phrases import EXPRESSIONS, PHRASES, SIMPLE_MODIFIERS
 from avere_ray.responses.stances import Stance, refers, stance_before, stance_behind
 from avere_ray.responses.tokens import Token, canonical, tokenize
-from avere_ray.responses.words import CAUSE, CONTRAST, END, FILLERS, GENERIC, JOIN, LOOSE, NEGATORS, PARAPHRASES
+from avere_ray.responses.words import (
+    BREAKS,
+    CONTRAST,
+    END,
+    FILLERS,
+    GENERIC,
+    JOIN,
+    LOOSE,
+    NEGATORS,
+    PARAPHRASES,
+    REACH,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +39,25 @@ class Citation:
     """What the text does with it."""
     about: tuple[str, ...] = ()
     """For a dismissed cue: the emotions it is said not to show; empty when none is named."""
+
+
+class Covered:
+    """The parts of a text that citations stand in."""
+
+    def __init__(self, citations: Iterable[Citation]) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, end in sorted((c.start, c.end) for c in citations):
+            if self._ends and start <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], end)
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def meets(self, start: int, end: int) -> bool:
+        """Whether a citation has a character from `start` to `end` (exclusive)."""
+        last = bisect.bisect_left(self._starts, end) - 1
+        return last >= 0 and self._ends[last] > start
 
 
 def find_cues(text: str, cues: Sequence[Cue], modality: str = "audio_video") -> list[Citation]:
@@ -48,13 +79,15 @@ def cite_all(tokens: Sequence[Token], cues: Sequence[Cue], emotions: dict[str, s
 
 
 def _spans(tokens: Sequence[Token], cues: Sequence[Cue], modality: str) -> list[tuple[tuple[int, int], Cue]]:
-    words = {t.canon for t in tokens}
-    hits = [(bag, cue) for cue in cues for bag in _phrases(cue.name, cue.text) if bag <= words]
+    places: dict[str, list[int]] = {}
+    for at, token in enumerate(tokens):
+        places.setdefault(token.canon, []).append(at)
+    hits = [(bag, cue) for cue in cues for bag in _phrases(cue.name, cue.text) if bag <= places.keys()]
     hits.sort(key=lambda h: (-len(h[0]), h[1].modality != modality, not h[1].present))
     taken: set[int] = set()
     spans: list[tuple[tuple[int, int], Cue]] = []
     for bag, cue in hits:
-        for begin in range(len(tokens)):
+        for begin in sorted(at for word in bag for at in places[word]):
             end = _window(tokens, begin, bag)
             if end is not None and not taken & set(range(begin, end)):
                 taken |= set(range(begin, end))
@@ -71,9 +104,12 @@ def _window(tokens: Sequence[Token], begin: int, bag: frozenset[str]) -> int | N
             missing.discard(token.canon)
             if not missing:
                 return at + 1
-        elif at == begin or not (token.word in FILLERS | LOOSE or (len(bag) > 2 and token.word in JOIN)):
+        elif at == begin or not (token.word in _INSIDE or (len(bag) > 2 and token.word in JOIN)):
             return None
     return None
+
+
+_INSIDE = FILLERS | LOOSE
 
 
 @functools.lru_cache(maxsize=8192)
@@ -140,23 +176,27 @@ def _cite(tokens: Sequence[Token], span: tuple[int, int], cue: Cue, emotions: di
     return Citation(cue, start, stop, Stance.MENTIONED if referring else Stance.AFFIRMED)
 
 
-_SHOWING = "show mean suggest indicate express reveal tell prove convey betray signal"
+_SHOWING = frozenset(map(canonical, (
+    "show", "mean", "suggest", "indicate", "express", "reveal", "tell", "prove", "convey", "betray", "signal",
+)))  # fmt: skip
+_CITING = frozenset({"because_of", "see", "hear"})
+_RUN_ENDS = END | JOIN | CONTRAST
+_SUBJECT_ENDS = BREAKS | JOIN
 
 
 def subjects(tokens: Sequence[Token], known: Sequence[Citation], emotions: dict[str, str]) -> list[Citation]:
     """Things said to show something ("the crooked hat shows joy") that match no known cue."""
     found = []
-    showing = {canonical(word) for word in _SHOWING.split()}
+    cited = Covered(known)
     for at, token in enumerate(tokens):
-        if token.canon not in showing:
+        if token.canon not in _SHOWING:
             continue
-        begin = at
-        while begin and tokens[begin - 1].word not in END | JOIN | CONTRAST | CAUSE:
+        begin, least = at, max(0, at - REACH)
+        while begin > least and tokens[begin - 1].word not in _SUBJECT_ENDS:
             begin -= 1
         content = [t for t in tokens[begin:at] if t.word not in GENERIC]
         plain = not any(t.word in emotions or t.word in NEGATORS for t in tokens[begin:at])
-        cited = content and any(c.start < content[-1].end and c.end > content[0].start for c in known)
-        if content and plain and not cited:
+        if content and plain and not cited.meets(content[0].start, content[-1].end):
             found.append(Citation(None, content[0].start, content[-1].end, Stance.AFFIRMED))
     return found
 
@@ -167,15 +207,12 @@ def _unknown(tokens: Sequence[Token], spans: Sequence[tuple[tuple[int, int], Cue
     taken = {i for (begin, end), _ in spans for i in range(begin, end)}
     found = []
     for at, token in enumerate(tokens):
-        if token.word not in {"because_of", "see", "hear"}:
+        if token.word not in _CITING:
             continue
-        run = []
-        for i in range(at + 1, len(tokens)):
-            if tokens[i].word in END or tokens[i].word in JOIN or tokens[i].word in CONTRAST:
-                break
-            run.append(i)
+        most = min(len(tokens), at + 1 + REACH)
+        run = range(at + 1, next((i for i in range(at + 1, most) if tokens[i].word in _RUN_ENDS), most))
         content = [i for i in run if tokens[i].word not in GENERIC]
-        known = taken & set(run) or any(tokens[i].word in emotions or tokens[i].word in NEGATORS for i in run)
+        known = any(i in taken or tokens[i].word in emotions or tokens[i].word in NEGATORS for i in run)
         if content and not known:
             found.append(Citation(None, tokens[content[0]].start, tokens[content[-1]].end, Stance.AFFIRMED))
     return found

@@ -7,9 +7,9 @@ from avere_ray.responses.tokens import Token, stem
 from avere_ray.responses.words import (
     ABSENT,
     ARTICLES,
+    BREAKS,
     CAUSE,
     CONCESSIONS,
-    CONTRAST,
     DETERMINERS,
     EMPTY,
     END,
@@ -17,6 +17,7 @@ from avere_ray.responses.words import (
     LINKS,
     NEGATORS,
     PERCEIVED,
+    REACH,
     REFERENTS,
     SKIPPERS,
     SUBJECTS,
@@ -24,6 +25,9 @@ from avere_ray.responses.words import (
 )
 
 _STEMMED_LINKS = LINKS | {stem(w) for w in LINKS}
+_OPENING = BREAKS | {"with", "because_of", "indeed"}
+_CLOSING = BREAKS - {"only", "just", "merely"}
+_SAYING = SUBJECTS | VERBS
 
 
 class Stance(StrEnum):
@@ -44,24 +48,26 @@ class Stance(StrEnum):
 def stance_before(tokens: Sequence[Token], begin: int, end: int) -> Stance | None:
     """What is done with a phrase by the words before it: DENIED, DISMISSED, MENTIONED ("despite ..."), else None."""
     fresh = False
-    for at in range(begin - 1, -1, -1):
-        word, between = tokens[at].word, tokens[at + 1 : begin]
+    between: set[str] = set()
+    for at in range(begin - 1, max(-1, begin - 1 - REACH), -1):
+        word = tokens[at].word
         if word in SKIPPERS or word in CONCESSIONS:
             return Stance.DISMISSED if word in SKIPPERS else Stance.MENTIONED
         if word in NEGATORS:
-            verb = any(t.word in VERBS for t in between) and not any(t.word == "that" for t in between)
+            verb = not between.isdisjoint(VERBS) and "that" not in between
             ended = word in DETERMINERS and (fresh or verb)
-            contrast = word == "not" and all(t.word in ARTICLES for t in between)
+            contrast = word == "not" and between <= ARTICLES
             return None if ended else Stance.DISMISSED if contrast else Stance.DENIED
-        if word in END or word in CONTRAST or word in CAUSE or word in {"with", "because_of", "indeed"}:
+        if word in _OPENING:
             return None
         if word in JOIN:
-            if any(t.word in SUBJECTS or t.word in VERBS for t in between):
+            if not between.isdisjoint(_SAYING):
                 return None
-            article = bool(between) and between[0].word in ARTICLES
+            article = at + 1 < begin and tokens[at + 1].word in ARTICLES
             if article and _verb_follows(tokens, begin, end):
                 return None
             fresh = fresh or article
+        between.add(word)
     return None
 
 
@@ -76,36 +82,40 @@ def stance_behind(
     """DENIED or DISMISSED when the words behind a cue negate it, with the emotions named there."""
     stop = _predicate_end(tokens, begin, end)
     words = [t.word for t in tokens[end:stop]]
-    forms = [{t.word, t.canon} for t in tokens[end:stop]]
     about = tuple(emotions[w] for w in words if w in emotions)
     if [w for w in words if w not in ARTICLES] == ["not"]:
         return Stance.DENIED, ()
+    verb = False
     for at, word in enumerate(words):
-        near = {form for pair in forms[at + 1 : at + 6] for form in pair}
-        if word in ABSENT or (word in {"not", "never"} and near & PERCEIVED and not near & _STEMMED_LINKS):
-            return Stance.DENIED, ()
-        no_link = word in {"not", "never"} or (word == "no" and any(w in VERBS for w in words[:at]))
-        if word in EMPTY or (no_link and near & _STEMMED_LINKS):
-            return _unless_corrected(tokens, stop, emotions), about
-        if word in _BE and _is_just(words[at + 1 :], near, emotions):
-            return Stance.DISMISSED, about
+        if word in _TELLING:
+            near = {form for t in tokens[end + at + 1 : min(stop, end + at + 6)] for form in (t.word, t.canon)}
+            linked = not near.isdisjoint(_STEMMED_LINKS)
+            if word in ABSENT or (word in {"not", "never"} and not linked and near & PERCEIVED):
+                return Stance.DENIED, ()
+            no_link = word in {"not", "never"} or (word == "no" and verb)
+            if word in EMPTY or (no_link and linked):
+                return _unless_corrected(tokens, stop, emotions), about
+            if word in _BE and not linked and _is_just(words[at + 1 :], emotions):
+                return Stance.DISMISSED, about
+        verb = verb or word in VERBS
     return (Stance.DISMISSED, ()) if _set_aside_later(tokens, stop) else (None, ())
 
 
 _BE = frozenset({"is", "are", "was", "were"})
 _JUST = frozenset({"just", "only", "merely", "simply"})
+_TELLING = ABSENT | EMPTY | _BE | {"not", "never", "no"}
+_GOING_ON = frozenset({",", "but", "though", "yet", "and", ";", ".", "although"})
 
 
-def _is_just(behind: Sequence[str], near: set[str], emotions: dict[str, str]) -> bool:
-    """ "the rain is only weather": what is said of it is no link to an emotion."""
-    named = any(w in emotions for w in behind)
-    return bool(behind) and behind[0] in _JUST and not named and not near & _STEMMED_LINKS
+def _is_just(behind: Sequence[str], emotions: dict[str, str]) -> bool:
+    """ "the rain is only weather": what is said of it is no emotion."""
+    return bool(behind) and behind[0] in _JUST and not any(w in emotions for w in behind)
 
 
 def _set_aside_later(tokens: Sequence[Token], stop: int) -> bool:
     """ "piano music is playing, but that tells nothing about her": the next clause speaks of the cue."""
-    at = stop
-    while at < len(tokens) and (tokens[at].word in {",", "but", "though", "yet", "and", ";", ".", "although"}):
+    at, most = stop, min(len(tokens), stop + REACH)
+    while at < most and tokens[at].word in _GOING_ON:
         at += 1
     if at == stop or at >= len(tokens) or tokens[at].word not in {"that", "this", "it", "they", "which", "these"}:
         return False
@@ -126,15 +136,15 @@ def _unless_corrected(tokens: Sequence[Token], stop: int, emotions: dict[str, st
 def _predicate_end(tokens: Sequence[Token], begin: int, end: int) -> int:
     """Where the clause ends whose subject or object the cue is."""
     subject = _is_subject(tokens, begin)
-    verb = False
-    for at in range(end, len(tokens)):
+    verb, most = False, min(len(tokens), end + REACH)
+    for at in range(end, most):
         word = tokens[at].word
-        if word in END or (word in CONTRAST and word not in {"only", "just", "merely"}) or word in CAUSE:
+        if word in _CLOSING:
             return at
         if word in {",", "and", "or"} and (verb or not subject) and not (word == "," and _relative(tokens, at)):
             return at
         verb = verb or word in VERBS
-    return len(tokens)
+    return most
 
 
 def _relative(tokens: Sequence[Token], at: int) -> bool:
@@ -142,9 +152,9 @@ def _relative(tokens: Sequence[Token], at: int) -> bool:
 
 
 def _is_subject(tokens: Sequence[Token], begin: int) -> bool:
-    for at in range(begin - 1, -1, -1):
+    for at in range(begin - 1, max(-1, begin - 1 - REACH), -1):
         word = tokens[at].word
-        if word in END or word in CONTRAST or word in CAUSE:
+        if word in BREAKS:
             return True
         if word in VERBS or word in {"with", "because_of"}:
             return False

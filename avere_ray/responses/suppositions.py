@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 
 from avere_ray.responses.tokens import Token
-from avere_ray.responses.words import ARTICLES, CONTRAST, END, SUBJECTS
+from avere_ray.responses.words import ARTICLES, CONTRAST, END, REACH, SUBJECTS
 
 _ASKING = frozenset(
     [
@@ -38,12 +38,13 @@ _STATED = frozenset(["true", "right", "correct", "mistaken", "wrong"])
 def supposed(tokens: Sequence[Token]) -> frozenset[int]:
     """Places of the words that stand in a condition, a question or an expectation."""
     found: set[int] = set()
+    words = [t.word for t in tokens]
     for begin, end in _sentences(tokens):
         if end < len(tokens) and tokens[end].word == "?" and tokens[begin].word in _ASKING:
             if not _confirmed(tokens, end):
                 found |= set(range(begin, end))
             continue
-        found |= _conditions(tokens, begin, end)
+        found |= _conditions(words, begin, end)
     return frozenset(found)
 
 
@@ -57,23 +58,25 @@ def _sentences(tokens: Sequence[Token]) -> list[tuple[int, int]]:
 
 
 def _confirmed(tokens: Sequence[Token], end: int) -> bool:
-    behind = next((t.word for t in tokens[end + 1 :] if t.word.isalpha()), "")
+    behind = next((t.word for t in tokens[end + 1 : end + 1 + REACH] if t.word.isalpha()), "")
     return behind in {"yes", "indeed", "definitely", "certainly"}
 
 
-def _conditions(tokens: Sequence[Token], begin: int, end: int) -> set[int]:
+_CONDITION_ENDS = CONTRAST | {",", "then"}
+
+
+def _conditions(words: Sequence[str], begin: int, end: int) -> set[int]:
     found: set[int] = set()
-    words = [t.word for t in tokens]
     for at in range(begin, end):
         if not _opens(words, at, begin, end):
             continue
-        stop = next((i for i in range(at + 1, end) if words[i] in {",", "then"} or words[i] in CONTRAST), end)
+        stop = _first(words, _CONDITION_ENDS, at + 1, end)
         inside = words[at:stop]
         if set(inside) & _GUESS:
             continue
         found |= set(range(at, stop))
         unreal = bool(set(inside) & {"were", "had", "would"})
-        main = next((i for i in range(stop + 1, end) if words[i] in CONTRAST), end)
+        main = _first(words, CONTRAST, stop + 1, end)
         if unreal and words[at] in {"if", "were", "had"} and "would" in words[stop:main]:
             found |= set(range(stop, main))
         if unreal and words[at] in {"if", "were", "had"}:
@@ -81,9 +84,16 @@ def _conditions(tokens: Sequence[Token], begin: int, end: int) -> set[int]:
     return found
 
 
+def _first(words: Sequence[str], wanted: frozenset[str], begin: int, end: int) -> int:
+    """Where the first of some words stands in a part of a sentence; else where that ends, or is read no further."""
+    most = min(end, begin + REACH)
+    return next((i for i in range(begin, most) if words[i] in wanted), most)
+
+
 def _before(words: Sequence[str], begin: int, at: int) -> set[int]:
     """ "There would be tears if she were sad": the main clause in front."""
-    start = max((i + 1 for i in range(begin, at) if words[i] in CONTRAST), default=begin)
+    least = max(begin, at - REACH)
+    start = max((i + 1 for i in range(least, at) if words[i] in CONTRAST), default=least)
     return set(range(start, at)) if "would" in words[start:at] else set()
 
 

@@ -49,8 +49,9 @@ def _merge_idioms(tokens: list[Token]) -> list[Token]:
         for size in (3, 2):
             words = tuple(t.word for t in tokens[at : at + size])
             if words in IDIOMS:
-                merged.append(Token(IDIOMS[words], IDIOMS[words], tokens[at].start, tokens[at + size - 1].end))
-                at += size
+                last = at + len(words) - 1  # at the end of a text there are fewer than `size`
+                merged.append(Token(IDIOMS[words], IDIOMS[words], tokens[at].start, tokens[last].end))
+                at = last + 1
                 break
         else:
             merged.append(tokens[at])
@@ -58,14 +59,24 @@ def _merge_idioms(tokens: list[Token]) -> list[Token]:
     return merged
 
 
-@functools.lru_cache(maxsize=65536)
+_LONGEST_KEPT = 32
+"""Characters of the longest word whose form is kept: whoever writes a text decides how long its words are."""
+
+
 def canonical(word: str) -> str:
     """The form under which a word is compared: lower case, stemmed, first of its group of equivalents."""
+    return _kept_form(word) if len(word) <= _LONGEST_KEPT else _form(word)
+
+
+def _form(word: str) -> str:
     groups = _equivalents()
     word = word.lower()
     stemmed = stem(word)
     plain = stem(_adjective(word))
     return groups.get(word) or groups.get(stemmed) or groups.get(plain) or plain
+
+
+_kept_form = functools.lru_cache(maxsize=65536)(_form)
 
 
 def _adjective(word: str) -> str:

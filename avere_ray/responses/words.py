@@ -86,6 +86,11 @@ CONTRAST = _words("but although though however whereas while yet only just inste
 # Words that begin a reason or a conclusion.
 CAUSE = _words("because since so therefore thus hence")
 JOIN = frozenset({",", "and"})
+BREAKS = END | CONTRAST | CAUSE
+"""Words that end a clause."""
+REACH = 100
+"""Words before and behind a phrase that are read for what is done with it. Longer clauses are read no further, so that
+the time a text takes grows as its length does, whoever wrote it."""
 SUBJECTS = _words("i we you he she they it there this that these those person man woman speaker")
 VERBS = _words("is are was were see sees hear hears show shows has have sound sounds look looks seem seems say says "
                    "tell tells do does can mean means indicate indicates suggest suggests express expresses reveal "

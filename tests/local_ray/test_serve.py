@@ -381,10 +381,13 @@ def test_what_an_answer_rests_on(server: Server, clip: Path) -> None:
     data = base64.b64encode(clip.read_bytes()).decode()
     body = {"model": BASE, "url": f"data:video/mp4;base64,{data}", "answer": found["answer"], "question": QUESTION}
     assert server.post(body, "/v1/emotion").json()["grounding"] == found["grounding"]
+    endless = {"question": "What?" + "\n" * 8000 + "Why?", "answer": "show box " * 900}
+    assert explained(model=BASE, grounding="false", **endless).status_code == 200  # it is read in seconds, not minutes
     halves = json.dumps({**body, "question": "\ud800"}).encode()
     kind = {"Content-Type": "application/json", **server.headers}
     cases = [(httpx.post(f"{server.url}/v1/emotion", content=halves, headers=kind, timeout=60), 400),
              (explained(model="other"), 404), (explained(question="<|VIDEO|>"), 400), (explained(unknown="x"), 400),
+             (explained(question="x" * 9000, answer="y" * 9000), 400),  # serve.max_text
              (server.post({"url": "https://localhost/a.mp4"}, "/v1/emotion"), 422),
              (server.post({"url": "file:///etc/passwd"}, "/v1/emotion"), 400)]  # fmt: skip
     for reply, status in cases:

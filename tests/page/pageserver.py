@@ -50,6 +50,8 @@ class Stand:
     pause_s: float = 0.0
     """Between two words of an answer."""
     break_off: bool = False
+    reason: str = "stop"
+    """Why an answer ends."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     """Models whose stream was left before its end."""
@@ -83,6 +85,8 @@ class Stand:
                 await asyncio.sleep(self.pause_s)
                 yield data[25:]
             if not self.break_off:
+                last = {"choices": [{"index": 0, "delta": {}, "finish_reason": self.reason}]}
+                yield f"data: {json.dumps(last)}\n\n".encode()
                 usage = {"choices": [], "usage": {"prompt_tokens": 90, "completion_tokens": 30, "total_tokens": 120}}
                 yield f"data: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode()
             done = True

@@ -180,6 +180,31 @@ def test_an_answer_that_breaks_off_is_said_to(stand: Stand, browser: Browser) ->
     assert browser.text(".said") == ANSWERS[BASE]  # what came is kept
 
 
+def test_an_answer_that_is_cut_off_is_said_to_be(stand: Stand, browser: Browser) -> None:
+    shown = "[...document.querySelectorAll('.cut')].map(e => e.checkVisibility() ? e.innerText : '')"
+    choose_sample(browser)
+    for reason, words in (("length", "Cut off here"), ("stop", "")):
+        stand.reason = reason
+        browser.click("#send")
+        browser.wait(ALL_DRAWN)
+        found = browser.run(shown)
+        assert len(found) == 2 and all(text.startswith(words) and bool(text) == bool(words) for text in found)
+        assert browser.text(".said") == ANSWERS[BASE]
+        browser.run("document.querySelector('#answers').replaceChildren()")
+
+
+def test_what_is_heard_of_the_page_by_those_who_do_not_see_it(stand: Stand, browser: Browser) -> None:
+    stand.pause_s = 0.05
+    choose_sample(browser)
+    assert browser.run("document.querySelector('#player').ariaLabel") == "The chosen clip"
+    browser.click("#send")
+    browser.wait("document.querySelector('.said')?.textContent")
+    live = "(e => [e.ariaLive, e.ariaBusy])(document.querySelector('.said'))"
+    assert browser.run(live) == ["polite", "true"]  # read out when it is whole
+    browser.wait(ALL_DRAWN)
+    assert browser.run(live) == ["off", "false"]  # and not again when its cues are marked
+
+
 def test_a_server_without_the_analysis_still_answers(stand: Stand, browser: Browser) -> None:
     stand.refuse = lambda asked: refusal(404, "Not Found") if asked == "/v1/emotion" else None
     choose_sample(browser)

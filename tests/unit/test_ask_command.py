@@ -182,6 +182,29 @@ def test_the_answer_as_a_person_reads_it() -> None:
     assert "\x1b[34mtears\x1b[0m" in colored and "\x1b[35mrain\x1b[0m" in colored and "[tears]" not in colored
 
 
+STEERING = "\x1b]0;x\x07\x9b2J\r\x7f\u202e"
+"""Title, clear, return, delete, right to left."""
+
+
+def test_words_of_a_server_do_not_steer_the_terminal(
+    server: Any, clip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cue = {**INSIGHT["cues"][0], "text": f"te{STEERING}ars", "span": [0, len(STEERING) + 5]}
+    hostile = {**INSIGHT, "answer": f"te{STEERING}ars\nand more, 👩\u200d🎤", "emotion": STEERING, "cues": [cue]}
+    server.reply = lambda path, fields: (200, hostile) if path == "/v1/emotion" else (200, {"data": [{"id": STEERING}]})
+    assert main([clip, "q", "--endpoint", server.url]) == 0
+    text = capsys.readouterr().out
+    assert not [c for c in text if not c.isprintable() and c not in "\n\u200d"]
+    assert "[te\ufffd]0;x\ufffd\ufffd2J \ufffd\ufffdars] and more, 👩\u200d🎤" in text
+    assert main([clip, "q", "--endpoint", server.url, "--json"]) == 0
+    text = capsys.readouterr().out
+    assert json.loads(text)["answers"] == [{"model": STEERING, **hostile}]
+    assert "👩" in text and not [c for c in text if not c.isprintable() and c != "\n"]
+    server.reply = lambda path, fields: (422, {"error": {"message": f"no {STEERING}", "code": "x"}})
+    assert main([clip, "q", "--endpoint", server.url]) == 8
+    assert capsys.readouterr().err.rstrip("\n").isprintable()
+
+
 def test_what_may_be_missing_is_not_printed() -> None:
     bare = {**INSIGHT, "cues": [], "grounding": None, "emotion": "", "answer": ""}
     text = told("base", bare, color=False)

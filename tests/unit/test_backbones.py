@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from avere_ray.backbones import backbone, check_model_folder, model_digest
+from avere_ray.backbones.qwen2_5_omni.processor import LONGEST_KEPT, PromptIds
 from avere_ray.errors import ModelError
 
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
@@ -110,6 +111,21 @@ def test_the_digest_follows_weights_and_config(model: Path) -> None:
     assert model_digest(model) == first
     (model / "config.json").write_text('{"a": 1}')
     assert model_digest(model) != first
+
+
+def test_tokens_of_short_prompts_alone_are_kept() -> None:
+    made: list[str] = []
+
+    def make(prompt: str, video: bool, audio: bool) -> list[int]:
+        made.append(prompt)
+        return [len(prompt), int(video), int(audio)]
+
+    ids = PromptIds(make)
+    for length in (LONGEST_KEPT, LONGEST_KEPT + 1):
+        prompt = "x" * length
+        assert [ids(prompt, True, False) for _ in range(3)] == [(length, 1, 0)] * 3
+    assert ids("x" * LONGEST_KEPT, False, False) == (LONGEST_KEPT, 0, 0)
+    assert [len(prompt) for prompt in made] == [LONGEST_KEPT, *[LONGEST_KEPT + 1] * 3, LONGEST_KEPT]
 
 
 def test_an_unknown_family_is_refused_with_those_known() -> None:

@@ -98,6 +98,17 @@ def test_the_pointer_of_an_administrator_comes_before_the_config(tmp_path: Path)
     assert other.look() == first
 
 
+def test_where_the_config_names_none_the_champion_can_be_taken_back(tmp_path: Path) -> None:
+    champion, other = (Champion(spec(tmp_path), Engine()) for _ in range(2))
+    folder = adapter(tmp_path / "one")
+    moved = champion.point_to(folder)
+    assert other.look() == moved is not None
+    assert champion.point_to(None) is None
+    assert not other.wanted and other.look() is None  # another replica follows
+    assert (champion.name, champion.problem, other.name) == (None, None, None)
+    assert champion.point_to(folder) == moved
+
+
 def test_what_cannot_be_served_leaves_the_champion_and_the_pointer(tmp_path: Path) -> None:
     engine = Engine()
     champion = Champion(spec(tmp_path), engine)

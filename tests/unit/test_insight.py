@@ -2,18 +2,25 @@
 
 import itertools
 import json
+import sys
 from dataclasses import replace
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 
+from avere_ray.asked import Asked, asked_modality
 from avere_ray.errors import InputError, StageError
 from avere_ray.fakes import FakeFace
 from avere_ray.insight import Probe, Reference, analyse, conclude, make_probes, read_answer, to_json
-from avere_ray.insight.cues import MOST_CUES
+from avere_ray.insight import cues as cues_module
+from avere_ray.insight.cues import MOST_CITATIONS, MOST_CUES
 from avere_ray.insight.lexicon import common_cues
 from avere_ray.insight.probes import EMOTIONS
 from avere_ray.records import DecodedClip
+from avere_ray.responses import tokens as tokens_module
+from avere_ray.responses.words import REACH
 
 OPEN = "How does the person feel, and how can you tell?"
 ANSWER = "The person looks happy. I see a wide smile and a yellow shirt. I hear sobbing."
@@ -186,3 +193,64 @@ def test_spans_never_overlap() -> None:
     cues = read_answer(OPEN, long).cues
     assert len(cues) > 20
     assert all(a.span[1] <= b.span[0] for a, b in itertools.pairwise(cues))
+
+
+# Texts of strangers -------------------------------------------------------------------------------------------------
+
+
+def steps(answer: str) -> int:
+    """Lines of Python that reading an answer takes."""
+    count, before = 0, sys.gettrace()
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal count
+        count += 1
+        return trace
+
+    sys.settrace(trace)
+    try:
+        read_answer(OPEN, answer)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["show box", "see box", "because of box", "nod", "sad", "no sad", "if", "were he", "is he?", "smile is", "smile,",
+     "smile says nothing, sad", "not crying sad but", "box. sad", "ich sehe regen", "nicht", "je ne vois pas", "雨是"],
+)  # fmt: skip
+def test_reading_takes_as_many_steps_as_an_answer_is_long(unit: str) -> None:
+    short = f"{unit} " * (4 * REACH)
+    steps(short)  # what is made once is made
+    assert steps(short * 2) < 2.5 * steps(short)
+
+
+def test_a_question_of_line_breaks_is_split_as_any_other() -> None:
+    assert asked_modality("\n" * 400_000 + "What do you hear? \n  A. her smile").modality == "audio"
+
+
+def test_the_question_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+
+    def counted(text: str) -> Asked:
+        texts.append(text)
+        return asked_modality(text)
+
+    monkeypatch.setattr(cues_module, "asked_modality", counted)
+    reading = read_answer("What do you hear?", "Because of a box. " * 30 + "I feel it because of pots, and a box too.")
+    assert {c.modality for c in reading.cues} == {"audio"} and len(reading.cues) == 31
+    assert texts.count("What do you hear?") == 1
+    assert len(texts) <= 1 + 2 * 31
+
+
+def test_of_very_many_things_the_first_are_looked_at() -> None:
+    cues = read_answer(OPEN, "I see a nod. " * (MOST_CITATIONS + 10)).cues
+    assert len(cues) == MOST_CITATIONS and cues[0].span == (8, 11)
+
+
+def test_forms_of_long_words_are_not_kept() -> None:
+    kept = tokens_module._kept_form.cache_info().currsize
+    for i in range(10):
+        assert tokens_module.canonical("ab" * 500 + f"{i}xs") == "ab" * 500 + f"{i}x"
+    assert tokens_module._kept_form.cache_info().currsize == kept

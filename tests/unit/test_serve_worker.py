@@ -1,6 +1,7 @@
 """The worker around stand-ins for engine and decoder: deadlines, a lost engine; and what Ray Serve is told."""
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,19 @@ def test_an_explanation_that_nobody_waits_for_leaves_the_engine(
     assert empties(worker)
 
 
+def test_the_words_of_an_explanation_are_limited_in_all(worker: ChatWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysed: list[str] = []
+    monkeypatch.setattr(server, "analyse", lambda face, clip, question, *_, answer, **__: analysed.append(answer))
+    monkeypatch.setattr(server, "to_json", lambda insight: {})
+    worker.decoder.clip = object()  # type: ignore[attr-defined]
+    worker.spec.serve = ServeConfig(deadline_s=30.0, max_text=10)  # type: ignore[misc]
+    request = EmotionRequest(model="base", question="Why?", answer="Tears.", grounding=True, clip=b"x", url=None)
+    assert asyncio.run(worker.explain(request)) == {}
+    with pytest.raises(ApiError, match="have 11 characters, allowed are 10") as caught:
+        asyncio.run(worker.explain(dataclasses.replace(request, answer="Tears!!")))
+    assert (caught.value.status, caught.value.param, analysed) == (400, "question", ["Tears."])
+
+
 def test_a_champion_that_is_not_loaded_yet_is_asked_for_again(worker: ChatWorker, tmp_path: Path) -> None:
     body = asked(model="champion")
     error = late(worker, body)
@@ -191,6 +205,44 @@ def test_a_champion_is_looked_at_when_it_is_asked_for(worker: ChatWorker, monkey
     worker._look.set()
     watch.join(10)
     assert 1 < len(looks) < 4
+
+
+def test_a_champion_that_is_taken_back_is_gone_when_it_is_looked_at(worker: ChatWorker) -> None:
+    worker.champion.name = "champion-1"  # of a pointer that is there no more
+    assert worker.models == ["base", "champion"]
+    watch = threading.Thread(target=worker._watch_champion)
+    watch.start()
+    assert worker._looked.wait(10)
+    worker._ended.set()
+    worker._look.set()
+    watch.join(10)
+    assert worker.models == ["base"]
+    error = late(worker, asked(model="champion"))
+    assert (error.status, error.code) == (404, "model_not_found")
+    with pytest.raises(ApiError, match="served are base"):
+        worker.face("champion")
+
+
+def test_a_request_goes_on_with_the_champion_it_began_with(
+    worker: ChatWorker, stepper: Stepper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.spec.serve = ServeConfig(deadline_s=30.0)  # type: ignore[misc]
+    worker.champion.name = "champion-1"
+    worker.engine._loras["champion-1"] = "weights"
+    used: list[Any] = []
+    add = stepper.add_request
+
+    def added(name: str, prompt: Any, params: Any, lora_request: Any = None) -> None:
+        used.append(lora_request)
+        add(name, prompt, params)
+
+    async def decode(media: Media) -> None:
+        worker.champion.name = None  # taken back meanwhile
+
+    monkeypatch.setattr(stepper, "add_request", added)
+    monkeypatch.setattr(worker.decoder, "decode", decode)
+    asyncio.run(worker.answer(asked(model="champion", max_tokens=2)))
+    assert used == ["weights"]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

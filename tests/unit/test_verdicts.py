@@ -7,6 +7,8 @@ import pytest
 from avere_ray import prompts
 from avere_ray.errors import InputError
 from avere_ray.records import Clip, Cue, CueModality, Modality, Query, Rollout, Verdict, VerdictLabel
+from avere_ray.responses.tokens import tokenize
+from avere_ray.responses.words import IDIOMS
 from avere_ray.verdicts import JUDGE, corpus_lexicon, judge_by_rules
 
 F, S, H, W, T, U = (
@@ -329,6 +331,14 @@ def test_unknown_evidence_lowers_confidence_and_is_recorded() -> None:
     assert verdict.label is F
     assert verdict.confidence < 0.6
     assert [(c.name, c.text, c.present) for c in verdict.cited] == [("", "golden crown", False)]
+
+
+def test_a_response_may_break_off_behind_any_idiom() -> None:
+    for words, meaning in IDIOMS.items():
+        text = f"I see tears {' '.join(words)}"
+        last = tokenize(text)[-1]
+        assert (last.word, last.end) == (meaning, len(text)), text
+    assert judge("angry", OPEN, "The person is angry because of").emotion == "anger"
 
 
 def test_without_the_corpus_lexicon_a_foreign_cue_is_unknown() -> None:

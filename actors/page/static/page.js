@@ -86,7 +86,8 @@ function parsed(data) {
     throw new Refusal("The server sent something that is no answer.");
   }
   if (chunk.error) throw new Refusal(chunk.error.message || "The server failed while it answered.");
-  return chunk.choices?.[0]?.delta?.content || "";
+  const choice = chunk.choices?.[0];
+  return { text: choice?.delta?.content || "", reason: choice?.finish_reason || "" };
 }
 
 async function insightOf(model, question, answer, signal) {
@@ -263,9 +264,10 @@ async function answerInto(card, question, video, signal, inTurn) {
   try {
     card.said.setAttribute("aria-busy", "true");
     card.status.textContent = "Watching and listening …";
-    for await (const piece of streamed(body, signal)) {
+    for await (const { text, reason } of streamed(body, signal)) {
       card.status.textContent = "Answering …";
-      card.said.append(card.said.textContent ? piece : piece.trimStart());
+      card.said.append(card.said.textContent ? text : text.trimStart());
+      if (reason === "length") show(card.part(".cut"), "Cut off here: the server lets no answer be longer.");
     }
     card.said.setAttribute("aria-busy", "false");
     if (!card.said.textContent.trim()) card.status.textContent = "It answered with nothing.";
@@ -305,6 +307,7 @@ function makeCard(model) {
 
 function drawInsight(card) {
   const { answer, emotion, cues, agreement, cost } = card.insight;
+  card.said.setAttribute("aria-live", "off"); // its words have been read out
   card.said.replaceChildren(...marked(answer, cues));
   card.part(".cues tbody").replaceChildren(...cues.map(cueRow));
   card.part(".cues").hidden = !cues.length;

@@ -10,7 +10,8 @@ per second).
 
 import hashlib
 import json
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
@@ -36,6 +37,8 @@ from avere_ray.records import DecodedClip
 from avere_ray.tree import Branch
 
 SAMPLE_RATE = 16_000
+LONGEST_KEPT = 1024
+"""Characters of the longest prompt whose tokens are kept."""
 _NO_RESIZE = {"shortest_edge": 28 * 28, "longest_edge": 1 << 30}
 
 
@@ -63,7 +66,7 @@ class Processor:
         self.merge = self.hf.video_processor.merge_size
         self.seconds_positions = int(self.thinker_config.get("position_id_per_seconds", 25))
         self.chunk_positions = int(self.seconds_positions * self.thinker_config.get("seconds_per_chunk", 2))
-        self.prompt_ids = lru_cache(maxsize=4096)(self._prompt_ids)
+        self.prompt_ids = PromptIds(self._prompt_ids)
 
     def render(self, prompt: str, *, video: bool = True, audio: bool = True) -> str:
         """The prompt as the model reads it, each medium a single placeholder."""
@@ -96,9 +99,8 @@ class Processor:
             raise InputError(f"the model's chat template does not take this conversation: {error}") from error
         return self.text_ids(text)
 
-    def _prompt_ids(self, prompt: str, video: bool, audio: bool) -> tuple[int, ...]:
-        text = self.render(prompt, video=video, audio=audio)
-        return tuple(self.text_ids(text))
+    def _prompt_ids(self, prompt: str, video: bool, audio: bool) -> list[int]:
+        return self.text_ids(self.render(prompt, video=video, audio=audio))
 
     def text_ids(self, text: str) -> list[int]:
         """Tokens of words alone."""
@@ -220,6 +222,22 @@ class Processor:
         return np.stack(
             [np.repeat(seconds, h * w), np.tile(np.repeat(np.arange(h), w), t), np.tile(np.arange(w), t * h)]
         )
+
+
+class PromptIds:
+    """Tokens of prompts. Those of short ones are kept, since many clips are asked the same: 21 MiB of English at most,
+    whatever a server is asked."""
+
+    def __init__(self, make: Callable[[str, bool, bool], Sequence[int]]) -> None:
+        self._make = make
+        self._kept = lru_cache(maxsize=4096)(self._packed)
+
+    def __call__(self, prompt: str, video: bool, audio: bool) -> tuple[int, ...]:
+        """Tokens of a prompt that shows these media."""
+        return tuple((self._kept if len(prompt) <= LONGEST_KEPT else self._make)(prompt, video, audio))
+
+    def _packed(self, prompt: str, video: bool, audio: bool) -> "array[int]":
+        return array("i", self._make(prompt, video, audio))
 
 
 class _Layout:

@@ -1,11 +1,13 @@
 """Finds the language of a response and exchanges its words."""
 
+import bisect
 import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avere_ray.responses.languages import chinese, dutch, french, german, italian, portuguese, spanish
+from avere_ray.responses.words import REACH
 
 TABLES = {
     "de": german.WORDS, "fr": french.WORDS, "es": spanish.WORDS, "it": italian.WORDS, "pt": portuguese.WORDS,
@@ -85,7 +87,9 @@ class Gloss:
         """Offsets in the response of a run of `text`."""
         if not self.spans:
             return start, end
-        hit = [(a, b) for begin, stop, a, b in self.spans if begin < end and stop > start]
+        first = bisect.bisect_right(self.spans, start, key=lambda span: span[1])
+        last = bisect.bisect_left(self.spans, end, key=lambda span: span[0])
+        hit = [(a, b) for _, _, a, b in self.spans[first:last]]
         return (min(a for a, _ in hit), max(b for _, b in hit)) if hit else (0, 0)
 
 
@@ -93,13 +97,15 @@ class Gloss:
 class _Table:
     exact: dict[tuple[str, ...], str]
     prefixes: dict[str, str]
+    longest: int
+    """Characters of the longest prefix."""
 
     def find(self, words: Sequence[str]) -> tuple[str, int] | None:
         """English for the longest phrase that the words begin with, and how many words it takes."""
         for size in range(min(_LONGEST, len(words)), 0, -1):
             if (found := self.exact.get(tuple(words[:size]))) is not None:
                 return found, size
-        for size in range(len(words[0]), 2, -1):
+        for size in range(min(len(words[0]), self.longest), 2, -1):
             if (found := self.prefixes.get(words[0][:size])) is not None:
                 return found, 1
         return None
@@ -172,10 +178,11 @@ _OPENING = frozenset({"", "i", "he", "she", "it", "they", "the", "a", "person", 
 
 def _clause(pieces: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
     """The pieces behind the last punctuation mark or contrast."""
-    for i in range(len(pieces) - 1, -1, -1):
+    least = max(0, len(pieces) - REACH)
+    for i in range(len(pieces) - 1, least - 1, -1):
         if pieces[i][0] in {".", ",", ";", ":", "!", "?", "but", "although"}:
             return list(pieces[i + 1 :])
-    return list(pieces)
+    return list(pieces[least:])
 
 
 def _chinese(text: str) -> Gloss:
@@ -216,4 +223,4 @@ def _table(language: str) -> _Table:
                 prefixes[key[:-1]] = english.strip()
             elif key:
                 exact[tuple(key.split())] = english.strip()
-    return _Table(exact, prefixes)
+    return _Table(exact, prefixes, max(map(len, prefixes), default=0))
