@@ -42,6 +42,7 @@ def start(run_dir: Path, *extra: str, env: dict[str, str] | None = None) -> subp
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,  # as a shell gives a command a group of its own
         preexec_fn=_listen_to_ctrl_c,
     )
 
@@ -49,6 +50,11 @@ def start(run_dir: Path, *extra: str, env: dict[str, str] | None = None) -> subp
 def _listen_to_ctrl_c() -> None:
     """A build server may have started the tests with interrupts ignored, which a child would inherit."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def press_ctrl_c(process: subprocess.Popen[str]) -> None:
+    """Interrupts a run as a terminal does: it and all that it has started in its group."""
+    os.killpg(process.pid, signal.SIGINT)
 
 
 def complete(run_dir: Path, *extra: str, timeout_s: float = 600) -> tuple[int, str]:

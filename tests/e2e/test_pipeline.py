@@ -26,12 +26,37 @@ SETTINGS = ("--world.corrupt_clips=1", "--data.drop_budget=0.05", "--tracking.sy
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A finished small run with one corrupt clip, and what it printed."""
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, int]:
+    """A small run that was interrupted while it decoded and started its engine: folder, output, exit code."""
     run_dir = tmp_path_factory.mktemp("e2e") / "run"
+    process = runs.start(run_dir, *SETTINGS)
+    try:
+        runs.wait_for(run_dir / "clips" / "manifest.json", process)
+        runs.wait_for(run_dir / "decoded", process)
+        runs.press_ctrl_c(process)
+        output, _ = process.communicate(timeout=90)
+    finally:
+        runs.end(process)
+    return run_dir, output, process.returncode
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted: tuple[Path, str, int]) -> tuple[Path, str]:
+    """The run, with one corrupt clip, after it was started once more; what it printed then."""
+    run_dir, _, _ = interrupted
     code, output = runs.complete(run_dir, *SETTINGS)
     assert code == 0, output
     return run_dir, output
+
+
+def test_ctrl_c_ends_a_run_in_words_and_leaves_what_is_finished(
+    interrupted: tuple[Path, str, int], finished: tuple[Path, str]
+) -> None:
+    _, output, code = interrupted
+    assert code == 130, output
+    assert output.strip().splitlines()[-1].endswith("finished stages are kept; run the same command again to continue")
+    assert "Traceback" not in output
+    assert "clips: finished earlier, reused" in finished[1]
 
 
 def test_the_report_accounts_for_everything(finished: tuple[Path, str]) -> None:
