@@ -3,6 +3,8 @@
 torch builds an operator under a lock file and waits for that file without a limit; a process killed meanwhile leaves it
 behind, and every later run hangs. Here one process at a time builds, held by a lock that ends with its holder, and a
 lock file that nobody holds any more is removed first. DeepSpeed then finds the operator loaded and locks nothing.
+It is always this environment's ninja that looks whether anything is to be built: ninja's log does not hold between
+versions, so that two of them on one machine's PATH would build the operator anew in turns, a minute each time.
 """
 
 import fcntl
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from avere_ray.environment import tools_first
 from avere_ray.errors import TrainingError
 
 STALE_S = 120.0
@@ -30,6 +33,7 @@ def load_cpu_operator() -> None:
     from deepspeed.accelerator import get_accelerator
 
     _build_inside_venv()
+    os.environ.update(tools_first(os.environ))
     builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
     if builder is None or not builder.is_compatible(verbose=False):
         return
