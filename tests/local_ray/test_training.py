@@ -65,6 +65,7 @@ def test_pairs_have_complete_reference_figures(cfg: RunConfig, workers: Workers)
         assert own == {"audio": (False, True), "video": (True, False), "audio_video": (False, False)}[pair.modality]
 
 
+@pytest.mark.faults  # with `make faults`, as real engines that start anew; tests/local_ray/test_pool.py has others
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_an_engine_lost_in_mid_batch_is_replaced_and_gives_the_same_rollouts(
     local_ray: Any, cfg: RunConfig, workers: Workers, how: signal.Signals
@@ -138,6 +139,7 @@ def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, worke
     )
 
 
+@pytest.mark.faults
 def test_an_engine_that_does_not_take_an_adapter_is_replaced_by_one_that_has_it(
     local_ray: Any, cfg: RunConfig, workers: Workers, adapter: Path
 ) -> None:
