@@ -201,8 +201,9 @@ def test_the_exit_code_says_whether_the_run_would_fail(
 def test_an_input_that_is_not_there_is_a_run_that_would_fail(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: list[str], words: str
 ) -> None:
-    """All of the doctor on the tiny base, but for the compiler and the engine."""
+    """All of the doctor on the tiny base, but for torch in a process of its own, the compiler and the engine."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(doctor, "torchvision_finding", lambda: Finding("ok", "torchvision"))
     monkeypatch.setattr(doctor, "compiler_findings", lambda cfg: ())
     monkeypatch.setattr(doctor, "token_findings", lambda cfg, fits: ())
     monkeypatch.setattr(doctor, "available_memory_mb", lambda: 1e6)
