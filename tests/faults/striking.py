@@ -196,7 +196,7 @@ def completed(run_dir: Path, *settings: str) -> Iterator[str]:
 
 def _title(process: psutil.Process) -> str:
     try:
-        return " ".join(process.cmdline())
+        return " ".join(process.cmdline()).rstrip()  # a shorter title is filled up to the length of the one before
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return ""
 
