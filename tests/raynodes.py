@@ -139,6 +139,9 @@ class _Served:
         """A new node; on a busy machine Ray gives one up that took half a minute, so it is tried again."""
         from ray.cluster_utils import Cluster
 
+        # Ray notes the head's address there, and has no folder for it on a machine where it never ran
+        Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray").mkdir(exist_ok=True)
+        problem = "?"
         for _ in range(_STARTS):
             shape |= {"node_ip_address": "127.0.0.1", "temp_dir": tempfile.mkdtemp(prefix="n", dir=self.folder)}
             shape["dashboard_agent_listen_port"] = _free_port()
@@ -147,9 +150,11 @@ class _Served:
                 self.cluster, self.address = Cluster(), f"http://127.0.0.1:{port}"
                 shape |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
                 shape |= {"gcs_server_port": _free_port()}
-            with contextlib.suppress(Exception):  # Ray raises no narrower one
+            try:
                 return self.cluster.add_node(wait=False, **shape)
-        raise RuntimeError(f"no node came up in {_STARTS} attempts")
+            except Exception as error:  # noqa: BLE001 - Ray raises no narrower one
+                problem = f"{type(error).__name__}: {error}"
+        raise RuntimeError(f"no node came up in {_STARTS} attempts: {problem}")
 
     def lose(self, role: str) -> dict[str, Any]:
         head = self.nodes[role] is self.cluster.head_node
