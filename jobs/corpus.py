@@ -20,6 +20,9 @@ from jobs import given_queries
 from jobs.layout import stage_path
 from jobs.preference_data import given_data
 
+_LOOK = 10_000
+"""Clips whose questions are made to be looked at, which takes seconds."""
+
 
 def read_corpus(cfg: RunConfig, folder: Path) -> tuple[list[Clip], Path]:
     """The clips of `folder`, or those that given pairs show, and where their media are.
@@ -41,6 +44,8 @@ def read_corpus(cfg: RunConfig, folder: Path) -> tuple[list[Clip], Path]:
 def check_annotations(cfg: RunConfig, clips: Sequence[Clip]) -> None:
     """Looks for what judge and swaps need of the clips that the first round asks about, before they are sampled.
 
+    Of a large corpus a part is looked at; judge and swaps look at each clip when its turn comes.
+
     Raises:
         InputError: no question can be asked, a clip has no cues for the rules judge, or no clip another emotion.
     """
@@ -51,7 +56,8 @@ def check_annotations(cfg: RunConfig, clips: Sequence[Clip]) -> None:
     if cfg.data.queries is not None:
         queries = [query for query in given_queries.read(cfg.data.queries) if query.clip_id in training]
     else:
-        queries = sample_queries(list(training.values()), cfg, 0)
+        some = list(training.values())
+        queries = sample_queries(some[:_LOOK], cfg, 0) or sample_queries(some[_LOOK:], cfg, 0)
     check_queries(cfg, queries, len(training))
     if cfg.judge.backend == "rules":
         for clip_id in dict.fromkeys(query.clip_id for query in queries):

@@ -271,7 +271,7 @@ def _mlflow_lines(report: Mapping[str, Any], run_dir: Path) -> list[str]:
     if not uri:
         return []
     if run_id is None:
-        command = f"{as_typed('avere-ray')} track {shlex.quote(str(run_dir))}"
+        command = f"{shlex.quote(as_typed('avere-ray'))} track {shlex.quote(str(run_dir))}"
         return [f"MLflow: not sent yet; `{command}` sends it when {uri} answers"]
     if uri.startswith(("http://", "https://")):
         return [f"look at it in MLflow: {uri} (run {run_id})"]

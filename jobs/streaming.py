@@ -173,9 +173,9 @@ class Arrivals:
         self._listed = deque(given_queries.read(cfg.data.queries)) if cfg.data.queries else None
         if self._listed is not None:
             given_queries.check_known(cfg, self._listed, [clip.clip_id for clip in decoding.plan.clips])
-        training = [clip for clip in decoding.plan.clips if clip.split == "train"]
-        self.expected = len(sample_queries(training, cfg, 0) if self._listed is None else self._listed)
-        """How many queries there are if no clip is dropped."""
+        training = sum(clip.split == "train" for clip in decoding.plan.clips)
+        self.expected = training * cfg.rollout.queries_per_clip if self._listed is None else len(self._listed)
+        """How many queries there are at most; a clip that fewer can be asked about has fewer."""
 
     def first_clips(self, count: int) -> list[Clip]:
         """The first clips that are not dropped; they are given again by `queries`."""
