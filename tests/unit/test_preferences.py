@@ -1,9 +1,23 @@
 """Pairs: who is chosen, which rejects are taken or written, and that no query disappears."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 import pytest
+from judgedmaker import (
+    CLIP,
+    HALLUCINATED,
+    MIXED,
+    OPEN,
+    RULES,
+    SPURIOUS,
+    UNWRITTEN,
+    YES_NO,
+    pair,
+    pair_of,
+    rejects,
+    sampled,
+    stress,
+)
 
 from avere_ray import prompts
 from avere_ray.config import PreferenceConfig
@@ -11,100 +25,12 @@ from avere_ray.errors import StageError
 from avere_ray.fakes import make_rollout
 from avere_ray.preferences import build_pairs, normalise, stood_in, summarise, to_write
 from avere_ray.records import (
-    Clip,
-    Cue,
     Drop,
-    ModalitySwap,
     PreferencePair,
     Query,
-    RejectKind,
-    Rollout,
-    Verdict,
     VerdictLabel,
 )
 from avere_ray.verdicts import judge_by_rules
-
-RULES = PreferenceConfig()
-UNWRITTEN = PreferenceConfig(written_rejects=False)
-SPURIOUS, HALLUCINATED = RejectKind.SPURIOUS, RejectKind.HALLUCINATED
-
-
-def cue(name: str, text: str, emotion: str, present: bool, modality: str = "video") -> Cue:
-    return Cue(name=name, modality=modality, text=text, present=present,  # type: ignore[arg-type]
-               emotions=(emotion,) if emotion else ())  # fmt: skip
-
-
-CLIP = Clip(
-    clip_id="c",
-    uri="c.mp4",
-    emotion="anger",
-    face_emotion="anger",
-    voice_emotion="anger",
-    cues=(
-        cue("lowered_brows", "lowered brows", "anger", True),
-        cue("clenched_fists", "clenched fists", "anger", False),
-        cue("tears", "tears", "sadness", False),
-        cue("wide_smile", "a wide smile", "happiness", False),
-        cue("red_shirt", "a red shirt", "", True),
-        cue("loud_harsh_voice", "a loud harsh voice", "anger", True, "audio"),
-        cue("growling", "growling", "anger", False, "audio"),
-        cue("sobbing", "sobbing", "sadness", False, "audio"),
-        cue("slow_low_voice", "a slow low voice", "sadness", False, "audio"),
-        cue("laughter", "laughter", "happiness", False, "audio"),
-        cue("piano", "piano music", "", True, "audio"),
-    ),
-)
-MIXED = dataclasses.replace(
-    CLIP,
-    emotion="",
-    voice_emotion="sadness",
-    cues=tuple(
-        dataclasses.replace(c, present={"loud_harsh_voice": False, "sobbing": True}.get(c.name, c.present))
-        for c in CLIP.cues
-    ),
-)
-SAD = dataclasses.replace(
-    CLIP,
-    emotion="sadness",
-    face_emotion="sadness",
-    voice_emotion="sadness",
-    cues=tuple(dataclasses.replace(c, present=c.name in ("tears", "sobbing", "piano")) for c in CLIP.cues),
-)
-OPEN = Query(query_id="q", clip_id="c", modality="audio_video", task="describe", prompt="?",
-             reference="The person is angry. I see lowered brows and I hear a loud harsh voice.")  # fmt: skip
-YES_NO = ("(A) Yes", "(B) No")
-
-
-def stress(about: str, gold: str, choices: tuple[str, ...] = YES_NO) -> Query:
-    subtype = {"red_shirt": "spurious", "clenched_fists": "hallucination"}.get(about, "no_hallucination")
-    return Query(query_id="q", clip_id="c", modality="video", task="reasoning_stress_video", prompt="?",
-                 choices=choices, answer=gold, about_cue=about, subtype=subtype)  # fmt: skip
-
-
-def sampled(query: Query, texts: Sequence[str], clip: Clip = CLIP) -> tuple[list[Rollout], dict[str, Verdict]]:
-    rollouts = [make_rollout(query, i, text) for i, text in enumerate(texts)]
-    return rollouts, {r.rollout_id: judge_by_rules(r, query, clip) for r in rollouts}
-
-
-def pair_of(query: Query, texts: Sequence[str], rules: PreferenceConfig = RULES, clip: Clip = CLIP, seed: int = 0,
-            swaps: Mapping[str, ModalitySwap | None] | None = None,
-            partner: Clip = SAD) -> PreferencePair | Drop:  # fmt: skip
-    rollouts, verdicts = sampled(query, texts, clip)
-    clips = {"c": clip, "x": dataclasses.replace(partner, clip_id="x")}
-    pairs, drops = build_pairs([query], {query.query_id: rollouts}, verdicts, clips, swaps or {}, rules, seed)
-    assert len(pairs) + len(drops) == 1
-    return (pairs or drops)[0]  # type: ignore[return-value]
-
-
-def pair(query: Query, texts: Sequence[str], rules: PreferenceConfig = RULES, clip: Clip = CLIP,
-         seed: int = 0) -> PreferencePair:  # fmt: skip
-    made = pair_of(query, texts, rules, clip, seed)
-    assert isinstance(made, PreferencePair), made
-    return made
-
-
-def rejects(made: PreferencePair) -> dict[RejectKind, tuple[str, str]]:
-    return {r.kind: (r.text, r.source) for r in made.rejects}
 
 
 def test_most_frequent_texts_are_taken_from_the_rollouts() -> None:
@@ -345,56 +271,6 @@ def test_a_clip_without_cues_still_pairs_from_rollouts_judged_elsewhere() -> Non
     rollouts, verdicts = sampled(OPEN, ["The person is angry. I see lowered brows.", "I see clenched fists."])
     pairs, _ = build_pairs([OPEN], {"q": rollouts}, verdicts, {"c": bare}, {}, RULES, 0)
     assert rejects(pairs[0]) == {HALLUCINATED: ("I see clenched fists.", "rollout")}
-
-
-def test_swap_and_ids_are_carried_over() -> None:
-    swap = ModalitySwap(modality="audio_video", strategy="other_emotion", audio_clip_id="x", video_clip_id="x")
-    made = pair_of(OPEN, ["The person is angry."], swaps={"q": swap})
-    assert isinstance(made, PreferencePair)
-    assert made.swap == swap
-    assert pair(OPEN, ["The person is angry."]).swap is None
-    assert (made.query_id, made.clip_id, made.modality, made.prompt) == ("q", "c", "audio_video", "?")
-    assert made.pair_id != pair(OPEN, ["The person is angry."]).pair_id
-
-
-@pytest.mark.parametrize(
-    ("query", "said", "there", "kept"),
-    [
-        (stress("lowered_brows", "A"), "(A) Yes, the lowered brows show anger.", (), True),
-        (stress("clenched_fists", "B"), "(B) No, there are no clenched fists.", (), False),
-        (stress("clenched_fists", "B"), "(B) No, there are no clenched fists.", ("clenched_fists",), True),
-        (stress("red_shirt", "B"), "(B) No, the red shirt says nothing about the emotion.", ("red_shirt",), False),
-        (OPEN, "The person is angry. I see lowered brows.", (), True),
-    ],
-)
-def test_a_mismatched_input_is_left_out_where_the_answer_stays_right(
-    query: Query, said: str, there: tuple[str, ...], kept: bool
-) -> None:
-    """About the partner too there are no clenched fists, unless it has some, and its shirt says nothing either."""
-    partner = dataclasses.replace(
-        SAD, cues=tuple(dataclasses.replace(c, present=c.present or c.name in there) for c in SAD.cues)
-    )
-    whole = query is OPEN
-    swap = ModalitySwap(modality=query.modality, strategy="other_emotion", audio_clip_id="x" if whole else "c",
-                        video_clip_id="x")  # fmt: skip
-    made = pair_of(query, [said], swaps={query.query_id: swap}, partner=partner)
-    assert isinstance(made, PreferencePair) and made.swap == (swap if kept else None)
-    made = pair_of(query, [said], PreferenceConfig(check_swaps=False), swaps={query.query_id: swap}, partner=partner)
-    assert isinstance(made, PreferencePair) and made.swap == swap
-
-
-def test_nothing_is_there_in_a_medium_made_useless() -> None:
-    swap = ModalitySwap(modality="video", strategy="blank", audio_clip_id="c", video_clip_id="c~blank")
-    for about, said, kept in (
-        ("lowered_brows", "(A) Yes, the lowered brows show anger.", swap),
-        ("clenched_fists", "(B) No, there are no clenched fists.", None),
-    ):
-        query = stress(about, said[1])
-        made = pair_of(query, [said], swaps={query.query_id: swap})
-        assert isinstance(made, PreferencePair) and made.swap == kept
-    half_there = dataclasses.replace(swap, strategy="crop")
-    made = pair_of(query, [said], swaps={query.query_id: half_there})
-    assert isinstance(made, PreferencePair) and made.swap == half_there
 
 
 def test_a_rollout_without_verdict_or_clip_stops_the_stage() -> None:
