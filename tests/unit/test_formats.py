@@ -1,4 +1,4 @@
-"""Preference data in and out: round trips, foreign rows, and every way in which a row is wrong."""
+"""Preference data in and out: round trips, foreign rows, and what a prompt asks about."""
 
 import dataclasses
 import json
@@ -6,15 +6,12 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from foreignrows import ASKED, AVERE, IMPLICIT, SWIFT, TRL, VERL, put, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avere_ray.errors import InputError
-from avere_ray.formats import NATIVE, PreferenceData, ReadOptions, find_format, read_data, write_data
-from avere_ray.ledger import Ledger
+from avere_ray.formats import NATIVE, PreferenceData, find_format, write_data
 from avere_ray.modality import made_swap
 from avere_ray.records import Clip, Cue, ModalitySwap, PreferencePair, Query, Reject, RejectKind
 from avere_ray.rows import read_rows
@@ -22,22 +19,7 @@ from avere_ray.stages import write_records
 
 SUFFIX = {"swift": ".jsonl", "avere": ".json", "verl_omni": ".parquet", "trl": ".jsonl"}
 FILES = [*SUFFIX.items(), ("trl", ".parquet"), (NATIVE, "")]
-ASKED = "How does the facial expression show anger?"
 SPURIOUS, HALLUCINATED = RejectKind.SPURIOUS, RejectKind.HALLUCINATED
-
-
-def read(path: Path, form: str = "", **options: Any) -> tuple[PreferenceData, Ledger]:
-    ledger = Ledger("read")
-    return read_data(path, ReadOptions(**options), ledger, form=form), ledger
-
-
-def put(path: Path, *rows: dict[str, Any]) -> Path:
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(list(rows)), path)
-    else:
-        lines = [json.dumps(r, ensure_ascii=False) for r in rows]
-        path.write_text("\n".join(lines) if path.suffix == ".jsonl" else f"[{','.join(lines)}]", encoding="utf-8")
-    return path
 
 
 # Our records, through every format and back -----------------------------------------------------------------------
@@ -210,34 +192,6 @@ def test_the_pairs_of_a_run_find_their_clips_queries_and_media(tmp_path: Path) -
 
 # Foreign rows -----------------------------------------------------------------------------------------------------
 
-AVERE = {
-    "prompt": f"<video>\n<audio>\n{ASKED}", "chosen": "Lowered brows.", "rejected": "Tears.",
-    "rejected_2": "The brown jacket.", "video": "clips_24fps/1.mp4", "audio": "clips_16khz/1.wav",
-    "video_l": "clips_24fps/2.mp4", "audio_l": "clips_16khz/1.wav",
-}  # fmt: skip
-TRL = {
-    "prompt": [{"role": "user", "content": [{"type": "video"}, {"type": "audio"}, {"type": "text", "text": ASKED}]}],
-    "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "Lowered brows."}]}],
-    "rejected": [{"role": "assistant", "content": "Tears."}],
-    "videos": ["clips_24fps/1.mp4"], "audios": ["clips_16khz/1.wav"],
-}  # fmt: skip
-IMPLICIT = {
-    "chosen": [{"role": "user", "content": f"<video>{ASKED}"}, {"role": "assistant", "content": "Lowered brows."}],
-    "rejected": [{"role": "user", "content": f"<video>{ASKED}"}, {"role": "assistant", "content": "Tears."}],
-    "videos": ["1.mp4"],
-}
-SWIFT = {
-    "messages": [{"role": "user", "content": f"<video><audio>{ASKED}"},
-                 {"role": "assistant", "content": "Lowered brows."}],
-    "rejected_response": "Tears.", "videos": ["1.mp4"], "audios": ["1.wav"], "rejected_videos": ["2.mp4"],
-}  # fmt: skip
-VERL = {
-    "data_source": "omni", "ability": "video_qa", "reward_model": {"style": "preference"}, "win_score": 8.0,
-    "lose_score": 3.0, "chosen": "Lowered brows.", "rejected": "Tears.", "extra_info": {"split": "train", "index": 0},
-    "prompt": [{"role": "user", "content": [{"type": "video", "video": "1.mp4", "text": None},
-                                            {"type": "text", "text": ASKED, "video": None}]}],
-}  # fmt: skip
-
 
 def test_avere(tmp_path: Path) -> None:
     path = put(tmp_path / "dpo.json", AVERE, {**AVERE, "video": "clips_24fps/2.mp4", "audio": "clips_16khz/2.wav",
@@ -380,120 +334,3 @@ def test_how_the_modality_is_found(
     data, _ = read(put(tmp_path / "trl.jsonl", row))
     query = data.queries[data.pairs[0].query_id]
     assert (query.modality, query.modality_confidence, dict(data.decided)) == (modality, confidence, {how: 1})
-
-
-# Wrong rows -------------------------------------------------------------------------------------------------------
-
-
-def without(row: dict[str, Any], name: str) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k != name}
-
-
-SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": ASKED}]
-TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "?"}]
-
-
-@pytest.mark.parametrize(
-    ("form", "row", "reason", "words"),
-    [
-        ("avere", without(AVERE, "chosen"), "bad_row", "field chosen = None"),
-        ("avere", {**AVERE, "rejected_2": " "}, "bad_row", "field rejected_2"),
-        ("avere", {**AVERE, "prompt": ASKED}, "bad_row", "must begin with"),
-        ("avere", {**AVERE, "video_l": AVERE["video"]}, "same_media", "rejected media are those of the row"),
-        ("trl", without(TRL, "rejected"), "bad_row", "field rejected"),
-        ("trl", without(TRL, "videos"), "no_video", "audio alone"),
-        ("trl", {**TRL, "videos": [], "audios": []}, "no_media", "no media"),
-        ("trl", {**TRL, "videos": ["a.mp4", "b.mp4"]}, "many_media", "field videos has 2 files"),
-        ("trl", {**TRL, "videos": [3]}, "bad_row", "field videos = [3]"),
-        ("trl", {**TRL, "images": ["a.png"]}, "unsupported_media", "image"),
-        ("trl", {**TRL, "prompt": SYSTEM}, "system_message", "--ignore-system"),
-        ("trl", {**TRL, "prompt": TURNS}, "multi_turn", "3 turns"),
-        ("trl", {**TRL, "prompt": 7}, "bad_row", "field prompt = 7"),
-        ("trl", {**TRL, "prompt": [{"role": "user", "content": [{"type": "table"}]}]}, "bad_row", "table"),
-        ("trl", {**TRL, "chosen": TURNS[:1]}, "bad_row", "must end with a message of the assistant"),
-        ("trl", {**TRL, "modality": "smell"}, "bad_row", "field modality = 'smell'"),
-        ("trl", {**TRL, "avere_ray": "{"}, "bad_row", "field avere_ray"),
-        ("swift", without(SWIFT, "messages"), "bad_row", "field messages"),
-        ("swift", without(SWIFT, "rejected_response"), "no_reject", "no rejected response"),
-        ("swift", {**SWIFT, "rejected_images": ["a.png"]}, "unsupported_media", "rejected_images"),
-        ("trl", {**TRL, "videos": 5}, "bad_row", "field videos = 5"),
-        ("trl", {**TRL, "videos": {"path": "a.mp4"}}, "bad_row", "field videos = {'path'"),
-        ("trl", {**TRL, "prompt": [{"role": "user", "content": [{"type": "video", "video": {"url": "a"}}]}]}, "bad_row",
-         "whose video is no text"),
-        ("trl", {**TRL, "prompt": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "bad_row", "no text"),
-        ("trl", {**TRL, "avere_ray": {"partners": {"c": "x"}}}, "bad_row", "field avere_ray.partners.c"),
-        ("trl", {**TRL, "avere_ray": {"partners": ["c"]}}, "bad_row", "field avere_ray.partners"),
-        ("trl", {**TRL, "avere_ray": {"clips": {"c": {"emotion": 5}}}}, "bad_row", "field avere_ray.clips.c.emotion"),
-        ("trl", {**TRL, "avere_ray": {"rejects": [{"at": "0", "kind": "spurious", "source": "x"}]}}, "bad_row",
-         "field avere_ray.rejects.0.at"),
-        ("trl", {**TRL, "avere_ray": {"swap": {"modality": "audio"}}}, "bad_row", "field avere_ray.swap"),
-        ("trl", {**TRL, "avere_ray": {"query": 3}}, "bad_row", "field avere_ray.query"),
-        ("avere", {**AVERE, "avere_ray": {"more_rejected": 3}}, "bad_row", "field avere_ray.more_rejected"),
-        ("verl_omni", {**VERL, "chosen": ""}, "bad_row", "field chosen"),
-        ("verl_omni", {**VERL, "extra_info": "{"}, "bad_row", "field extra_info"),
-        ("verl_omni", {**VERL, "extra_info": [1]}, "bad_row", "field extra_info = [1]"),
-        ("verl_omni", {**VERL, "prompt": "[]"}, "multi_turn", "field prompt has 0 turns"),
-    ],
-)  # fmt: skip
-def test_a_wrong_row_is_dropped_with_file_row_and_field(
-    tmp_path: Path, form: str, row: dict[str, Any], reason: str, words: str
-) -> None:
-    good = {"avere": AVERE, "trl": TRL, "swift": SWIFT, "verl_omni": VERL}[form]
-    path = put(tmp_path / f"data{'.json' if form == 'avere' else '.jsonl'}", good, row)
-    data, ledger = read(path, form)
-    assert len(data.pairs) == 1
-    (drop,) = ledger.drops
-    assert (drop.reason, drop.sample_id) == (reason, f"{'row' if form == 'avere' else 'line'} 2")
-    assert words in drop.message and f"{path}" in drop.message
-
-
-def test_a_system_message_can_be_left_out(tmp_path: Path) -> None:
-    data, ledger = read(put(tmp_path / "trl.jsonl", {**TRL, "prompt": SYSTEM}), ignore_system=True)
-    assert (len(data.pairs), ledger.drops, data.pairs[0].prompt) == (1, [], ASKED)
-
-
-def test_equal_rows_keep_ids_of_their_own(tmp_path: Path) -> None:
-    data, _ = read(put(tmp_path / "trl.jsonl", TRL, TRL))
-    assert len({p.pair_id for p in data.pairs}) == 2
-
-
-def test_a_pair_of_an_unknown_clip_is_dropped(tmp_path: Path) -> None:
-    data, _ = read(put(tmp_path / "dpo.json", AVERE))
-    data.clips.pop(data.pairs[0].swap.video_clip_id)  # type: ignore[union-attr]
-    write_data(tmp_path / "native", data, NATIVE)
-    back, ledger = read(tmp_path / "native")
-    assert back.pairs == []
-    assert "pairs.parquet row 1: field swap.video_clip_id" in ledger.drops[0].message
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("a.json", '{"prompt": 1}', "must be a list of objects"),
-        ("a.json", "[1]", "row 1 is a int"),
-        ("a.jsonl", '{"a": 1}\n{', "is like none of the formats"),
-        ("a.jsonl", '{"messages": 1', "line 1 is not JSON"),
-        ("a.jsonl", "", "has no rows"),
-        ("a.txt", "x", "has the suffix '.txt'"),
-        ("a.parquet", "x", "must be a Parquet file"),
-        ("a.csv", "a,a\n1,2", "the column 'a' twice"),
-        ("a.csv", "a,b\n1", "line 2 has 1 values, the header 2"),
-    ],
-)
-def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, content: str, words: str) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(InputError) as caught:
-        read(tmp_path / name)
-    assert words in str(caught.value)
-
-
-def test_a_wrong_target_is_refused(tmp_path: Path) -> None:
-    data, _ = read(put(tmp_path / "trl.jsonl", TRL))
-    with pytest.raises(InputError, match=r"verl_omni is written to \.parquet"):
-        write_data(tmp_path / "x.json", data, "verl_omni")
-    with pytest.raises(InputError, match="unknown format 'llama'"):
-        write_data(tmp_path / "x.json", data, "llama")
-    data.pairs[0] = PreferencePair(**{**{n: getattr(data.pairs[0], n) for n in PreferencePair.__slots__},
-                                      "prompt": "What is in <video>?"})  # fmt: skip
-    with pytest.raises(InputError, match="contains a media tag"):
-        write_data(tmp_path / "x.jsonl", data, "trl")
