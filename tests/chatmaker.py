@@ -3,6 +3,8 @@
 import base64
 from typing import Any
 
+from actors.chat import Asked, ChatRequest, understood
+from avere_ray.config import ServeConfig
 from avere_ray.engine import Piece, Progress, TokenLogp
 
 TEXT = {"type": "text", "text": "What does the person feel?"}
@@ -10,10 +12,16 @@ DATA = base64.b64encode(b"clip").decode()
 VIDEO = {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{DATA}"}}
 SOUND = {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}
 SOUND_URL = {"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{DATA}"}}
+LIMITS = ServeConfig()
 
 
 def chat(*content: Any, **fields: Any) -> dict[str, Any]:
     return {"model": "base", "messages": [{"role": "user", "content": list(content)}], **fields}
+
+
+def read(body: Any) -> Asked:
+    """A body as the server understands it; raises what the server raises."""
+    return understood(ChatRequest.model_validate(body), LIMITS, 48)
 
 
 def video(url: str) -> dict[str, Any]:

@@ -4,15 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from chatmaker import DATA, SOUND, SOUND_URL, TEXT, VIDEO, chat
+from chatmaker import DATA, SOUND, SOUND_URL, TEXT, VIDEO, chat, read
 from pydantic import ValidationError
 
 from actors.api import ChampionWanted
-from actors.chat import Asked, ChatRequest, explain, understood
+from actors.chat import ChatRequest, explain
 from actors.serving.errors import ApiError
-from avere_ray.config import ServeConfig
-
-LIMITS = ServeConfig()
 
 
 def own(used: Any) -> dict[str, Any]:
@@ -25,10 +22,6 @@ def schema(value: Any) -> dict[str, Any]:
 
 def deep(levels: int) -> dict[str, Any]:
     return {"items": deep(levels - 1)} if levels else {}
-
-
-def read(body: Any) -> Asked:
-    return understood(ChatRequest.model_validate(body), LIMITS, 48)
 
 
 def refusal(body: Any) -> ApiError:

@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from chatmaker import TEXT, chat, read
 from openai.types.chat import ChatCompletionMessage
-from test_chat_api import TEXT, Worker, chat, read
+from test_chat_api import Worker
 
 from actors.api import make_api
 from actors.chat import ChatRequest
