@@ -72,7 +72,7 @@ $(READY):
 	       "PyTorch's index of CPU wheels and run again (see Set-up in README.md)." >&2; exit 1; }
 	@# Bytecode for all: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch and transformers anew, seven
 	@# seconds each, and what is here, half a second. Some packages ship files of Python 2, which nothing imports.
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib avere_ray actors jobs benchmarks || true
-	@$(BIN)/python -m avere_ray.environment repair build
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' .venv/lib avere_ray actors jobs benchmarks & compiled=$$!; \
+	  code=0; $(BIN)/python -m avere_ray.environment repair build || code=$$?; wait $$compiled; exit $$code
 	@rm -f .venv/.ready-*
 	@touch $@

@@ -42,6 +42,8 @@ _SETTINGS = {
 """What Ray is told besides its arguments. OVERRIDE_ON_ZERO: an actor or task that reserves no GPU still sees all of its
 node's (decoding uses them that way), so what works on a GPU is decided by the config, never by what torch can see.
 AUTO_CONNECT: a thread that still asks an actor when the session has ended gets an error, instead of a new Ray."""
+_NO_WATCHER = ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+"""Nobody takes this machine away with a notice, so Ray Train need not start a process that waits for one."""
 
 
 @contextlib.contextmanager
@@ -130,6 +132,7 @@ def _start_local(cfg: RayConfig) -> None:
 def _init_local(cfg: RayConfig) -> None:
     import ray
 
+    os.environ.setdefault(*_NO_WATCHER)
     try:
         ray.init(
             address="local",

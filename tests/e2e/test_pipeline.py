@@ -1,15 +1,22 @@
-"""The whole loop on real components: from nothing to a report; again; interrupted; with a broken clip."""
+"""The whole loop on real components: interrupted, continued as a submitted job, again; with a broken clip.
+
+One run serves most tests: it is started by hand, interrupted by Ctrl-C, and finished by `ray job submit`.
+"""
 
 import json
+import re
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import jobcluster
 import runs
 
 from avere_ray.stages import read_manifest
@@ -41,12 +48,37 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, in
 
 
 @pytest.fixture(scope="module")
-def finished(interrupted: tuple[Path, str, int]) -> tuple[Path, str]:
-    """The run, with one corrupt clip, after it was started once more; what it printed then."""
-    run_dir, _, _ = interrupted
-    code, output = runs.complete(run_dir, *SETTINGS)
-    assert code == 0, output
-    return run_dir, output
+def submitted(
+    interrupted: tuple[Path, str, int], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str], list[str]]:
+    """The run sent to a cluster once more, then a job whose config is wrong, and that job's log."""
+    job = ("python", "-m", "jobs.pipeline", "--config", runs.CONFIG)
+    with jobcluster.cluster(tmp_path_factory.mktemp("head")) as env:
+        good = jobcluster.submit(env, *job, f"--run_dir={interrupted[0]}", *runs.SMALL, *SETTINGS)
+        bad = jobcluster.submit(env, *job, "--train.zero_stage=7")
+        names = re.findall(r"raysubmit_\w+", bad.stdout + bad.stderr)
+        return good, bad, jobcluster.job_log(env, names[0]) if names else []
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted: tuple[Path, str, int], submitted: Any) -> tuple[Path, str]:
+    """The run, with one corrupt clip, after it was finished as a job; what was printed then."""
+    done, _, _ = submitted
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    return interrupted[0], output
+
+
+def test_the_run_goes_on_as_a_submitted_job(finished: tuple[Path, str]) -> None:
+    assert "succeeded" in finished[1]
+    assert "rollouts (round 0)" in finished[1], "the job's log is followed"
+
+
+def test_a_submitted_job_with_a_broken_config_fails_with_its_error_as_the_last_line(submitted: Any) -> None:
+    _, done, log = submitted
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "failed" in done.stdout + done.stderr
+    assert log and re.search(r"train\.zero_stage = '?7'?", log[-1]), log
 
 
 def test_ctrl_c_ends_a_run_in_words_and_leaves_what_is_finished(

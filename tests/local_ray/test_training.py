@@ -1,7 +1,9 @@
 """Real engine, real learner, real Ray Train and DeepSpeed, on the tiny base: one decoded corpus serves all tests."""
 
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -13,7 +15,8 @@ import psutil
 import pytest
 
 from avere_ray.config import DataConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig, WorldConfig
-from avere_ray.errors import ParityError
+from avere_ray.errors import ParityError, TrainingError
+from avere_ray.metrics import read_events
 from avere_ray.records import DecodedClip, PreferencePair, ReferenceLogps
 from avere_ray.stages import read_manifest, read_records
 from jobs import build_preferences, decode, synth, train
@@ -34,7 +37,7 @@ def cfg(local_ray: Any, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         rollout=RolloutConfig(
             queries_per_clip=2, samples=2, num_cpus=0, batch_queries=5, max_tokens=32, deadline_s=120, kv_cache_mb=1024
         ),
-        train=TrainConfig(pairs_per_step=8, micro_pairs=4, learning_rate=1e-3),
+        train=TrainConfig(pairs_per_step=8, micro_pairs=4, learning_rate=1e-3, checkpoint_every=1),
     )
     synth.run(config)
     decode.run(config)
@@ -137,6 +140,30 @@ def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, worke
         max(abs(a - b) for x, y in zip(base[0], tuned[0], strict=True) for a, b in zip(x.logps, y.logps, strict=True))
         > 1e-3
     )
+
+
+def test_every_step_is_logged_once_and_the_latest_checkpoint_is_kept(cfg: RunConfig, adapter: Path) -> None:
+    manifest = read_manifest(adapter)
+    assert manifest is not None
+    logged = [e.body["step"] for e in read_events(stage_path(cfg, "metrics") / "train-round0.jsonl")]
+    assert logged == list(range(manifest.summary["steps"]))
+    kept = sorted(p.name for p in stage_path(cfg, "checkpoints", 0).glob("step=*"))
+    assert 1 <= len(kept) <= 2
+    assert kept[-1] == f"step={len(logged):06d}"
+
+
+def test_checkpoints_of_another_number_of_workers_say_what_to_do(
+    local_ray: Any, cfg: RunConfig, adapter: Path, tmp_path: Path
+) -> None:
+    """The note of the round says it is not finished: shards of two workers do not fit one."""
+    run_dir = tmp_path / "run"
+    for stage in ("decoded", "pairs", "reference", "checkpoints"):
+        shutil.copytree(cfg.run_dir / stage, run_dir / stage)
+    note = run_dir / "checkpoints" / "round=0" / "job.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "finished": False}))
+    alone = cfg.model_copy(update={"run_dir": run_dir, "train": cfg.train.model_copy(update={"workers": 1})})
+    with pytest.raises(TrainingError, match=r"written by 2 worker.*train\.workers=2"):
+        train.run(alone, 0)
 
 
 @pytest.mark.faults

@@ -1,8 +1,10 @@
-"""Training that is killed and goes on: the same order, bit for bit the same losses, every step logged once."""
+"""Training that is killed and goes on: the same order, bit for bit the same losses, every step logged once.
+
+`tests/local_ray/test_learner_alone.py` kills a run of one process at every step.
+"""
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -46,14 +48,6 @@ def undisturbed(local_ray: Any, cfg: RunConfig) -> tuple[list[tuple[int, float, 
     return steps(cfg), adapter(cfg)
 
 
-def test_a_run_logs_every_step_once_and_keeps_its_latest_checkpoint(cfg: RunConfig, undisturbed: Any) -> None:
-    assert [step for step, _, _ in undisturbed[0]] == list(range(STEPS))
-    kept = sorted(p.name for p in stage_path(cfg, "checkpoints", 0).glob("step=*"))
-    assert 1 <= len(kept) <= 2
-    assert kept[-1] == f"step={STEPS // 2 * 2:06d}"
-
-
-@pytest.mark.faults  # five minutes; `test_learner_alone` kills a run of one process at every step
 def test_killed_worker_and_killed_driver_change_nothing(
     local_ray: Any, cfg: RunConfig, undisturbed: Any, tmp_path: Path
 ) -> None:
@@ -74,20 +68,6 @@ def test_killed_worker_and_killed_driver_change_nothing(
     train.run(other, 0)
     assert steps(other) == undisturbed[0]
     assert adapter(other) == undisturbed[1]
-
-
-def test_checkpoints_of_another_number_of_workers_say_what_to_do(
-    local_ray: Any, cfg: RunConfig, tmp_path: Path
-) -> None:
-    """The note of the round says it is not finished: shards of two workers do not fit one."""
-    run_dir = tmp_path / "run"
-    for stage in ("decoded", "pairs", "reference", "checkpoints"):
-        shutil.copytree(cfg.run_dir / stage, run_dir / stage)
-    note = run_dir / "checkpoints" / "round=0" / "job.json"
-    note.write_text(json.dumps({**json.loads(note.read_text()), "finished": False}))
-    alone = cfg.model_copy(update={"run_dir": run_dir, "train": cfg.train.model_copy(update={"workers": 1})})
-    with pytest.raises(TrainingError, match=r"written by 2 worker.*train\.workers=2"):
-        train.run(alone, 0)
 
 
 def steps(cfg: RunConfig) -> list[tuple[int, float, float]]:
@@ -141,7 +121,6 @@ def wait_for_step(cfg: RunConfig, step: int, driver: subprocess.Popen[bytes]) ->
         time.sleep(0.05)
 
 
-@pytest.mark.faults
 def test_a_reason_that_would_come_again_ends_the_round_at_once(local_ray: Any, cfg: RunConfig, tmp_path: Path) -> None:
     """A reference figure that is infinite: both workers stop, nobody tries again, and the message names the pair."""
     other = cfg.model_copy(update={"run_dir": tmp_path / "run"})
