@@ -6,27 +6,28 @@ to the benchmarks' questions about training clips; then nothing is sampled or ju
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from avere_ray.backbones import model_digest
 from avere_ray.config import RunConfig
-from avere_ray.errors import InputError, StageError
+from avere_ray.errors import StageError
 from avere_ray.judges.choose import judge_key
 from avere_ray.placement import label_selector
 from avere_ray.preferences import build_pairs, seen_pairs, stood_in, summarise, to_write
 from avere_ray.progress import reused, stage_progress
-from avere_ray.records import PreferencePair, Query, ReferenceLogps, Rollout, Verdict, VerdictLabel
-from avere_ray.stages import StageFolder, StageManifest, digest, file_digest, read_drops, read_records
+from avere_ray.records import PreferencePair, ReferenceLogps, Rollout, Verdict, VerdictLabel
+from avere_ray.stages import StageFolder, StageManifest, digest, read_records
 from avere_ray.staleness import check_fresh
-from jobs import answer_pairs, given_pairs, given_queries
+from jobs import answer_pairs, given_pairs
 from jobs.command import run_command
-from jobs.layout import finished, next_round, stage_path
+from jobs.layout import next_round, require, stage_path
+from jobs.rollouts import read_rollouts, sample_rollouts
 from jobs.room import check_room
 from jobs.session import ray_session
-from jobs.workers import Workers, sample_queries
+from jobs.workers import Workers
 
 _SCORED_AT_ONCE = 64
 _T = TypeVar("_T")
@@ -52,155 +53,6 @@ def run(cfg: RunConfig, round_: int | None = None, workers: Workers | None = Non
         judge_rollouts(cfg, round_, workers)
         made = make_pairs(cfg, round_, workers)
     return score_reference(cfg, round_, workers) if cfg.train.reference_source == "precomputed" else made
-
-
-def sample_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
-    """Samples responses to the round's queries with the adapter of the round before; with rollout.overlap with the one
-    before that."""
-    folder = rollouts_folder(cfg, round_)
-    if (manifest := folder.finished()) is not None:
-        if round_ not in workers.sampled:
-            reused(f"rollouts of round {round_}", manifest.used, "queries")
-        return manifest
-    folder.begin()
-    queries = round_queries(cfg, round_, workers)
-    worst = use_policy(cfg, round_, workers)
-    found = sample(cfg, round_, workers, queries)
-    return finish_rollouts(cfg, folder, workers, queries, found, worst)
-
-
-def policy_round(cfg: RunConfig, round_: int) -> int:
-    """The round whose adapter a round's rollouts are sampled from; -1 is the base."""
-    return max(round_ - 1 - cfg.rollout.overlap, -1)
-
-
-def use_policy(cfg: RunConfig, round_: int, workers: Workers) -> float:
-    """Switches the engines to the policy of a round's rollouts; returns what the parity gate found."""
-    before = policy_round(cfg, round_)
-    return workers.use_adapter(stage_path(cfg, "adapters", before) if before >= 0 else None, before + 1)
-
-
-def rollouts_folder(cfg: RunConfig, round_: int) -> StageFolder:
-    """The folder of a round's rollouts; the stages before it have finished.
-
-    Raises:
-        StageError: one has not.
-    """
-    decoded = require(cfg, "decoded")
-    sampler = policy_round(cfg, round_)
-    before = require(cfg, "adapters", sampler) if sampler >= 0 else None
-    ahead = [] if sampler == round_ - 1 else ["overlap"]
-    rules = cfg.rollout.model_dump(include={"queries_per_clip", "samples", "temperature", "top_p", "max_tokens"})
-    return StageFolder(
-        stage_path(cfg, "rollouts", round_),
-        stage="rollouts",
-        config=cfg.to_yaml(),
-        key=digest(
-            "rollouts",
-            decoded.output_digest,
-            before.output_digest if before else "",
-            model_digest(cfg.model.path),
-            cfg.model.dtype,
-            rules,
-            cfg.seed,
-            round_,
-            file_digest(cfg.data.queries) if cfg.data.queries else "",
-            *ahead,
-        ),
-    )
-
-
-def sample(
-    cfg: RunConfig,
-    round_: int,
-    workers: Workers,
-    queries: Iterable[Query],
-    *,
-    live: bool = True,
-    expected: int | None = None,
-) -> list[list[Rollout]]:
-    """Responses to queries, with the adapter that the engines have.
-
-    `live` False beside another stage; `expected`: how many queries there will be at most, where they come one by one.
-    """
-    workers.pool.count_anew()
-    with stage_progress(f"rollouts (round {round_})", "queries", live=live) as progress:
-        return workers.pool(
-            queries,
-            n=cfg.rollout.samples,
-            temperature=cfg.rollout.temperature,
-            max_tokens=cfg.rollout.max_tokens,
-            seed=cfg.seed + round_,
-            progress=lambda done, total: progress(done, expected if total is None else total),
-        )
-
-
-def finish_rollouts(
-    cfg: RunConfig,
-    folder: StageFolder,
-    workers: Workers,
-    queries: Sequence[Query],
-    found: Sequence[Sequence[Rollout]],
-    worst: float,
-) -> StageManifest:
-    """Writes a round's queries and rollouts, and drops for given queries that could not be asked.
-
-    `worst`: what the parity gate found.
-    """
-    rollouts = [r for group in found for r in group]
-    folder.write("queries", Query, queries)
-    folder.write("rollouts", Rollout, rollouts)
-    drops = given_queries.left_out(cfg, queries, workers.clips) if cfg.data.queries else []
-    return folder.finish(
-        inputs=len(queries) + len(drops),
-        used=len(queries),
-        drops=drops,
-        summary={
-            "rollouts": len(rollouts),
-            "parity_max_abs_diff": worst,
-            **workers.pool.figures(),
-            "scorers_replaced": workers.scorer.take_replaced(),
-        },
-    )
-
-
-def round_queries(cfg: RunConfig, round_: int, workers: Workers) -> list[Query]:
-    """The round's queries: those of data.queries, or as many per clip as rollout.queries_per_clip from its cues.
-
-    Raises:
-        InputError: there is no training clip, or no query can be asked about any.
-        DropBudgetExceeded: too many of data.queries are about clips that are not in the corpus.
-    """
-    clips = workers.training_clips
-    if cfg.data.queries is not None:
-        listed, known = given_queries.read(cfg.data.queries), {c.clip_id for c in clips}
-        lost = [drop.sample_id for drop in read_drops(stage_path(cfg, "decoded"))]
-        given_queries.check_known(cfg, listed, [*(c.clip_id for c in workers.clips), *lost])
-        queries = [q for q in listed if q.clip_id in known]
-    else:
-        queries = sample_queries(clips, cfg, round_)
-    check_queries(cfg, queries, len(clips))
-    return queries
-
-
-def check_queries(cfg: RunConfig, queries: Sequence[Query], clips: int) -> None:
-    """Refuses a round without questions; `clips` is the number of training clips.
-
-    Raises:
-        InputError: there are none.
-    """
-    if not clips:
-        raise InputError('no clip belongs to the split "train"; mark some in the clip table')
-    if not queries and cfg.data.queries is not None:
-        raise InputError(
-            f"none of the queries of {cfg.data.queries} (data.queries) is about one of the {clips} training clips. "
-            'Their clip_id must be that of a clip of the split "train".'
-        )
-    if not queries:
-        raise InputError(
-            f"no query can be asked about the {clips} training clips: their clip table has neither cues nor emotions "
-            "that questions are made of. Annotate them, or give data.queries."
-        )
 
 
 def judge_rollouts(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
@@ -341,28 +193,6 @@ def reference_weights(cfg: RunConfig, round_: int) -> tuple[str, Path | None]:
         return base, None
     before = require(cfg, "adapters", round_ - 1)
     return digest(base, before.output_digest), stage_path(cfg, "adapters", round_ - 1)
-
-
-def read_rollouts(cfg: RunConfig, round_: int) -> tuple[list[Query], list[Rollout]]:
-    """Queries and rollouts of a round."""
-    path = stage_path(cfg, "rollouts", round_)
-    return read_records(path / "queries.parquet", Query), read_records(path / "rollouts.parquet", Rollout)
-
-
-def require(cfg: RunConfig, stage: str, round_: int | None = None) -> StageManifest:
-    """Manifest of a stage that must have been run before.
-
-    Raises:
-        StageError: it has not; names the folder and the verb that makes it.
-    """
-    manifest = finished(cfg, stage, round_)
-    if manifest is None:
-        verb = {"decoded": "decode", "adapters": "train"}.get(stage, "build-preferences")
-        raise StageError(
-            f"{stage_path(cfg, stage, round_)} is not finished; run `avere-ray {verb}` first, or "
-            "`avere-ray pipeline` for everything"
-        )
-    return manifest
 
 
 def _chunks(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -49,7 +49,7 @@ def check_annotations(cfg: RunConfig, clips: Sequence[Clip]) -> None:
     Raises:
         InputError: no question can be asked, a clip has no cues for the rules judge, or no clip another emotion.
     """
-    from jobs.build_preferences import check_queries
+    from jobs.rollouts import check_queries
     from jobs.workers import sample_queries
 
     training = {clip.clip_id: clip for clip in clips if clip.split == "train"}

@@ -20,10 +20,9 @@ from avere_ray.progress import reused, say
 from avere_ray.protocols import AskFn, ProgressFn
 from avere_ray.records import Query
 from avere_ray.stages import StageFolder, StageManifest, digest
-from jobs.build_preferences import require
 from jobs.command import run_command
 from jobs.exams import Candidate, check_own_model, check_same_model, examine, settings_key
-from jobs.layout import newest_adapter, stage_path
+from jobs.layout import newest_adapter, require, stage_path
 from jobs.room import check_room
 from jobs.session import ray_session
 from jobs.workers import Workers

@@ -5,7 +5,7 @@ RUN/
   clips/                     synthetic clips, when the config names none
   source/                    the clips of a corpus that is read as its authors ship it, and what was left out
   decoded/                   frames and waveforms
-  rollouts/round=K/          queries and sampled responses
+  rollouts/round=K/          queries and sampled responses; while they are sampled, in unfinished/
   verdicts/round=K/          what the judge said of each
   pairs/round=K/             preference pairs
   reference/round=K/         frozen-reference log-probs
@@ -19,6 +19,7 @@ RUN/
 from pathlib import Path
 
 from avere_ray.config import RunConfig
+from avere_ray.errors import StageError
 from avere_ray.stages import StageManifest, read_manifest
 
 
@@ -52,6 +53,22 @@ def _cache(cfg: RunConfig) -> Path:
 def finished(cfg: RunConfig, stage: str, round_: int | None = None) -> StageManifest | None:
     """Manifest of a finished stage, whatever its key."""
     return read_manifest(stage_path(cfg, stage, round_))
+
+
+def require(cfg: RunConfig, stage: str, round_: int | None = None) -> StageManifest:
+    """Manifest of a stage that must have been run before.
+
+    Raises:
+        StageError: it has not; names the folder and the verb that makes it.
+    """
+    manifest = finished(cfg, stage, round_)
+    if manifest is None:
+        verb = {"decoded": "decode", "adapters": "train"}.get(stage, "build-preferences")
+        raise StageError(
+            f"{stage_path(cfg, stage, round_)} is not finished; run `avere-ray {verb}` first, or "
+            "`avere-ray pipeline` for everything"
+        )
+    return manifest
 
 
 def next_round(cfg: RunConfig) -> int:

@@ -12,7 +12,16 @@ from collections.abc import Iterator, Sequence
 from avere_ray.config import RunConfig
 from avere_ray.progress import say
 from avere_ray.records import Query
-from jobs import build_preferences
+from jobs.layout import require
+from jobs.rollouts import (
+    finish_rollouts,
+    policy_round,
+    rollouts_folder,
+    round_queries,
+    sample,
+    sampled_so_far,
+    use_policy,
+)
 from jobs.workers import Workers
 
 _LOOK_EVERY_S = 1.0
@@ -29,12 +38,12 @@ def sampling_ahead(cfg: RunConfig, round_: int, workers: Workers) -> Iterator[No
     after the last round, or when they are there already.
 
     Raises:
-        AvereError: see `jobs.build_preferences.sample_rollouts`.
+        AvereError: see `jobs.rollouts.sample_rollouts`.
     """
-    if not cfg.rollout.overlap or round_ >= cfg.rounds or build_preferences.rollouts_folder(cfg, round_).finished():
+    if not cfg.rollout.overlap or round_ >= cfg.rounds or rollouts_folder(cfg, round_).finished():
         yield
         return
-    worst, version = build_preferences.use_policy(cfg, round_, workers), build_preferences.policy_round(cfg, round_) + 1
+    worst, version = use_policy(cfg, round_, workers), policy_round(cfg, round_) + 1
     with Sampling(cfg, round_, workers, worst) as sampling:
         say(f"rollouts (round {round_}): sampled from adapter version {version} while round {round_ - 1} trains")
         yield
@@ -77,11 +86,13 @@ class Sampling:
 
     def _sample(self) -> None:
         cfg, workers = self.cfg, self.workers
-        folder = build_preferences.rollouts_folder(cfg, self.round)
+        folder = rollouts_folder(cfg, self.round)
         folder.begin()
-        queries = build_preferences.round_queries(cfg, self.round, workers)
-        found = build_preferences.sample(cfg, self.round, workers, self._until_stopped(queries), live=False)
-        build_preferences.finish_rollouts(cfg, folder, workers, queries, found, self.worst)
+        queries = round_queries(cfg, self.round, workers)
+        sampled = sampled_so_far(cfg, self.round, require(cfg, "decoded").key)
+        asked = self._until_stopped(queries)
+        found = sample(cfg, self.round, workers, asked, sampled, live=False, expected=len(queries))
+        finish_rollouts(cfg, folder, workers, queries, found, sampled, self.worst)
         workers.sampled.add(self.round)
 
     def _until_stopped(self, queries: Sequence[Query]) -> Iterator[Query]:

@@ -2,8 +2,8 @@
 
 Decoding runs in a thread of the driver, which only sees where media are; engines and scorer read them from the store.
 Clips arrive in corpus order and questions are asked in the batches in which they would be asked later, so the rollouts
-are the same. Nothing of them is written before the decode stage has finished, whose digest is in their key; a run that
-is interrupted before goes on as ever: what is decoded is in the store.
+are the same. Their stage begins when the decode stage has finished, whose digest is in their key; a run that is
+interrupted before goes on as ever: what is decoded is in the store, what is sampled in rollouts/unfinished.
 """
 
 import threading
@@ -18,8 +18,9 @@ from avere_ray.ledger import Ledger
 from avere_ray.progress import say
 from avere_ray.records import Clip, Query
 from avere_ray.stages import StageManifest
-from jobs import build_preferences, decode, given_queries
+from jobs import decode, given_queries
 from jobs.layout import finished
+from jobs.rollouts import check_queries, finish_rollouts, rollouts_folder, sample, sampled_so_far
 from jobs.workers import Workers, sample_queries
 
 _LOOK_EVERY_S = 1.0
@@ -112,7 +113,7 @@ def run(cfg: RunConfig, workers: Workers) -> StageManifest:
     It is not where decoding or the rollouts are done already, or the engines take every CPU that decoding needs.
 
     Raises:
-        AvereError: see `jobs.decode.run` and `jobs.build_preferences.sample_rollouts`.
+        AvereError: see `jobs.decode.run` and `jobs.rollouts.sample_rollouts`.
     """
     import ray
 
@@ -150,12 +151,13 @@ def sample_while_decoding(cfg: RunConfig, workers: Workers, decoding: Decoding) 
     worst = workers.use_adapter(None, 0, first)
     queries: list[Query] = []
     asked = _noted(arrivals.queries(), queries)
-    found = build_preferences.sample(cfg, 0, workers, asked, expected=arrivals.expected)
+    sampled = sampled_so_far(cfg, 0, decoding.plan.folder.key)
+    found = sample(cfg, 0, workers, asked, sampled, expected=arrivals.expected)
     decoding.result()
-    build_preferences.check_queries(cfg, queries, arrivals.training)
-    folder = build_preferences.rollouts_folder(cfg, 0)
+    check_queries(cfg, queries, arrivals.training)
+    folder = rollouts_folder(cfg, 0)
     folder.begin(since=began)
-    build_preferences.finish_rollouts(cfg, folder, workers, queries, found, worst)
+    finish_rollouts(cfg, folder, workers, queries, found, sampled, worst)
     workers.sampled.add(0)
 
 

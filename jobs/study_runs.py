@@ -29,8 +29,7 @@ from avere_ray.study import BASE, METHODS
 from avere_ray.study.methods import label_of
 from avere_ray.study.probes import description_figures, perception_figures, probe_queries
 from jobs import build_preferences, decode, evaluate, synth, train
-from jobs.build_preferences import require
-from jobs.layout import stage_path
+from jobs.layout import require, stage_path
 from jobs.tracked import tracked
 from jobs.workers import Workers
 

@@ -24,7 +24,8 @@ from avere_ray.synthetic.drawn import drawn_tags
 from avere_ray.tracking.nested import ANSWERS, ANSWERS_TAG
 from avere_ray.tracking.registry import ADAPTER, NEWEST, adapter_digest, evaluated_tag
 from jobs.exams import annotation_path
-from jobs.layout import finished, stage_path
+from jobs.layout import finished, require, stage_path
+from jobs.rollouts import read_rollouts
 
 TABLE_ROWS = 10
 """Readable rollouts shown per round."""
@@ -207,17 +208,16 @@ class Log:
 
     def round(self, cfg: RunConfig, round_: int) -> None:
         """Logs the verdicts of a round, and shows a readable sample of its rollouts."""
-        from jobs import build_preferences
         from jobs.report import print_rollout_sample, sample_table
 
-        queries, rollouts = build_preferences.read_rollouts(cfg, round_)
+        queries, rollouts = read_rollouts(cfg, round_)
         verdicts = read_records(stage_path(cfg, "verdicts", round_) / "verdicts.parquet", Verdict)
         by_id = {q.query_id: q for q in queries}
         labels = [v.label.value for v in verdicts]
         counts = {name: labels.count(name) for name in set(labels)}
         figures = {f"verdicts/{name}": n / len(labels) for name, n in counts.items()}
         figures |= {f"verdicts/{name}_count": float(n) for name, n in counts.items()}
-        self.tracker.log(figures, step=self.steps, source=build_preferences.require(cfg, "verdicts", round_).key)
+        self.tracker.log(figures, step=self.steps, source=require(cfg, "verdicts", round_).key)
         table = sample_table(rollouts, verdicts, by_id, TABLE_ROWS)
         self.tracker.log_table(f"rollouts_round_{round_}.json", table)
         print_rollout_sample(rollouts, verdicts, by_id, 6)

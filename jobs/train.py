@@ -19,9 +19,8 @@ from avere_ray.progress import reused, say, stage_progress
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import AdapterManifest, PreferencePair
 from avere_ray.stages import StageFolder, StageManifest, digest, read_records, write_json, write_records
-from jobs.build_preferences import require
 from jobs.command import run_command
-from jobs.layout import feature_path, finished, logp_path, next_round, stage_path
+from jobs.layout import feature_path, finished, logp_path, next_round, require, stage_path
 from jobs.room import check_room
 from jobs.session import ray_session
 

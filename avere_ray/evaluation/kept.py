@@ -1,31 +1,30 @@
 """What an evaluation has been answered so far, on disk, so that an interrupted one asks for the rest only.
 
-One JSON line per answer, appended as answers come; a line that was cut off by a kill is not read. The file belongs to
-one evaluation, whose key is in its name, and is removed when the evaluation is finished.
+One JSON line per answer, appended as answers come. The file belongs to one evaluation, whose key is in its name, and is
+removed when the evaluation is finished.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from avere_ray.journal import Journal
 from avere_ray.records import Rollout
-from avere_ray.stages import storage_error
 
 
 class Kept:
     """Answers and option likelihoods of one benchmark in one mode."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._journal = path, Journal(path)
         self.answers: dict[str, Rollout] = {}
         """By question id."""
         self.logps: dict[str, dict[str, float]] = {}
         """Log-likelihood (nats) of each option, by question id."""
         self.refused: dict[str, str] = {}
         """Why a question gets no answer, by its id; not kept over runs, so that it is asked again."""
-        for row in _rows(path):
+        for row in self._journal.rows:
             self._take(row)
 
     def add_answers(self, rollouts: Sequence[Rollout]) -> None:
@@ -56,24 +55,6 @@ class Kept:
             self.logps[row["query_id"]] = row["logps"]
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise storage_error(self.path, error) from error
+        self._journal.append(rows)
         for row in rows:
             self._take(dict(row))
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a file; cuts off a last one that is not whole, so that the next begins a line of its own."""
-    if not path.is_file():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines() if line.strip()]

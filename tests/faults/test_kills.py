@@ -81,7 +81,7 @@ def test_a_lost_worker_changes_nothing(undisturbed: Path, tmp_path: Path, name: 
 
 MOMENTS: dict[str, Moment] = {
     "decode": in_stage("decoded"),
-    "first rollouts": in_call("RolloutWorker", "generate", nth=3),
+    "first rollouts": in_stage("rollouts/unfinished"),
     "evaluation before": in_call("RolloutWorker", "generate", nth=2),
     "rollouts": in_call("RolloutWorker", "generate", nth=2, after=EVALS),
     "judge": in_call("JudgeWorker", "judge"),
@@ -102,6 +102,7 @@ def test_a_driver_killed_in_every_stage_goes_on_where_it_was(undisturbed: Path, 
         assert not (run_dir / "report.json").exists()
     with completed(run_dir) as output:
         assert "training of round 0: finished earlier, reused" in output
+    assert summary(run_dir, STAGES[1])["queries_answered_before"] >= 4, "a batch was answered before the driver died"
     check_same(run_dir, undisturbed)
 
 

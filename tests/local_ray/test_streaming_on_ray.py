@@ -19,8 +19,9 @@ from avere_ray.errors import DropBudgetExceeded
 from avere_ray.records import Clip, Cue, Query, Rollout
 from avere_ray.stages import MANIFEST, read_records, write_records
 from avere_ray.store import DecodedStore
-from jobs import build_preferences, streaming
+from jobs import streaming
 from jobs.layout import stage_path
+from jobs.rollouts import rollouts_folder
 from jobs.workers import sample_queries
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -113,7 +114,7 @@ def test_the_first_question_is_asked_before_the_last_clip_is_decoded(corpus: Pat
     clips = DecodedStore(stage_path(cfg, "decoded")).clips()
     later = sample_queries([c for c in clips if c.split == "train"], cfg, 0)
     assert engines.asked == [q.query_id for q in later]
-    folder = build_preferences.rollouts_folder(cfg, 0)
+    folder = rollouts_folder(cfg, 0)
     assert folder.finished() is not None
     assert read_records(folder.path / "queries.parquet", Query) == later
     again = Engines(stage_path(cfg, "decoded"), None)

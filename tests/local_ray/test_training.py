@@ -21,6 +21,7 @@ from avere_ray.records import DecodedClip, PreferencePair, ReferenceLogps
 from avere_ray.stages import read_manifest, read_records
 from jobs import build_preferences, decode, synth, train
 from jobs.layout import stage_path
+from jobs.rollouts import read_rollouts, round_queries
 from jobs.workers import Workers
 
 pytestmark = pytest.mark.timeout(600)
@@ -74,7 +75,7 @@ def test_an_engine_lost_in_mid_batch_is_replaced_and_gives_the_same_rollouts(
     local_ray: Any, cfg: RunConfig, workers: Workers, how: signal.Signals
 ) -> None:
     """Killed, or stopped, which is noticed by the deadline; other batches of its are in work then."""
-    pool, queries = workers.pool, build_preferences.round_queries(cfg, 0, workers)
+    pool, queries = workers.pool, round_queries(cfg, 0, workers)
     options = {"n": 2, "temperature": 1.0, "max_tokens": 32, "seed": 5}
     undisturbed = pool(queries, **options)
     assert {r.adapter_version for group in undisturbed for r in group} == {0}
@@ -94,7 +95,7 @@ def test_an_engine_lost_in_mid_batch_is_replaced_and_gives_the_same_rollouts(
 
 
 def test_killed_judge_swap_actor_and_scorer_give_the_same_answers(cfg: RunConfig, workers: Workers) -> None:
-    queries, rollouts = build_preferences.read_rollouts(cfg, 0)
+    queries, rollouts = read_rollouts(cfg, 0)
     by_id, clips = {q.query_id: q for q in queries}, {c.clip_id: c for c in workers.clips}
     first = [rollouts[0].token_ids]
 
@@ -128,7 +129,7 @@ def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, worke
     manifest = read_manifest(adapter)
     assert manifest is not None
     assert manifest.summary["steps"] == -(-manifest.used // 8)
-    queries = build_preferences.round_queries(cfg, 0, workers)[:2]
+    queries = round_queries(cfg, 0, workers)[:2]
     answer = workers.pool(queries, n=1, temperature=0.0, max_tokens=16, seed=0)
     responses = [r[0].token_ids for r in answer]
     workers._loaded = None
@@ -181,7 +182,7 @@ def test_an_engine_that_does_not_take_an_adapter_is_replaced_by_one_that_has_it(
     assert workers.use_adapter(adapter, 2) < 1e-4
     assert pool.replaced == replaced + 1
     assert pool.figures()["engines_quarantined"] >= 1
-    found = pool(build_preferences.round_queries(cfg, 0, workers), n=1, temperature=1.0, max_tokens=8, seed=0)
+    found = pool(round_queries(cfg, 0, workers), n=1, temperature=1.0, max_tokens=8, seed=0)
     assert {r.adapter_version for group in found for r in group} == {2}
     victim.wait(60)
 

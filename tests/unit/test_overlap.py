@@ -12,8 +12,9 @@ from avere_ray.config import RolloutConfig, RunConfig
 from avere_ray.errors import InputError, TrainingError
 from avere_ray.records import Clip, Cue, Query, Rollout
 from avere_ray.stages import StageFolder, read_records
-from jobs import build_preferences, overlap
+from jobs import overlap
 from jobs.layout import stage_path
+from jobs.rollouts import policy_round, rollouts_folder, sample_rollouts
 from jobs.workers import sample_queries
 
 SHIRT = Cue(name="shirt", modality="video", text="a red shirt", present=True)
@@ -71,13 +72,13 @@ def config(folder: Path, *, ahead: bool = True) -> RunConfig:
 
 
 def key(cfg: RunConfig, round_: int) -> str:
-    return build_preferences.rollouts_folder(cfg, round_).key
+    return rollouts_folder(cfg, round_).key
 
 
 def test_the_key_tells_rollouts_of_the_adapter_before_from_on_policy_ones(tmp_path: Path) -> None:
     ahead, on_policy = config(tmp_path), config(tmp_path, ahead=False)
-    assert [build_preferences.policy_round(on_policy, k) for k in range(3)] == [-1, 0, 1]
-    assert [build_preferences.policy_round(ahead, k) for k in range(3)] == [-1, -1, 0]
+    assert [policy_round(on_policy, k) for k in range(3)] == [-1, 0, 1]
+    assert [policy_round(ahead, k) for k in range(3)] == [-1, -1, 0]
     assert key(ahead, 0) == key(on_policy, 0)
     assert len({key(cfg, k) for cfg in (ahead, on_policy) for k in (1, 2)}) == 4
 
@@ -88,7 +89,7 @@ def test_the_next_round_is_sampled_while_the_block_runs(tmp_path: Path, round_: 
     with overlap.sampling_ahead(cfg, round_, engines):  # type: ignore[arg-type]
         assert engines.asked.wait(WAIT_S)
         engines.let.set()
-    manifest = build_preferences.sample_rollouts(cfg, round_, engines)  # type: ignore[arg-type]
+    manifest = sample_rollouts(cfg, round_, engines)  # type: ignore[arg-type]
     assert manifest.summary["parity_max_abs_diff"] == 0.5
     folder = stage_path(cfg, "rollouts", round_)
     queries, rollouts = (
@@ -118,10 +119,10 @@ def test_failed_training_ends_the_sampling_and_leaves_no_half_stage(tmp_path: Pa
         raise TrainingError("the loss is not finite")
     left = [t for t in threading.enumerate() if t.name == "rollouts"]
     assert not left
-    assert build_preferences.rollouts_folder(cfg, 1).finished() is None
+    assert rollouts_folder(cfg, 1).finished() is None
     again = Engines()
     again.let.set()
-    assert build_preferences.sample_rollouts(cfg, 1, again).used > 0  # type: ignore[arg-type]
+    assert sample_rollouts(cfg, 1, again).used > 0  # type: ignore[arg-type]
 
 
 def test_an_error_of_the_engines_is_raised_when_the_block_ends(tmp_path: Path) -> None:
