@@ -1,5 +1,6 @@
 """Tower outputs on disk: one file each, by key, within a quota."""
 
+import contextlib
 import os
 import time
 import uuid
@@ -38,17 +39,21 @@ class EmbedFolder:
         self._room: int | None = None
 
     def get(self, key: str) -> Encoded | None:
-        """The entry, or None when it is not there."""
-        from safetensors import safe_open
+        """The entry, or None when it is not there; a file that cannot be read (a power cut) goes, and is made anew."""
+        from safetensors import SafetensorError, safe_open
 
         path = self._path(key)
         try:
             with safe_open(path, "pt") as file:
                 grid = tuple(int(x) for x in file.metadata()["grid_thw"].split(","))
                 found = Encoded(vectors=file.get_tensor("vectors"), grid_thw=(grid[0], grid[1], grid[2]))
-            os.utime(path)
         except FileNotFoundError:
             return None
+        except (SafetensorError, KeyError, TypeError, ValueError, IndexError):
+            path.unlink(missing_ok=True)
+            return None
+        with contextlib.suppress(OSError):  # another process removed it, or may read it only
+            os.utime(path)
         return found
 
     def put(self, key: str, entry: Encoded) -> None:
@@ -80,18 +85,19 @@ class EmbedFolder:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def _make_room(self) -> None:
-        """Removes the least recently used entries until nine tenths of the quota are left in use."""
+        """Removes the least recently used entries until at most nine tenths of the quota are in use."""
         for left in self.folder.glob(f"*/*{_PARTIAL}"):
             if time.time() - _modified(left) > _LEFTOVER_S:
                 left.unlink(missing_ok=True)
         entries = sorted(self._entries())
         total = sum(size for _, size, _ in entries)
+        wanted = total if total <= self.quota else self.quota - self.quota // 10
         for _, size, path in entries:
-            if total <= self.quota:
+            if total <= wanted:
                 break
             path.unlink(missing_ok=True)
             total -= size
-        self._written, self._room = 0, max(0, self.quota - total) // 10
+        self._written, self._room = 0, max(0, self.quota - total) // 2
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         for path in self.folder.glob("*/*.safetensors"):

@@ -13,8 +13,9 @@ def token_logps(
 ) -> torch.Tensor:
     """Log-prob (nats, float32) of each target token, [R].
 
-    The logits exist for `chunk` tokens at a time, in float32, and are computed again in the backward pass, so no
-    [R, V] tensor is kept.
+    The logits exist for `chunk` tokens at a time and are computed again in the backward pass, so no [R, V] tensor is
+    kept. The product is in the weights' dtype, as in the engines (bfloat16: a logit near 20 is rounded by up to 0.06);
+    everything after it is in float32.
     """
     parts = [
         checkpoint(_chunk_logps, h, weight_VD, t, use_reentrant=False)

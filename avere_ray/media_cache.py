@@ -222,10 +222,10 @@ class _Loader:
 def irrelevant_swap(pair: PreferencePair) -> ModalitySwap | None:
     """The pair's swap with the modality that the prompt does NOT ask about replaced, by the same partner.
 
-    None when the pair has no swap or asks about both modalities.
+    None when the pair has no swap or asks about both modalities, or the swap replaces both.
     """
     swap = pair.swap
-    if swap is None or swap.modality == "audio_video":
+    if swap is None or "audio_video" in (swap.modality, pair.modality):
         return None
     own = pair.clip_id
     if swap.modality == "audio":

@@ -82,6 +82,27 @@ def partner_ids(swap: ModalitySwap, clip_id: str) -> tuple[str | None, str | Non
     return (audio if audio != clip_id else None), (video if video != clip_id else None)
 
 
+def fit_swap(swap: ModalitySwap, modality: str, clip_id: str) -> ModalitySwap | None:
+    """A given swap as a pair whose prompt asks about `modality` can use it.
+
+    Returns:
+        The swap where it replaces what is asked about, or a part of it; narrowed where it replaces the other modality
+        too; None where it replaces only the other one. An empty `modality` takes any.
+    """
+    asked, replaced = set(modality.split("_")) if modality else set(), set(swap.modality.split("_"))
+    if not asked or replaced <= asked:
+        return swap
+    if not replaced & asked:
+        return None
+    heard = "audio" in asked
+    return replace(
+        swap,
+        modality="audio" if heard else "video",
+        audio_clip_id=swap.audio_clip_id if heard else clip_id,
+        video_clip_id=clip_id if heard else swap.video_clip_id,
+    )
+
+
 def made_swap(modality: Modality, strategy: str, clip_id: str, *, seed: int, level: float) -> ModalitySwap:
     """A swap whose media are made from the clip's own; seed and level count only where the strategy has them."""
     seed = 0 if strategy == "blank" else seed

@@ -20,7 +20,7 @@ from avere_ray.backbones.types import Policy, Sample
 from avere_ray.branches import ByBranch, Wanted, pair_samples
 from avere_ray.errors import StageError
 from avere_ray.logp_cache import LogpCache
-from avere_ray.media_cache import MediaCache
+from avere_ray.media_cache import MediaCache, irrelevant_swap
 from avere_ray.records import PreferencePair, ReferenceLogps
 
 STORED = Wanted(relevant=True, irrelevant=True, text_prior=True)
@@ -85,10 +85,11 @@ class Cached:
         """Key and figures of one pair."""
         key = pair_key(row, weights=self.weights, dtype=self.dtype)
         known = self.cache.get(key)
-        if known is not None:
+        if known is not None and all(map(math.isfinite, known)):
             return key, row.like(iter(known))
         scores = self.source.score(row)
-        self.cache.put(key, scores.flat())
+        if all(map(math.isfinite, scores.flat())):  # what overflowed is not kept over runs
+            self.cache.put(key, scores.flat())
         return key, scores
 
 
@@ -164,7 +165,22 @@ def check_complete(pairs: Sequence[PreferencePair], scored: Sequence[ReferenceLo
         )
 
 
+def check_finite(scored: Sequence[ReferenceLogps]) -> None:
+    """Refuses figures that overflowed; NaN stands for a branch that is not there.
+
+    Raises:
+        StageError: names the pairs.
+    """
+    bad = [r.pair_id for r in scored if any(map(math.isinf, from_record(r).flat()))]
+    if bad:
+        raise StageError(
+            f"the reference log-probs of {len(bad)} pairs are infinite, for instance of {', '.join(bad[:5])}. The "
+            "model overflows on them: try model.dtype=float32, or look at the weights and at these pairs."
+        )
+
+
 def _whole(pair: PreferencePair, record: ReferenceLogps) -> bool:
     width = 1 + len(pair.rejects)
-    figures = [*record.responses, *record.text_prior, *([record.swapped] if pair.swap else [])]
+    swaps = [record.swapped] * (pair.swap is not None) + [record.irrelevant] * (irrelevant_swap(pair) is not None)
+    figures = [*record.responses, *record.text_prior, *swaps]
     return len(record.responses) == width == len(record.text_prior) and not any(math.isnan(f) for f in figures)

@@ -150,7 +150,7 @@ def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
     """Scores the round's pairs under the frozen reference; pairs that were scored before are looked up."""
     from actors.scorer import score_remotely
     from avere_ray.data import placed, scored_stream
-    from avere_ray.reference import check_complete, unscored
+    from avere_ray.reference import check_complete, check_finite, unscored
 
     source, decoded = require(cfg, "pairs", round_), require(cfg, "decoded")
     weights, adapter = reference_weights(cfg, round_)
@@ -181,6 +181,7 @@ def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManif
             done += len(part)
             progress(done, len(pairs))
     check_complete(pairs, list(scored.values()))
+    check_finite(list(scored.values()))
     folder.write("reference", ReferenceLogps, list(scored.values()))
     replaced = {"scorers_replaced": workers.scorer.take_replaced()}
     return folder.finish(inputs=len(pairs), used=len(scored), summary=replaced)

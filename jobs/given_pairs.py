@@ -1,9 +1,13 @@
 """The pairs stage of a run on given preference data: its pairs, but for those whose media cannot be used."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from avere_ray.arrow import to_row
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
 from avere_ray.ledger import Ledger
+from avere_ray.modality import fit_swap
 from avere_ray.preferences import seen_pairs, summarise
 from avere_ray.progress import reused, say
 from avere_ray.records import PreferencePair
@@ -26,7 +30,8 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest) -> StageManifest:
     ledger = Ledger(STAGE)
     data = given_data(cfg.data.pairs, ledger)
     inputs = data.inputs
-    pairs = seen_pairs(_with_media(cfg, data.pairs, data.places, ledger), one_reject=cfg.data.pairs.one_reject)
+    fitted, changed = fitting(data.pairs)
+    pairs = seen_pairs(_with_media(cfg, fitted, data.places, ledger), one_reject=cfg.data.pairs.one_reject)
     folder = StageFolder(
         stage_path(cfg, STAGE, 0),
         stage=STAGE,
@@ -38,13 +43,33 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest) -> StageManifest:
     else:
         folder.begin()
         folder.write("pairs", PreferencePair, pairs)
-        summary = {**summarise(pairs, ledger.drops), "modality_by": dict(data.decided)}
+        summary = {**summarise(pairs, ledger.drops), "modality_by": dict(data.decided), **changed}
         manifest = folder.finish(inputs=inputs, used=len(pairs), drops=ledger.drops, summary=summary)
         say(f"pairs: {len(pairs)} of {inputs} rows of {cfg.data.pairs.path}")
+        if any(changed.values()):
+            say(
+                "mismatched inputs replace what their prompts ask about: {swaps_narrowed} kept a modality that was "
+                "replaced too, {swaps_left_out} replaced only the other one and are left out".format(**changed)
+            )
     ledger.check_budget(inputs, cfg.data.drop_budget)
     if not pairs:
         raise StageError(f"{cfg.data.pairs.path} has no pair that can be trained on: {ledger.counts()}")
     return manifest
+
+
+def fitting(pairs: Sequence[PreferencePair]) -> tuple[list[PreferencePair], dict[str, int]]:
+    """The pairs, each with the mismatched input that its prompt needs, and how many were changed for that.
+
+    What a prompt asks about and which files of a row differ are two statements, which need not agree.
+    """
+    found: list[PreferencePair] = []
+    changed = {"swaps_narrowed": 0, "swaps_left_out": 0}
+    for pair in pairs:
+        swap = pair.swap and fit_swap(pair.swap, pair.modality, pair.clip_id)
+        if swap != pair.swap:
+            changed["swaps_left_out" if swap is None else "swaps_narrowed"] += 1
+        found.append(replace(pair, swap=swap))
+    return found, changed
 
 
 def _with_media(

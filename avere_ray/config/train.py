@@ -59,7 +59,7 @@ class TrainConfig(Section):
     """Where reference log-probs come from: a stage before training; the learner, each pair once, kept over runs; the
     learner, every step, with the adapter switched off."""
     deadline_s: Seconds = 3600.0
-    """Seconds one round of training may take."""
+    """Seconds that one attempt at a round of training may take; see `max_failures`."""
     checkpoint_every: Positive = 20
     """Optimizer steps between checkpoints; a killed run goes on from the latest."""
     keep_checkpoints: Annotated[int, Field(ge=0)] = 1

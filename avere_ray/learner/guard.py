@@ -12,8 +12,9 @@ from typing import Any
 from avere_ray.errors import TrainingError
 from avere_ray.records import PreferencePair
 
-IDENTITY_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-"""How far the loss of step 0 may be from its exact value, by dtype: beta times the rounding of summed log-probs."""
+ROUNDING = {"float32": 1e-2, "bfloat16": 2.0}
+"""How far the summed log-probs (nats) of two forward passes over one response may be apart, by dtype: the reference's
+rows are packed in another way. Those of another model are tens of nats apart."""
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|bad alloc", re.IGNORECASE)
 _NAMED = 5
@@ -62,10 +63,11 @@ class Watch:
             if not ok:
                 self.bad[pair.pair_id] = "loss"
 
-    def identity(self, loss_P: Any, expected_P: Any, pairs: Sequence[PreferencePair], dtype: str) -> None:
-        """Notes the pairs whose loss at step 0 is not what a policy equal to its reference must have."""
+    def identity(self, loss_P: Any, expected_P: Any, pairs: Sequence[PreferencePair], allowed: float) -> None:
+        """Notes the pairs whose loss at step 0 is further than `allowed` from what a policy equal to its reference has;
+        see `ROUNDING`."""
         for pair, value, exact in zip(pairs, loss_P.tolist(), expected_P.tolist(), strict=True):
-            if abs(value - exact) > IDENTITY_TOLERANCE[dtype]:
+            if not abs(value - exact) <= allowed:
                 self.bad.setdefault(pair.pair_id, f"identity: {value:.6f} instead of {exact:.6f}")
 
 
@@ -97,9 +99,13 @@ def refuse(bad: dict[str, str], step: int) -> None:
             f"{ids} ({what.removeprefix('identity: ')}). The reference figures are of another base, dtype or sampling "
             "spec; delete the reference folder of this round and run again."
         )
-    raise TrainingError(
-        f"the {what} is not finite at step {step} for pair(s) {ids}; the optimizer step was not taken. "
+    remedy = (
         "Lower train.learning_rate, or look at these pairs."
+        if step
+        else ("Nothing was learned yet: look at these pairs, their reference figures and model.dtype.")
+    )
+    raise TrainingError(
+        f"the {what} is not finite at step {step} for pair(s) {ids}; the optimizer step was not taken. {remedy}"
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 ADAPTER_MANIFEST = "adapter_manifest.json"
 MODEL_FOLDER = "model"
 """Folder beside the manifest that holds the whole model after full fine-tuning."""
+TEXT_PRIOR = "text_prior.json"
+"""File beside the manifest: where an adaptive text prior has got to, for the next round to go on from."""
 PAIRS, SIZES, FIRST_PAIR = "pairs.parquet", "sizes.json", "first_pair.txt"
 """Files in the checkpoint folder: usable pairs, their lengths, the first pair in words."""
 

@@ -23,6 +23,7 @@ from avere_ray.reference import ReferenceSource
 if TYPE_CHECKING:  # the settings are only read, so that a machine without pydantic can take a step
     from avere_ray.config import LossConfig
 
+_MOST_OFF = 0.5
 Forward = Callable[..., torch.Tensor]
 """A row of trees and media to log-probs, as `Policy.forward`; with gradient, through the training engine."""
 
@@ -211,6 +212,17 @@ def graded_and_quiet(cfg: "LossConfig") -> tuple[Wanted, Wanted]:
         Wanted(**(swaps if needs.swap_gradient else nothing)),
         Wanted(**(nothing if needs.swap_gradient else swaps), text_prior=own_text),
     )
+
+
+def start_tolerance(cfg: "LossConfig", nats: float) -> float:
+    """How far the loss of a policy that equals its reference may be from its exact value, with log-probs `nats` off.
+
+    A logistic or hinge term of a policy far from its reference may differ by no more than its value, hence the limit.
+    """
+    weights = (cfg.lambda_av, cfg.lambda_other, cfg.anchor_weight, cfg.token_weight)
+    of_margin = (1.0 / cfg.beta if cfg.form == "ipo" else cfg.beta) * (1.0 + sum(w or 0.0 for w in weights))
+    slope = of_margin + (cfg.beta_inv or 0.0) + (cfg.beta_sens or 0.0) + cfg.sft_weight
+    return slope * nats if cfg.form == "ipo" else min(slope * nats, _MOST_OFF)
 
 
 def reference_branches(cfg: "LossConfig") -> Wanted:

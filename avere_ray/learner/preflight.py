@@ -13,6 +13,7 @@ import numpy as np
 
 from avere_ray.config import DecodeConfig, TrainConfig
 from avere_ray.ledger import Ledger
+from avere_ray.modality import fit_swap
 from avere_ray.records import DecodedClip, Modality, PreferencePair
 
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ def _form_fault(pair: PreferencePair) -> tuple[str, str] | None:
     if pair.modality not in ("", *get_args(Modality)):
         allowed = ", ".join(get_args(Modality))
         return "unknown_modality", f"pair {pair.pair_id} has modality {pair.modality!r}; allowed: {allowed}, or empty"
+    if pair.swap is not None and fit_swap(pair.swap, pair.modality, pair.clip_id) != pair.swap:
+        return "swap_of_another_modality", (
+            f"pair {pair.pair_id} asks about {pair.modality}, but its mismatched input replaces {pair.swap.modality}; "
+            "a swap replaces what the prompt asks about and nothing else"
+        )
     return None
 
 

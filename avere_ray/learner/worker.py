@@ -6,6 +6,7 @@ share of a step -> micro-batches: encode, forward, loss, backward
 """
 
 import dataclasses
+import json
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from avere_ray.errors import StorageError, TrainingError
 from avere_ray.learner import checkpoints, guard, zero
 from avere_ray.learner.checkpoints import Checkpoint
 from avere_ray.learner.explain import explain_pair
-from avere_ray.learner.job import ADAPTER_MANIFEST, FIRST_PAIR, MODEL_FOLDER, TrainJob
+from avere_ray.learner.job import ADAPTER_MANIFEST, FIRST_PAIR, MODEL_FOLDER, TEXT_PRIOR, TrainJob
 from avere_ray.learner.meters import STAGES, Clock, Sums, peak_bytes
 from avere_ray.learner.order import StepShare, count_steps, most_passes, rate_factor, step_shares
 from avere_ray.learner.stream import Dealt, read_pairs
@@ -76,7 +77,7 @@ class Learner:
             rate = self._set_rate(optimizer, share.step)
             self._check_attempt()
             metrics = self._step(engine, row, deadline=began + self.cfg.train.deadline_s)
-            self._log(share, {**metrics, "learning_rate": rate, **_grad_norm(engine)})
+            self._log(share, {**metrics, "learning_rate": rate})
             if (share.step + 1) % self.cfg.train.checkpoint_every == 0:
                 self._checkpoint(engine, share, metrics)
         if next(dealt, None) is not None:
@@ -93,8 +94,12 @@ class Learner:
         engine, optimizer = zero.start_engine(self.module, cfg, self.passes)
         self.family.place_towers(self.policy, engine.device)
         found = checkpoints.latest(job.checkpoints)
-        self.fresh = job.start is None and found is None
-        if found is not None:
+        same = job.start is None or cfg.train.reference == "previous_round"
+        self.fresh = same and found is None
+        """Whether the policy equals its reference."""
+        if found is None:
+            self._go_on_with_the_prior()
+        else:
             zero.load_state(engine, checkpoints.step_folder(job.checkpoints, found.step), self.rank)
             self.objective.text_prior.load_state_dict(found.controller)
         first = found.step if found else 0
@@ -106,6 +111,14 @@ class Learner:
                 f"the workers do not see the same checkpoints in {job.checkpoints}; is it shared by all?"
             )
         return engine, optimizer, first
+
+    def _go_on_with_the_prior(self) -> None:
+        """Sets the text prior as the round before has left it, if that was one of the same kind."""
+        if self.job.start is None:
+            return
+        path = self.job.start / TEXT_PRIOR
+        if path.is_file() and self.cfg.loss.text_prior == "adaptive":
+            self.objective.text_prior.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def _reference(self, pairs: Sequence[PreferencePair]) -> Any:
         """Where reference figures come from; see `train.reference_source`."""
@@ -156,9 +169,11 @@ class Learner:
         )
         self._refuse(everyone, row.share.step)
         with self.clock("optimizer"):
+            norm = zero.grad_norm(engine)
             engine.step()
+            norm = engine.get_global_grad_norm() if norm is None else norm
         self.objective.adapt([answer["sums"].gains for answer in everyone])
-        return self._metrics(everyone, time.monotonic() - began)
+        return {**self._metrics(everyone, time.monotonic() - began), "grad_norm": float(norm)}
 
     def _forward(self, engine: Any, pairs: list[PreferencePair], *, first: bool) -> "Scored":
         with self.clock("encode"):
@@ -171,9 +186,12 @@ class Learner:
             return self.objective.score(engine, pairs, rows)
 
     def _check(self, scored: "Scored", pairs: list[PreferencePair], step: int) -> None:
+        from avere_ray.learner.objective import start_tolerance
+
         self.watch.losses(scored.loss_P, pairs)
         if step == 0 and self.fresh:
-            self.watch.identity(scored.start_loss_P, scored.expected_start_P, pairs, self.cfg.model.dtype)
+            allowed = start_tolerance(self.cfg.loss, guard.ROUNDING[self.cfg.model.dtype])
+            self.watch.identity(scored.start_loss_P, scored.expected_start_P, pairs, allowed)
 
     def _refuse(self, everyone: list[dict[str, Any]], step: int) -> None:
         guard.refuse({pair: why for answer in everyone for pair, why in answer["bad"].items()}, step)
@@ -189,11 +207,12 @@ class Learner:
             total.merge(answer["sums"])
         pairs = max(1, total.counts["pairs"])
         times = self.clock.take()
+        seconds += times.get("data_wait", 0.0)
         return {
             **total.means(),
             **self.objective.text_prior.metrics(),
             **{f"timing_s/{name}": times.get(name, 0.0) for name in STAGES},
-            "timing_s/step": seconds + times.get("data_wait", 0.0),
+            "timing_s/step": seconds,
             "num_tokens": float(total.counts["tokens"]),
             "perf/tokens_per_second": total.counts["tokens"] / seconds,
             "perf/peak_memory_gb": max(answer["peak"] for answer in everyone) / 2**30,
@@ -289,6 +308,8 @@ class Learner:
             self._save_adapter(job.out) if lora else self._save_model(job.out / MODEL_FOLDER)
         if self.rank != 0:
             return None
+        if cfg.loss.text_prior == "adaptive":
+            write_json(job.out / TEXT_PRIOR, self.objective.text_prior.state_dict())
         manifest = AdapterManifest(
             version=job.round + 1,
             path="." if lora else MODEL_FOLDER,
@@ -321,16 +342,8 @@ def open_policy(cfg: RunConfig, job: TrainJob) -> tuple[Any, Any]:
     return policy, policy
 
 
-def _grad_norm(engine: Any) -> dict[str, float]:
-    """The gradient's norm before clipping; nothing where DeepSpeed does not tell it (ZeRO stage 0)."""
-    norm = engine.get_global_grad_norm()
-    return {} if norm is None else {"grad_norm": float(norm)}
-
-
 def _mlflow_run(job: TrainJob) -> str | None:
     """Id of the run's MLflow run, once the server has made it."""
-    import json
-
     try:
         return json.loads(job.mlflow.read_text(encoding="utf-8")).get("run_id")
     except (OSError, ValueError):

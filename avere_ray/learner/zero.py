@@ -72,6 +72,17 @@ def accumulate(engine: Any, loss: Any, *, last: bool) -> None:
         engine.step()  # counts the micro-batch, changes nothing
 
 
+def grad_norm(engine: Any) -> Any:
+    """The gradient's norm before the step clips it, where DeepSpeed itself does not tell it afterwards: without ZeRO in
+    float32; else None. The workers have exchanged their gradients by then."""
+    import torch
+
+    if engine.zero_optimization_stage() or engine.bfloat16_enabled():
+        return None
+    grads = [p.grad.float() for p in engine.module.parameters() if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+
+
 @contextmanager
 def gathered(parameters: Iterable[Any], *, zero_stage: int) -> Iterator[None]:
     """The whole of parameters that ZeRO-3 has divided; all workers must enter."""

@@ -1,6 +1,6 @@
 """Training that is killed and goes on: the same order, bit for bit the same losses, every step logged once.
 
-`tests/local_ray/test_learner_alone.py` kills a run of one process at every step.
+`tests/local_ray/test_learner_alone.py` stops a learner of one process between steps, with other settings.
 """
 
 import contextlib

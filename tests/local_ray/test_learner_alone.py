@@ -1,24 +1,31 @@
 """The real learner with DeepSpeed in one process, on real clips: exact resume, refusals, and what it writes."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pairmaker import make_run
+from safetensors.torch import load_file
 
-from avere_ray.backbones import load_processor
-from avere_ray.config import RunConfig, TrainConfig
+from avere_ray.backbones import backbone, load_policy, load_processor, model_digest
+from avere_ray.config import LossConfig, RunConfig, TrainConfig
 from avere_ray.errors import ConfigError, TrainingError
 from avere_ray.learner import TrainJob, checkpoints, preflight, train_alone
-from avere_ray.learner.job import FIRST_PAIR
+from avere_ray.learner.job import FIRST_PAIR, TEXT_PRIOR
 from avere_ray.learner.stream import Dealt, local_rows
+from avere_ray.learner.worker import Learner
 from avere_ray.ledger import Ledger
+from avere_ray.media_cache import MediaCache
 from avere_ray.metrics import read_events
 from avere_ray.records import AdapterManifest, PreferencePair, ReferenceLogps
+from avere_ray.reference import AsIs, to_record
 from avere_ray.stages import StageFolder, file_digest, read_records, write_records
+from avere_ray.store import DecodedStore
 from jobs import train
 from jobs.layout import stage_path
 
@@ -88,8 +95,6 @@ def claim(cfg: RunConfig, job: TrainJob) -> checkpoints.Checkpoint | None:
 
 
 def learn(cfg: RunConfig, job: TrainJob, *, kill_at: int | None = None) -> AdapterManifest | None:
-    from avere_ray.learner.worker import Learner
-
     if kill_at is None:
         return train_alone(cfg, job)
 
@@ -102,9 +107,9 @@ def learn(cfg: RunConfig, job: TrainJob, *, kill_at: int | None = None) -> Adapt
     return Learner(cfg, job, rank=0, world=1).run(rows)
 
 
-def logged(job: TrainJob) -> list[tuple[int, float, float | None]]:
+def logged(job: TrainJob) -> list[tuple[int, float, float]]:
     events = read_events(job.spool / f"{job.writer}.jsonl")
-    return [(e.body["step"], e.metrics["loss"], e.metrics.get("grad_norm")) for e in events]
+    return [(e.body["step"], e.metrics["loss"], e.metrics["grad_norm"]) for e in events]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +138,69 @@ def test_a_run_killed_at_any_step_repeats_itself_bit_for_bit(
         assert logged(killed) == logged(job)
         assert again is not None
         assert again.weights_sha256 == undisturbed.weights_sha256
+
+
+def test_how_a_step_is_divided_does_not_change_what_is_learned(start: Start) -> None:
+    """Against micro-batches of two pairs and ZeRO 2; the last step of the run is not a full one."""
+    cfg, job = start()
+    learn(cfg, job)
+    figures, learned = np.array(logged(job)), weights(job)
+    for settings in ({"micro_pairs": 1}, {"tokens_per_micro": 800}, {"micro_pairs": 4, "zero_stage": 0}):
+        cfg, other = start(**settings)
+        learn(cfg, other)
+        assert np.array(logged(other)) == pytest.approx(figures, rel=2e-4), settings
+        found = weights(other)
+        assert all((found[name] - learned[name]).abs().max() < 1e-5 for name in learned), settings
+
+
+def test_a_round_whose_reference_is_the_round_before_starts_from_the_identity(start: Start) -> None:
+    cfg, first = start()
+    learn(cfg, first)
+    settings = {"reference_source": "precomputed", "reference": "previous_round"}
+    cfg, second = start(**settings)
+    second = dataclasses.replace(second, start=first.out)
+    with pytest.raises(TrainingError, match="its own reference"):  # the figures are still the base's
+        learn(cfg, second)
+    cfg, second = start(**settings)
+    second = dataclasses.replace(second, start=first.out)
+    score_under(cfg, second, first.out)
+    learn(cfg, second)
+    events = read_events(second.spool / f"{second.writer}.jsonl")
+    assert abs(events[0].metrics["rewards/margins"]) < 1e-3 < events[-1].metrics["rewards/margins"]
+
+
+def score_under(cfg: RunConfig, job: TrainJob, adapter: Path) -> None:
+    """Gives a job the reference figures of the base with an adapter, as the stage before training does."""
+    family = backbone(cfg.model.backbone)
+    policy = family.add_lora(load_policy(cfg.model), rank=cfg.train.lora_rank, alpha=cfg.train.lora_alpha, seed=0)
+    family.load_adapter(policy, adapter)
+    store = DecodedStore(job.decoded)
+    source = AsIs(policy.eval(), MediaCache(processor=policy.processor, load=lambda clip: store[clip]))
+    pairs = read_records(job.pairs, PreferencePair)
+    figures = [to_record(p, source.score(row), "") for p, row in zip(pairs, source.rows(pairs), strict=True)]
+    write_records(job.reference, ReferenceLogps, figures)
+
+
+def test_an_adaptive_text_prior_goes_on_in_the_next_round(start: Start) -> None:
+    loss = LossConfig.model_validate({"text_prior": "adaptive", "text_prior_rate": 0.5})
+
+    def adaptive() -> tuple[RunConfig, TrainJob]:
+        cfg, job = start(reference_source="cached")
+        return cfg.model_copy(update={"loss": loss}), job
+
+    cfg, first = adaptive()
+    learn(cfg, first)
+    left = json.loads((first.out / TEXT_PRIOR).read_text())
+    assert any(gamma != loss.text_prior_gamma for gamma in left["gamma"].values())
+    cfg, second = adaptive()
+    learner = Learner(cfg, dataclasses.replace(second, start=first.out), rank=0, world=1)
+    learner._begin()
+    assert learner.objective.text_prior.state_dict() == left
+
+
+def weights(job: TrainJob) -> dict[str, Any]:
+    """The adapter that a job has written."""
+    return load_file(job.out / "adapter_model.safetensors")
 
 
 def test_training_in_one_process_takes_one_worker(start: Start) -> None:
@@ -193,10 +261,6 @@ def test_a_wrong_reference_stops_before_the_first_step(start: Start, value: floa
 
 def test_full_tuning_writes_a_model_folder_that_loads(start: Start) -> None:
     """Language model and projectors have moved, the towers have not, and every other file is there."""
-    from safetensors.torch import load_file
-
-    from avere_ray.backbones import load_policy, model_digest
-
     cfg, job = start(tuning="full", projectors=True)
     manifest = learn(cfg, job)
     assert manifest is not None

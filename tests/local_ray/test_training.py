@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,36 @@ def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, worke
         max(abs(a - b) for x, y in zip(base[0], tuned[0], strict=True) for a, b in zip(x.logps, y.logps, strict=True))
         > 1e-3
     )
+
+
+def test_one_worker_learns_what_two_do(local_ray: Any, cfg: RunConfig, adapter: Path, tmp_path: Path) -> None:
+    """The same steps by one process, in micro-batches of another size."""
+    from safetensors.torch import load_file
+
+    from actors.learner import LearnerActor
+    from jobs.study_runs import _fit
+
+    alone = cfg.model_copy(update={
+        "run_dir": tmp_path / "run", "train": cfg.train.model_copy(update={"workers": 1, "micro_pairs": 3})
+    })  # fmt: skip
+    for stage in ("decoded", "pairs", "reference", "store"):
+        source = cfg.run_dir / stage if stage != "store" else cfg.run_dir.parent / stage
+        shutil.copytree(source, (alone.run_dir if stage != "store" else tmp_path) / stage)
+    actor = LearnerActor.options(num_cpus=0).remote()
+    try:
+        train.run(alone, 0, partial(_fit, actor))
+    finally:
+        local_ray.kill(actor)
+    both = [
+        [
+            (e.metrics["loss"], e.metrics["grad_norm"])
+            for e in read_events(stage_path(c, "metrics") / "train-round0.jsonl")
+        ]
+        for c in (cfg, alone)
+    ]
+    assert np.array(both[1]) == pytest.approx(np.array(both[0]), rel=2e-4)
+    two, one = (load_file(stage_path(c, "adapters", 0) / "adapter_model.safetensors") for c in (cfg, alone))
+    assert all((two[name] - one[name]).abs().max() < 1e-5 for name in two)
 
 
 def test_every_step_is_logged_once_and_the_latest_checkpoint_is_kept(cfg: RunConfig, adapter: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,7 +16,17 @@ from avere_ray.errors import StageError
 from avere_ray.logp_cache import LogpCache
 from avere_ray.media_cache import MediaCache, irrelevant_swap, tower_digest
 from avere_ray.modality import made_swap
-from avere_ray.reference import AdapterOff, AsIs, Cached, Precomputed, check_complete, from_record, pair_key, to_record
+from avere_ray.reference import (
+    AdapterOff,
+    AsIs,
+    Cached,
+    Precomputed,
+    check_complete,
+    check_finite,
+    from_record,
+    pair_key,
+    to_record,
+)
 from tests.model.models import tiny_base
 from tests.model.pairs import PAIRS, Clips, make_pair
 
@@ -224,16 +235,65 @@ def test_figures_survive_the_record():
 
 def test_a_table_with_a_gap_or_a_sentinel_left_in_it_is_refused():
     pair = make_pair()
-    whole = ByBranch(clean=(-1.0,) * 3, relevant=(-1.0,), text=(-1.0,) * 3)
+    whole = ByBranch(clean=(-1.0,) * 3, relevant=(-1.0,), irrelevant=(-1.0,), text=(-1.0,) * 3)
     check_complete([pair], [to_record(pair, whole, "k")])
     for broken in (
         [],
         [to_record(pair, dataclasses.replace(whole, relevant=()), "k")],
         [to_record(pair, dataclasses.replace(whole, clean=(-1.0, math.nan, -1.0)), "k")],
         [to_record(pair, dataclasses.replace(whole, text=(-1.0,)), "k")],
+        [to_record(pair, dataclasses.replace(whole, irrelevant=()), "k")],
     ):
         with pytest.raises(StageError, match="a-audio"):
             check_complete([pair], broken)
+
+
+def test_what_overflowed_is_named_and_not_kept(policy, tmp_path):
+    pair = make_pair()
+
+    class Overflowing(AdapterOff):
+        def score(self, row):
+            scores = super().score(row)
+            return dataclasses.replace(scores, clean=(-math.inf, *scores.clean[1:]))
+
+    media, cache = _media(policy), LogpCache(tmp_path)
+    broken, sound = (
+        Cached(source(policy, media), cache, weights="w", dtype="float32") for source in (Overflowing, AdapterOff)
+    )
+    [figures] = broken.figures([pair])
+    with pytest.raises(StageError, match=r"of 1 pairs are infinite, for instance of a-audio"):
+        check_finite([to_record(pair, figures, "k")])
+    [whole] = sound.figures([pair])
+    check_finite([to_record(pair, whole, "k")])
+    assert whole.clean[1:] == figures.clean[1:] and math.isfinite(whole.clean[0])
+
+
+def test_a_tower_output_that_cannot_be_read_is_made_anew(tmp_path):
+    folder = EmbedFolder(tmp_path, 1 << 20)
+    entry = Encoded(vectors=torch.ones(2, 3), grid_thw=(1, 2, 3))
+    for key, spoil in (("aa1", lambda data: data[:-5]), ("bb2", lambda data: b""), ("cc3", lambda data: data)):
+        folder.put(key, entry)
+        path = tmp_path / key[:2] / f"{key}.safetensors"
+        path.write_bytes(spoil(path.read_bytes()))
+    assert [folder.get(key) is None for key in ("aa1", "bb2", "cc3")] == [True, True, False]
+    assert not (tmp_path / "aa" / "aa1.safetensors").exists()
+    folder.put("aa1", entry)
+    found = folder.get("aa1")
+    assert found is not None and found.vectors.equal(entry.vectors) and found.grid_thw == (1, 2, 3)
+
+
+def test_a_tenth_of_the_quota_is_free_after_removing_and_the_oldest_go(tmp_path):
+    entry = Encoded(vectors=torch.ones(100, 10), grid_thw=(0, 0, 0))
+    EmbedFolder(tmp_path / "one", 1 << 20).put("k0", entry)
+    size = next((tmp_path / "one").rglob("*.safetensors")).stat().st_size
+    folder = EmbedFolder(tmp_path / "many", 20 * size)
+    for number in range(21):
+        folder.put(f"{number:02d}", entry)
+        os.utime(tmp_path / "many" / f"{number:02d}" / f"{number:02d}.safetensors", (number, number))
+    left = sorted(path.stem for path in (tmp_path / "many").rglob("*.safetensors"))
+    assert len(left) <= 20 and left[-1] == "20" and left[0] > "00"
+    folder._make_room()
+    assert len(list((tmp_path / "many").rglob("*.safetensors"))) == len(left), "within the quota nothing goes"
 
 
 def test_branches_are_made_as_wanted(policy):

@@ -98,6 +98,25 @@ def test_settings_decide_what_rows_leave_open(tmp_path: Path) -> None:
     assert {r.kind.value for p in pairs for r in p.rejects} == {"spurious"}
 
 
+def test_mismatched_inputs_replace_what_is_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heard = "How does the person sound?"
+    rows = [
+        {**ROWS[0], "prompt": heard},  # replaces the picture alone
+        {**ROWS[0], "prompt": heard, "audio_l": "c.wav", "chosen": "Glad."},  # replaces both
+        {**ROWS[0], "chosen": "Joyful."},
+    ]
+    cfg = config(tmp_path, rows)
+    manifest = given_pairs.make_pairs(cfg, decoded(cfg, read_corpus(cfg, tmp_path)[0], "none"))
+    found = read_records(stage_path(cfg, "pairs", 0) / "pairs.parquet", PreferencePair)
+    assert [(p.modality, p.swap and p.swap.modality) for p in found] == [
+        ("audio", None), ("audio", "audio"), ("video", "video")
+    ]  # fmt: skip
+    narrowed = found[1].swap
+    assert narrowed is not None and narrowed.video_clip_id == found[1].clip_id != narrowed.audio_clip_id
+    assert (manifest.summary["swaps_narrowed"], manifest.summary["swaps_left_out"]) == (1, 1)
+    assert "1 replaced only the other one and are left out" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_the_drop_budget_and_an_empty_result_stop_the_run(tmp_path: Path) -> None:
     cfg = config(tmp_path, budget=0.5)
     stage = decoded(cfg, read_corpus(cfg, tmp_path)[0], "c.mp4")

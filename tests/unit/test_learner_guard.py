@@ -2,16 +2,21 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lossmaker import random_batch
 from pairmaker import make_pair
 
+from avere_ray.config import LossConfig
 from avere_ray.errors import ModelError, TrainingError
 from avere_ray.learner import guard
 from avere_ray.learner.job import ADAPTER_MANIFEST, TrainJob
 from avere_ray.learner.meters import Sums
+from avere_ray.learner.objective import start_tolerance
 from avere_ray.learner.trainer import check_start
+from avere_ray.losses import make_objective
 
 PAIRS = [make_pair(0, 2), make_pair(1, 2)]
 
@@ -61,10 +66,36 @@ def test_another_runtime_error_is_not_taken_for_memory() -> None:
 def test_a_loss_of_step_0_that_is_not_the_identity_is_refused() -> None:
     expected = torch.tensor([3 * 0.6931472, 0.6931472])
     watch = guard.Watch([])
-    watch.identity(expected + torch.tensor([9e-4, 2e-3]), expected, PAIRS, "float32")
+    watch.identity(expected + torch.tensor([9e-4, 2e-3]), expected, PAIRS, 1e-3)
     assert list(watch.bad) == ["pair001"]
     with pytest.raises(TrainingError, match=r"its own reference.*pair001.*0\.695147 instead of 0\.693147"):
         guard.refuse(watch.bad, step=0)
+
+
+KINDS_OF_LOSS = [{}, {"form": "ipo"}, {"form": "hinge"}, {"kind": "mdpo"}, {"kind": "mod_dpo_pp"},
+                 {"kind": "vista_dpo"}, {"kind": "dpo", "beta": 0.5, "sft_weight": 1.0}]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", KINDS_OF_LOSS, ids=str)
+@pytest.mark.parametrize("dtype", list(guard.ROUNDING))
+def test_rounding_is_no_other_reference_and_another_model_is(settings: dict[str, Any], dtype: str) -> None:
+    """Chosen and other log-probs are off in opposite directions: a quarter of what rounding may do, or 20 nats."""
+    cfg = LossConfig.model_validate(settings)
+    loss, allowed = make_objective(cfg), start_tolerance(cfg, guard.ROUNDING[dtype])
+    reference, _, batch = random_batch(gamma=0.0)
+    reference = dataclasses.replace(reference, kl_PY=torch.zeros_like(reference.clean_PY))
+    exact, _ = loss(reference, reference, batch)
+
+    def refused(off: float) -> int:
+        chosen = torch.tensor([off, -off, -off])
+        moved = {f"{name}_PY": getattr(reference, f"{name}_PY") - off for name in ("relevant", "irrelevant")}
+        policy = dataclasses.replace(reference, clean_PY=reference.clean_PY + chosen, **moved)
+        watch = guard.Watch([])
+        watch.identity(loss(policy, reference, batch)[0], exact, [make_pair(n, 4) for n in range(4)], allowed)
+        return len(watch.bad)
+
+    assert refused(guard.ROUNDING[dtype] / 4) == 0
+    assert refused(20.0) >= 3
 
 
 def test_a_metric_is_averaged_over_the_pairs_it_applies_to() -> None:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from avere_ray.arrow import from_row, to_row
 from avere_ray.corruptions import CORRUPTIONS
 from avere_ray.errors import InputError
-from avere_ray.modality import PARTNER_STRATEGIES, PartnerIndex, apply_swap, choose_partner, partner_ids
+from avere_ray.modality import (
+    PARTNER_STRATEGIES,
+    PartnerIndex,
+    apply_swap,
+    choose_partner,
+    fit_swap,
+    partner_ids,
+)
 from avere_ray.records import Clip, Cue, DecodedClip, Modality, ModalitySwap, Query
 
 EMOTIONS = ("happiness", "sadness", "anger")
@@ -300,3 +307,24 @@ def test_partners_that_change_the_answer_about_a_cue_come_first() -> None:
     nobody = [having(i, there=False) for i in range(1, 5)]
     asked = dataclasses.replace(query("audio"), subtype="hallucination", about_cue="laugh")
     assert choose_partner(asked, own, nobody, strategy="other_emotion", seed=0) is not None
+
+
+FITTED: dict[tuple[str, str], tuple[str, str, str] | None] = {
+    ("audio", "audio"): ("audio", "c1", "c0"),
+    ("audio_video", "audio"): ("audio", "c1", "c0"),
+    ("audio_video", "video"): ("video", "c0", "c1"),
+    ("audio", "audio_video"): ("audio", "c1", "c0"),
+    ("audio", "video"): None,
+    ("video", "audio"): None,
+    ("video", ""): ("video", "c0", "c1"),
+}
+"""What a swap replaces and what the prompt asks about; what is replaced then, and whose sound and picture it has."""
+
+
+@pytest.mark.parametrize(("replaced", "asked"), FITTED)
+def test_a_given_swap_replaces_what_is_asked_about(replaced: Modality, asked: str) -> None:
+    audio, video = ("c1" if part in replaced.split("_") else "c0" for part in ("audio", "video"))
+    swap = ModalitySwap(modality=replaced, strategy="data", audio_clip_id=audio, video_clip_id=video)
+    found = fit_swap(swap, asked, "c0")
+    wanted = FITTED[replaced, asked]
+    assert (found and (found.modality, found.audio_clip_id, found.video_clip_id)) == wanted
