@@ -22,7 +22,12 @@ def deepspeed_config(cfg: RunConfig, passes: int) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": train.zero_stage, "overlap_comm": False}
     if train.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": train.use_gpu}
+    low = cfg.model.dtype == "bfloat16"
+    # In bfloat16 the sum of many micro-batches' gradients would lose what is smaller than 1/256 of it. Without ZeRO and
+    # in stage 3 DeepSpeed 0.19.8 does not take this (it refuses, and waits for ever).
+    sums = {"data_types": {"grad_accum_dtype": "fp32"}} if low and train.zero_stage in (1, 2) else {}
     return {
+        **sums,
         "train_micro_batch_size_per_gpu": train.micro_pairs,
         "gradient_accumulation_steps": passes,
         "gradient_clipping": train.max_grad_norm,
@@ -36,7 +41,7 @@ def deepspeed_config(cfg: RunConfig, passes: int) -> dict[str, Any]:
                 "torch_adam": True,
             },
         },
-        "bf16": {"enabled": cfg.model.dtype == "bfloat16"},
+        "bf16": {"enabled": low},
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,

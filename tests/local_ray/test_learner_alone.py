@@ -117,9 +117,10 @@ def logged(job: TrainJob) -> list[tuple[int, float, float]]:
     [
         ("float32", {"zero_stage": 2}, (1, 3)),
         ("bfloat16", {"zero_stage": 0, "reference_source": "adapter_off", "tokens_per_micro": 800}, (3,)),
+        ("bfloat16", {"zero_stage": 2, "micro_pairs": 1}, (3,)),
         ("float32", {"zero_stage": 3, "tuning": "full", "projectors": True, "offload_optimizer": True}, (3,)),
     ],
-    ids=["lora zero2", "lora bf16 zero0 adapter off", "full zero3 offload"],
+    ids=["lora zero2", "lora bf16 zero0 adapter off", "lora bf16 zero2", "full zero3 offload"],
 )
 def test_a_run_killed_at_any_step_repeats_itself_bit_for_bit(
     start: Start, dtype: str, settings: dict[str, Any], kills: tuple[int, ...]
