@@ -23,6 +23,7 @@ from avere_ray.errors import DropBudgetExceeded, StageError
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import StageFolder, StageManifest, file_digest, read_drops, write_records
 from avere_ray.store import DecodedStore
+from benchmarks import scale
 from jobs import decode as job
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -137,6 +138,12 @@ def test_another_run_of_the_project_decodes_nothing(corpus: Path, tmp_path: Path
     assert one.output_digest == two.output_digest
     clip, other = (DecodedStore(tmp_path / name / "decoded")["good5"] for name in ("one", "two"))
     np.testing.assert_array_equal(clip.frames, other.frames)
+
+
+def test_the_measurement_of_scale_decodes_once_and_watches_both_passes(tmp_path: Path) -> None:
+    figures = scale.measure(tmp_path, 6, cpus=2)
+    assert (figures["clips"], figures["again_decoded"]) == (6, 0)
+    assert min(figures[name] for name in ("peak_rss_bytes", "peak_driver_bytes", "store_bytes", "seconds")) > 0
 
 
 def test_what_the_store_has_lost_is_decoded_again_and_nothing_else_changes(corpus: Path, tmp_path: Path) -> None:

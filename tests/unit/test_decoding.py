@@ -101,6 +101,40 @@ def test_a_file_of_the_same_size_as_a_known_one_is_decoded(tmp_path: Path) -> No
     assert [o.decoded for o in outcomes.values()] == [True, False]
 
 
+def test_a_second_pass_over_many_files_of_one_size_looks_at_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = corpus(tmp_path / "in", **{f"c{n}": f"{n:03d}".encode() for n in range(40)})
+    store, decoder, looked = AvStore(tmp_path / "store"), Decoder(), list[str]()
+    first = run(clips, tmp_path / "in", store, decoder)
+    digest, holds = decoding._digest, AvStore.holds
+    monkeypatch.setattr(decoding, "_digest", lambda path: looked.append(path.name) or digest(path))
+    (tmp_path / "in" / "c7").write_bytes(b"new")
+    plan = DecodePlan(clips, tmp_path / "in", places_of(store), SPEC)
+    assert [len(row["known"]) for row in plan.rows] == [int(clip.uri != "c7") for clip in clips]
+    assert sorted(looked) == sorted(clip.uri for clip in clips)
+    asked: list[str] = []
+    monkeypatch.setattr(AvStore, "touch", lambda self, shards: holds(self, shards))
+    monkeypatch.setattr(AvStore, "holds", lambda self, shards: asked.extend(shards) or holds(self, shards))
+    outcomes = decode_rows(plan.rows, store, SPEC, decoder)
+    assert len(asked) == len({o.place.shard for o in first.values() if o.place})
+    assert decoder.decoded == [*(clip.uri for clip in clips), "c7"]
+    assert [o.place == first[clips[o.position].clip_id].place for o in outcomes] == [c.uri != "c7" for c in clips]
+
+
+def test_many_sounds_of_one_video_are_found_again(tmp_path: Path) -> None:
+    corpus(tmp_path / "in", v=b"video")
+    sounds = corpus(tmp_path / "in", **{f"s{n:02d}": f"{n}".encode() for n in range(12)})
+    clips = [Clip(clip_id=sound.clip_id, uri="v", audio_uri=sound.uri) for sound in sounds]
+    store = AvStore(tmp_path / "store")
+    keys = ["+".join(file_digest(tmp_path / "in" / uri) for uri in (c.uri, c.audio_uri)) for c in clips]
+    (medium, _) = Decoder()(Clip(clip_id="v", uri=str(tmp_path / "in/v")), SPEC, frozenset())
+    assert medium is not None
+    places = store.add(spec_digest(SPEC), [(key, 5, medium) for key in keys])
+    plan = DecodePlan(clips, tmp_path / "in", places_of(store), SPEC)
+    assert [[known["row"] for known in row["known"]] for row in plan.rows] == [[place.row] for place in places]
+
+
 def test_parts_of_one_file_are_media_of_their_own(tmp_path: Path) -> None:
     (whole,) = corpus(tmp_path / "in", a=b"1")
     clips = [whole, *(dataclasses.replace(whole, clip_id=f"p{i}", start_s=float(i), end_s=i + 1.0) for i in range(2))]
