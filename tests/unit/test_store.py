@@ -1,11 +1,14 @@
 """The store gives back exactly what was written, by id, in any process."""
 
+import errno
+import json
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from avere_ray.av_store import AvStore
@@ -125,6 +128,66 @@ def test_a_lost_shard_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert not is_complete(tmp_path / "run" / "decoded")
     with pytest.raises(StageError, match=f"{lost.name}.*Run `avere-ray decode`"):
         DecodedStore(tmp_path / "run" / "decoded")["c0"]
+
+
+@pytest.mark.parametrize("where", ["media", "footer"])
+def test_a_damaged_shard_is_given_up_when_it_is_read(tmp_path: Path, where: str) -> None:
+    store, folder = AvStore(tmp_path / "store"), tmp_path / "run" / "decoded"
+    stored(tmp_path / "run", store, 2, shard=1)
+    places = store.places("spec")
+    damaged = store.shard_path(places["sha0"].shard)
+    data = bytearray(damaged.read_bytes())
+    columns = pq.ParquetFile(damaged).metadata.row_group(0)
+    frames = max((columns.column(i) for i in range(columns.num_columns)), key=lambda c: c.total_compressed_size)
+    at = frames.data_page_offset + frames.total_compressed_size - 1 if where == "media" else len(data) - 20
+    data[at] ^= 1
+    damaged.write_bytes(data)
+    assert is_complete(folder)  # its size is right, and nothing was read yet
+    with pytest.raises(StageError, match=f"{damaged.name}.*given it up.*Run `avere-ray decode`"):
+        DecodedStore(folder)["c0"]
+    assert not is_complete(folder)
+    assert store.places("spec") == {"sha1": places["sha1"]}
+    assert_same(DecodedStore(folder)["c1"], decoded(1))
+
+
+def test_a_shard_that_was_cut_does_not_exist(tmp_path: Path) -> None:
+    store = AvStore(tmp_path / "store")
+    stored(tmp_path / "run", store, 2, shard=1)
+    places = store.places("spec")
+    cut = store.shard_path(places["sha1"].shard)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert not is_complete(tmp_path / "run" / "decoded")
+    assert list(store.places("spec")) == ["sha0"]
+    assert not store.touch([places["sha1"].shard])
+
+
+def test_a_shard_that_another_error_hides_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path / "run", AvStore(tmp_path / "store"), 1)
+
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.parquet.ParquetFile", busy)
+        with pytest.raises(StageError, match="Too many open files"):
+            DecodedStore(tmp_path / "run" / "decoded")["c0"]
+    assert_same(DecodedStore(tmp_path / "run" / "decoded")["c0"], decoded(0))
+
+
+def test_a_shard_of_a_former_version_is_read_and_when_damaged_named_for_deletion(tmp_path: Path) -> None:
+    store, folder = AvStore(tmp_path / "store"), tmp_path / "run" / "decoded"
+    stored(tmp_path / "run", store, 1)
+    (manifest,) = (tmp_path / "store" / "spec").glob("*.json")
+    manifest.write_text(json.dumps({"media": json.loads(manifest.read_text())["media"]}))
+    assert is_complete(folder)
+    assert list(store.places("spec")) == ["sha0"]
+    assert_same(DecodedStore(folder)["c0"], decoded(0))
+    shard = manifest.with_suffix(".parquet")
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(StageError, match=f"delete {shard}"):
+        DecodedStore(folder)["c0"]
+    shard.unlink()
+    assert not is_complete(folder)
 
 
 def test_where_the_media_are_is_no_part_of_the_result(tmp_path: Path) -> None:
