@@ -226,7 +226,8 @@ class Outcome:
 def decode_rows(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConfig, decode: DecodeFn) -> list[Outcome]:
     """Decodes those rows of a `DecodePlan` that the store does not have, and puts them there, as one shard if small.
 
-    A store that cannot be written is told as an outcome too (`raise_storage` raises it where it can be acted on).
+    A store or temporary folder that cannot be written is told as an outcome too (`raise_storage` raises it where it can
+    be acted on).
     """
     from avere_ray.media import spec_digest
 
@@ -243,6 +244,9 @@ def decode_rows(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConf
         except ClipDecodeError as error:
             size, _ = size_and_time(clip.uri)
             outcomes.append(Outcome(position=row["position"], reason=error.reason, message=error.message, bytes=size))
+        except StorageError as error:  # of a temporary copy; no other clip would fare better
+            outcomes.append(Outcome(position=row["position"], reason=_STORAGE, message=str(error)))
+            break
     return sorted([*outcomes, *shelf.close()], key=lambda outcome: outcome.position)
 
 
@@ -258,6 +262,7 @@ def _decode_row(
 
     Raises:
         ClipDecodeError: it cannot be fetched or decoded.
+        StorageError: there is no room for a copy of its remote files.
     """
     remote = is_remote(clip.uri) or is_remote(clip.audio_uri)
     waiting = shelf.contents(clip) if remote else frozenset[str]()
