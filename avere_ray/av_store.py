@@ -157,6 +157,10 @@ class AvStore:
             self.folder / PINS / f"{name}.json", {"folder": str(owner.absolute()), "shards": sorted(set(shards))}
         )
 
+    def bytes_of(self, shard: str) -> int:
+        """Bytes of a shard; 0 when it is gone."""
+        return _bytes(self.shard_path(shard))
+
     def size(self) -> int:
         """Bytes of all shards."""
         return sum(_bytes(path) for path in self.folder.glob("*/*.parquet"))

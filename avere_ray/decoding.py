@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +82,19 @@ class DecodePlan:
             }
             for position, clip, found in zip(self._groups, distinct, likely, strict=True)
         ]
+        self._at = {position: at for at, position in enumerate(self._groups)}
 
     def alike(self, position: int) -> list[int]:
         """Positions of the clips that have the medium of this one, itself included."""
         return self._groups[position]
+
+    def row(self, position: int) -> dict[str, Any]:
+        """The row of the distinct clip at a position."""
+        return self.rows[self._at[position]]
+
+    def likely_shards(self) -> set[str]:
+        """The shards that the store had and that the clips may need, as far as is known before files are read."""
+        return {known["shard"] for row in self.rows for known in row["known"]}
 
 
 def _likely(
@@ -344,35 +353,46 @@ def raise_storage(outcome: Outcome) -> None:
 
 
 class StoreKeeper:
-    """Holds the shards of one run in the store, and the store within its quota, while media arrive."""
+    """Holds the shards of one run in the store, and the store within its quota, while media arrive.
 
-    def __init__(self, store: AvStore, owner: Path, quota_bytes: int) -> None:
+    Shards that are `likely` to be used are held from the beginning until `close`, which leaves those that were.
+    """
+
+    def __init__(self, store: AvStore, owner: Path, quota_bytes: int, likely: Collection[str] = ()) -> None:
         self.store = store
         self.owner = owner
         self.quota_bytes = quota_bytes
         self._shards: set[str] = set()
+        self._likely = frozenset(likely)
         self._held = store.size()
         self._decoded = self._found = 0
         self._pinned = time.monotonic()
         self._swept = -math.inf
+        if self._likely:
+            self._pin()
 
-    def note(self, place: Place | None, *, decoded: bool) -> None:
-        """Takes notice of one medium, or of none.
+    def note(self, place: Place | None, *, decoded: bool) -> bool:
+        """Takes notice of one medium, or of none; whether it is still there.
+
+        A medium waits until all before it have arrived, and the store may give it up meanwhile for another run.
 
         Raises:
             StorageError: see `AvStore.evict`.
         """
         if place is None:
-            return
+            return True
+        if place.shard not in self._shards:
+            if not self.store.touch([place.shard]):
+                return False
+            self._shards.add(place.shard)
+            self._held += self.store.bytes_of(place.shard) if decoded else 0
         self._decoded += decoded
         self._found += not decoded
-        if place.shard not in self._shards:
-            self._shards.add(place.shard)
-            self._held += self.store.shard_path(place.shard).stat().st_size if decoded else 0
         if self._held > self.quota_bytes:
-            self.close()
+            self._make_room()
         elif time.monotonic() - self._pinned > _PIN_EVERY_S:
             self._pin()
+        return True
 
     def close(self) -> None:
         """Pins what the run refers to, and makes room.
@@ -380,6 +400,10 @@ class StoreKeeper:
         Raises:
             StorageError: see `AvStore.evict`.
         """
+        self._likely = frozenset()
+        self._make_room()
+
+    def _make_room(self) -> None:
         self._pin()
         sweep = time.monotonic() - self._swept > _SWEEP_EVERY_S
         if sweep:
@@ -391,7 +415,7 @@ class StoreKeeper:
         return {"decoded": self._decoded, "found": self._found}
 
     def _pin(self) -> None:
-        self.store.pin(self.owner, self._shards)
+        self.store.pin(self.owner, self._shards | self._likely)
         self._pinned = time.monotonic()
 
 

@@ -82,6 +82,19 @@ def is_complete(folder: Path) -> bool:
     return places.store.holds(places.shards())
 
 
+def hold(folder: Path) -> bool:
+    """Keeps every medium that a finished decode stage refers to for the run whose decoded folder is `folder` now (it
+    may have been renamed or copied since it was decoded), as used just now; whether all of them are there.
+
+    Raises:
+        StageError: the folder's places cannot be read.
+        StorageError: the store cannot be written.
+    """
+    places = _read_places(folder)
+    places.store.pin(folder, places.shards())
+    return places.store.touch(places.shards())
+
+
 @dataclass(frozen=True, slots=True)
 class _Places:
     store: AvStore

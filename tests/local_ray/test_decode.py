@@ -16,7 +16,7 @@ from clipmaker import Recipe, number_of, write_clip
 from fileserver import file_server
 
 from avere_ray.arrow import from_table
-from avere_ray.av_store import AvStore
+from avere_ray.av_store import PINS, AvStore
 from avere_ray.config import DataConfig, DecodeConfig, RayConfig, RemoteConfig, RunConfig
 from avere_ray.data import decode_stage, decoded_dataset
 from avere_ray.errors import DropBudgetExceeded, StageError
@@ -98,8 +98,12 @@ def test_two_runs_give_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
 def test_a_second_run_reuses_the_first(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = job.run(config(corpus, tmp_path, drop_budget=0.5))
     capsys.readouterr()
+    store = AvStore(tmp_path / "store")
+    held = store.owners()
+    shutil.rmtree(store.folder / PINS)  # as if another run had taken this one for gone
     assert job.run(config(corpus, tmp_path, drop_budget=0.5)) == one
     assert "reused" in capsys.readouterr().out
+    assert store.owners() == held != {}
 
 
 def test_the_drop_budget_stops_the_run_and_nothing_is_decoded_again(corpus: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from avere_ray.av_store import AvStore
 from avere_ray.errors import StageError
 from avere_ray.records import Clip, DecodedClip, Drop
 from avere_ray.stages import StageFolder, StageManifest
-from avere_ray.store import DecodedStore, is_complete, write_index, write_places
+from avere_ray.store import DecodedStore, hold, is_complete, write_index, write_places
 
 COUNT = 20
 
@@ -210,6 +211,21 @@ def test_a_run_finds_a_store_far_away_after_it_moves(tmp_path: Path) -> None:
     stored(tmp_path / "runs" / "deep" / "run", AvStore(tmp_path / "elsewhere"), 2)
     shutil.move(tmp_path / "runs" / "deep" / "run", tmp_path / "run")
     assert_same(DecodedStore(tmp_path / "run" / "decoded")["c1"], decoded(1))
+
+
+def test_a_run_that_was_renamed_holds_its_media_again(tmp_path: Path) -> None:
+    store = AvStore(tmp_path / "store")
+    stored(tmp_path / "old", store, 4, shard=2)
+    shards = {place.shard for place in store.places("spec").values()}
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    used = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "spec").glob("*.json")}
+    for path in used:
+        os.utime(path, (0, 0))
+    assert hold(tmp_path / "new" / "decoded")
+    assert store.owners() == {str(tmp_path / "new" / "decoded"): shards}
+    assert all(path.stat().st_mtime_ns >= before for path, before in used.items())
+    store.shard_path(min(shards)).unlink()
+    assert not hold(tmp_path / "new" / "decoded")
 
 
 def test_damaged_places_are_named(tmp_path: Path) -> None:
