@@ -3,7 +3,8 @@
 STORE/
   <spec>/                digest of a sampling spec and the decoder's version
     <shard>.parquet      decoded media, one row group each, so that one is one small read; never changed
-    <shard>.json         written after it: the media it holds; a shard without it does not exist
+    <shard>.json         written after it: the media it holds, its size and digest; a shard without it, or of
+                         another size, does not exist (manifests of former versions tell no size)
   pins/<owner>.json      the shards a run refers to, as long as its folder exists
   remote/xx/<name>.json  by address: what a remote file held when it was fetched, so that it need not be fetched again;
                          by spec and key: where a medium of remote files is, so that it need not be decoded again
@@ -29,7 +30,7 @@ from typing import Any
 from avere_ray.arrow import to_table
 from avere_ray.errors import StorageError
 from avere_ray.records import DecodedClip
-from avere_ray.stages import atomic_path, digest, storage_error, write_json
+from avere_ray.stages import atomic_path, digest, file_digest, storage_error, write_json
 
 PINS = "pins"
 YOUNG_S = 600.0
@@ -90,8 +91,8 @@ class AvStore:
         return self.folder / f"{shard}.parquet"
 
     def holds(self, shards: Collection[str]) -> bool:
-        """Whether all these shards are there."""
-        return all(self._manifest(shard).is_file() and self.shard_path(shard).is_file() for shard in shards)
+        """Whether all these shards are there, each with the size it was written with."""
+        return all(_is_whole(self.shard_path(shard), _read_json(self._manifest(shard))) for shard in shards)
 
     def places(self, spec: str) -> dict[str, Place]:
         """Every medium decoded with a spec (its digest), by key."""
@@ -114,10 +115,10 @@ class AvStore:
         media = [_medium(key, size, clip) for key, size, clip in items]
         table = to_table(DecodedClip, [dataclasses.replace(clip, clip_id=key) for key, _, clip in items])
         with atomic_path(self.shard_path(shard)) as partial:
-            pq.write_table(
-                table, partial, row_group_size=1, compression="zstd", use_dictionary=False, write_statistics=False
-            )
-        write_json(self._manifest(shard), {"media": [dataclasses.asdict(m) for m in media]})
+            options = {"use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+            pq.write_table(table, partial, row_group_size=1, compression="zstd", **options)
+            written = {"bytes": partial.stat().st_size, "sha256": file_digest(partial)}
+        write_json(self._manifest(shard), {**written, "media": [dataclasses.asdict(m) for m in media]})
         return [Place(shard=shard, row=row, medium=medium) for row, medium in enumerate(media)]
 
     def touch(self, shards: Collection[str]) -> bool:
@@ -130,6 +131,21 @@ class AvStore:
                 there = False
         return there and self.holds(shards)
 
+    def give_up_damaged(self, shard: str) -> bool:
+        """Removes a shard whose file is not what was written, so that its media are decoded again; whether it did.
+
+        A shard whose manifest tells no digest (of a former version), or that cannot be removed from here, stays.
+        """
+        path, values = self.shard_path(shard), _read_json(self._manifest(shard))
+        try:
+            if values is None or values.get("sha256") in (None, file_digest(path)):
+                return False
+            self._manifest(shard).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        except OSError:
+            return False
+        return True
+
     def pin(self, owner: Path, shards: Collection[str]) -> None:
         """Keeps shards for the run whose decoded folder is `owner`, in place of those it pinned before.
 
@@ -140,6 +156,10 @@ class AvStore:
         write_json(
             self.folder / PINS / f"{name}.json", {"folder": str(owner.absolute()), "shards": sorted(set(shards))}
         )
+
+    def bytes_of(self, shard: str) -> int:
+        """Bytes of a shard; 0 when it is gone."""
+        return _bytes(self.shard_path(shard))
 
     def size(self) -> int:
         """Bytes of all shards."""
@@ -209,7 +229,7 @@ class AvStore:
     def _shards(self, spec: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         for path in sorted((self.folder / spec).glob("*.json")):
             values = _read_json(path)
-            if values is not None and path.with_suffix(".parquet").is_file():
+            if values is not None and _is_whole(path.with_suffix(".parquet"), values):
                 yield self._name(path), values["media"]
 
     def _sweep(self) -> None:
@@ -279,6 +299,13 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _is_whole(path: Path, manifest: dict[str, Any] | None) -> bool:
+    """Whether a shard's file is there, with the size that its manifest tells; a former version's tells none."""
+    if manifest is None or not path.is_file():
+        return False
+    return manifest.get("bytes") in (None, _bytes(path))
 
 
 def _bytes(path: Path) -> int:

@@ -50,6 +50,7 @@ def decode_media(
 
     Raises:
         ClipDecodeError: a file cannot be fetched or decoded.
+        StorageError: there is no room for a temporary copy.
     """
     from avere_ray.media import content_of, decode_unless_known
 

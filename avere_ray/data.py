@@ -17,7 +17,7 @@ from avere_ray.arrow import from_table, to_row, to_table
 from avere_ray.av_store import AvStore, Place, check_writable
 from avere_ray.clip_files import check_addresses, decode_media, located, remote_notes, size_and_time
 from avere_ray.config import DataConfig, DecodeConfig, RemoteConfig
-from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, raise_storage
+from avere_ray.decoding import DecodeFn, DecodePlan, Outcome, StoreKeeper, decode_rows, raise_storage
 from avere_ray.errors import ActorLost, ClipDecodeError, StageError
 from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
@@ -86,13 +86,15 @@ def decode_stage(
     check_writable(store.folder)
     plan = DecodePlan(clips, root, store.places(spec_digest(cfg.decode)), cfg.decode, remote_notes(store))
     ledger = Ledger(STAGE)
-    keeper = StoreKeeper(store, folder.path, int(cfg.store_gb * 1e9))
+    keeper = StoreKeeper(store, folder.path, int(cfg.store_gb * 1e9), plan.likely_shards())
     outcomes: dict[int, Outcome] = {}
     told = 0
     progress(0, len(clips))
     for outcome in _outcomes(plan, store, cfg):
         raise_storage(outcome)
-        keeper.note(outcome.place, decoded=outcome.decoded)
+        if not keeper.note(outcome.place, decoded=outcome.decoded):
+            outcome = _once_more(plan.row(outcome.position), store, cfg)
+            keeper.note(outcome.place, decoded=outcome.decoded)
         outcomes.update((position, outcome) for position in plan.alike(outcome.position))
         progress(len(outcomes), len(clips))
         while arrived is not None and told in outcomes:
@@ -113,6 +115,17 @@ def decode_stage(
     write_places(folder.path, store, places)
     check_drops(manifest, folder.path, cfg.drop_budget)
     return manifest
+
+
+def _once_more(row: dict[str, Any], store: AvStore, cfg: DataConfig) -> Outcome:
+    """What comes of a clip whose medium the store has given up before this run could hold it.
+
+    Raises:
+        StorageError: the store cannot be written.
+    """
+    (outcome,) = decode_rows([row], store, cfg.decode, _decode_fn(store, cfg.remote))
+    raise_storage(outcome)
+    return outcome
 
 
 def _decided(clip: Clip, place: Place | None) -> tuple[Clip, Place | None]:
@@ -193,9 +206,12 @@ def decode_batch(batch: "pa.Table", store: AvStore, spec: DecodeConfig, remote: 
     """The task: rows of a `DecodePlan` in; decoded media into the store, as one shard; outcomes out, in order."""
     import pyarrow as pa
 
-    decode = functools.partial(decode_isolated, remote=remote, notes=remote_notes(store))
-    outcomes = decode_rows(batch.to_pylist(), store, spec, decode)
+    outcomes = decode_rows(batch.to_pylist(), store, spec, _decode_fn(store, remote))
     return pa.Table.from_pylist([outcome.to_row() for outcome in outcomes], schema=Outcome.schema())
+
+
+def _decode_fn(store: AvStore, remote: RemoteConfig) -> DecodeFn:
+    return functools.partial(decode_isolated, remote=remote, notes=remote_notes(store))
 
 
 def decoded_dataset(folder: Path, block: int = 16) -> "ray.data.Dataset":

@@ -5,10 +5,11 @@ Plain functions over clips and the AV store; `avere_ray.data` runs them in Ray D
 
 import collections
 import dataclasses
+import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ SHARD_BYTES = 256 * 1024 * 1024
 """A shard is closed earlier when its media take this much memory."""
 _T = TypeVar("_T")
 _READERS = 8
+_FEW = 8
+"""Media of one size that a task is told of, to find the clip's own by its digest."""
 _GLIMPSE = 4096
 _PIN_EVERY_S = 30.0
 _SWEEP_EVERY_S = 600.0
@@ -48,7 +51,8 @@ class DecodePlan:
     """Which clips have to pass through the tasks: one of those with the same medium each.
 
     Files are compared by size, then by a few blocks, and only then by their digest; so few are read here. What may be
-    in the store already, by its size, is told the task, which compares digests.
+    in the store already, by its size, is told the task, which compares digests; where the store has many media of one
+    size, the digest is taken here, so that a row names few of them however many there are.
     """
 
     def __init__(
@@ -62,34 +66,60 @@ class DecodePlan:
         """`places`: what the store holds for the spec; `rows`: one per distinct clip, for `decode_rows`."""
         clips = [located(clip, root) for clip in clips]
         sizes = [size_and_time(clip.uri)[0] for clip in clips]
-        known: dict[tuple[int, str], list[Place]] = collections.defaultdict(list)
-        for place in places.values():
-            known[place.medium.size, key_part(place.medium.key)].append(place)
-        self._groups: dict[int, list[int]] = {}
-        self.rows: list[dict[str, Any]] = []
-        for group in _distinct(clips, sizes, spec.max_bytes):
-            clip, size = clips[group[0]], sizes[group[0]]
-            if is_remote(clip.uri):
-                likely = [p for key in _noted_keys(clip, notes) if (p := places.get(key)) is not None]
-            else:
-                likely = known[size, key_part(media_key("", clip.start_s, clip.end_s))]
-            self._groups[group[0]] = group
-            self.rows.append(
-                {
-                    "position": group[0],
-                    "clip_id": clip.clip_id,
-                    "uri": clip.uri,
-                    "audio_uri": clip.audio_uri,
-                    "start_s": clip.start_s,
-                    "end_s": clip.end_s,
-                    "size": size,
-                    "known": [_known_row(place) for place in likely],
-                }
-            )
+        self._groups = {group[0]: group for group in _distinct(clips, sizes, spec.max_bytes)}
+        distinct = [clips[position] for position in self._groups]
+        likely = _likely(distinct, [sizes[position] for position in self._groups], places, notes)
+        self.rows: list[dict[str, Any]] = [
+            {
+                "position": position,
+                "clip_id": clip.clip_id,
+                "uri": clip.uri,
+                "audio_uri": clip.audio_uri,
+                "start_s": clip.start_s,
+                "end_s": clip.end_s,
+                "size": sizes[position],
+                "known": [_known_row(place) for place in found],
+            }
+            for position, clip, found in zip(self._groups, distinct, likely, strict=True)
+        ]
+        self._at = {position: at for at, position in enumerate(self._groups)}
 
     def alike(self, position: int) -> list[int]:
         """Positions of the clips that have the medium of this one, itself included."""
         return self._groups[position]
+
+    def row(self, position: int) -> dict[str, Any]:
+        """The row of the distinct clip at a position."""
+        return self.rows[self._at[position]]
+
+    def likely_shards(self) -> set[str]:
+        """The shards that the store had and that the clips may need, as far as is known before files are read."""
+        return {known["shard"] for row in self.rows for known in row["known"]}
+
+
+def _likely(
+    clips: Sequence[Clip], sizes: Sequence[int], places: Mapping[str, Place], notes: RemoteNotes | None
+) -> list[list[Place]]:
+    """For each clip the media of the store that may be its own, at most _FEW."""
+    known: dict[tuple[int, str], list[Place]] = collections.defaultdict(list)
+    for place in places.values():
+        known[place.medium.size, key_part(place.medium.key)].append(place)
+    likely = [
+        [p for key in _noted_keys(clip, notes) if (p := places.get(key)) is not None]
+        if is_remote(clip.uri)
+        else known.get((size, key_part(media_key("", clip.start_s, clip.end_s))), [])
+        for clip, size in zip(clips, sizes, strict=True)
+    ]
+    many = [i for i, found in enumerate(likely) if len(found) > _FEW]
+    paths = sorted({uri for i in many for uri in (clips[i].uri, clips[i].audio_uri) if uri and not is_remote(uri)})
+    with ThreadPoolExecutor(_READERS) as readers:
+        digests = dict(zip(paths, readers.map(_digest, map(Path, paths)), strict=True))
+    for i in many:
+        clip = clips[i]
+        contents = [digests.get(uri) for uri in (clip.uri, clip.audio_uri) if uri]
+        own = places.get(media_key("+".join(c or "" for c in contents), clip.start_s, clip.end_s))
+        likely[i] = [] if own is None else [own]
+    return likely
 
 
 def _known_row(place: Place) -> dict[str, Any]:
@@ -205,20 +235,27 @@ class Outcome:
 def decode_rows(rows: Sequence[dict[str, Any]], store: AvStore, spec: DecodeConfig, decode: DecodeFn) -> list[Outcome]:
     """Decodes those rows of a `DecodePlan` that the store does not have, and puts them there, as one shard if small.
 
-    A store that cannot be written is told as an outcome too (`raise_storage` raises it where it can be acted on).
+    A store or temporary folder that cannot be written is told as an outcome too (`raise_storage` raises it where it can
+    be acted on).
     """
     from avere_ray.media import spec_digest
 
     shelf = _Shelf(store, spec_digest(spec))
     outcomes: list[Outcome] = []
+    there = functools.cache(lambda shard: store.holds([shard]))  # of each shard once, however many rows name it
     for row in rows:
         clip = Clip(**{name: row[name] for name in ("clip_id", "uri", "audio_uri", "start_s", "end_s")})
-        known = {key_content(p.medium.key): p for p in map(_known_place, row["known"]) if _serves(p, store, spec)}
+        # One that is too long now is refused as if it were new.
+        likely = [place for place in map(_known_place, row["known"]) if place.medium.duration_s <= spec.max_duration_s]
+        known = {key_content(place.medium.key): place for place in likely if there(place.shard)}
         try:
             outcomes += _decode_row(row, clip, spec, known, shelf, decode)
         except ClipDecodeError as error:
             size, _ = size_and_time(clip.uri)
             outcomes.append(Outcome(position=row["position"], reason=error.reason, message=error.message, bytes=size))
+        except StorageError as error:  # of a temporary copy; no other clip would fare better
+            outcomes.append(Outcome(position=row["position"], reason=_STORAGE, message=str(error)))
+            break
     return sorted([*outcomes, *shelf.close()], key=lambda outcome: outcome.position)
 
 
@@ -234,6 +271,7 @@ def _decode_row(
 
     Raises:
         ClipDecodeError: it cannot be fetched or decoded.
+        StorageError: there is no room for a copy of its remote files.
     """
     remote = is_remote(clip.uri) or is_remote(clip.audio_uri)
     waiting = shelf.contents(clip) if remote else frozenset[str]()
@@ -247,11 +285,6 @@ def _decode_row(
         decoded, content = decode(clip, spec, frozenset())
         key = media_key(content, clip.start_s, clip.end_s)
     return shelf.put(row["position"], key, row["size"], decoded, remote=remote)
-
-
-def _serves(place: Place, store: AvStore, spec: DecodeConfig) -> bool:
-    """Whether a medium of the store will do; one that is too long now is refused as if it were new."""
-    return place.medium.duration_s <= spec.max_duration_s and store.holds([place.shard])
 
 
 class _Shelf:
@@ -320,35 +353,46 @@ def raise_storage(outcome: Outcome) -> None:
 
 
 class StoreKeeper:
-    """Holds the shards of one run in the store, and the store within its quota, while media arrive."""
+    """Holds the shards of one run in the store, and the store within its quota, while media arrive.
 
-    def __init__(self, store: AvStore, owner: Path, quota_bytes: int) -> None:
+    Shards that are `likely` to be used are held from the beginning until `close`, which leaves those that were.
+    """
+
+    def __init__(self, store: AvStore, owner: Path, quota_bytes: int, likely: Collection[str] = ()) -> None:
         self.store = store
         self.owner = owner
         self.quota_bytes = quota_bytes
         self._shards: set[str] = set()
+        self._likely = frozenset(likely)
         self._held = store.size()
         self._decoded = self._found = 0
         self._pinned = time.monotonic()
         self._swept = -math.inf
+        if self._likely:
+            self._pin()
 
-    def note(self, place: Place | None, *, decoded: bool) -> None:
-        """Takes notice of one medium, or of none.
+    def note(self, place: Place | None, *, decoded: bool) -> bool:
+        """Takes notice of one medium, or of none; whether it is still there.
+
+        A medium waits until all before it have arrived, and the store may give it up meanwhile for another run.
 
         Raises:
             StorageError: see `AvStore.evict`.
         """
         if place is None:
-            return
+            return True
+        if place.shard not in self._shards:
+            if not self.store.touch([place.shard]):
+                return False
+            self._shards.add(place.shard)
+            self._held += self.store.bytes_of(place.shard) if decoded else 0
         self._decoded += decoded
         self._found += not decoded
-        if place.shard not in self._shards:
-            self._shards.add(place.shard)
-            self._held += self.store.shard_path(place.shard).stat().st_size if decoded else 0
         if self._held > self.quota_bytes:
-            self.close()
+            self._make_room()
         elif time.monotonic() - self._pinned > _PIN_EVERY_S:
             self._pin()
+        return True
 
     def close(self) -> None:
         """Pins what the run refers to, and makes room.
@@ -356,6 +400,10 @@ class StoreKeeper:
         Raises:
             StorageError: see `AvStore.evict`.
         """
+        self._likely = frozenset()
+        self._make_room()
+
+    def _make_room(self) -> None:
         self._pin()
         sweep = time.monotonic() - self._swept > _SWEEP_EVERY_S
         if sweep:
@@ -367,7 +415,7 @@ class StoreKeeper:
         return {"decoded": self._decoded, "found": self._found}
 
     def _pin(self) -> None:
-        self.store.pin(self.owner, self._shards)
+        self.store.pin(self.owner, self._shards | self._likely)
         self._pinned = time.monotonic()
 
 

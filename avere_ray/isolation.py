@@ -87,7 +87,7 @@ class ChildProcess:
                     self.close()
                     raise ChildTimedOut(f"no answer within {timeout_s:g} s")
                 succeeded, value = pickle.loads(connection.recv_bytes())
-            except (EOFError, ConnectionError) as error:
+            except (EOFError, OSError, pickle.UnpicklingError) as error:  # OSError: within a message
                 ending, clean = self._post_mortem()
                 if clean and attempt == 0:  # it was just leaving because it had been idle
                     continue
@@ -134,7 +134,7 @@ class ChildProcess:
             ) from error
         if self.abandoned:  # meanwhile, by another thread, which found no process
             self.abandon()
-        with contextlib.suppress(EOFError, ConnectionError):
+        with contextlib.suppress(EOFError, OSError):
             if self._connection.poll(_START_TIMEOUT_S):
                 self._connection.recv_bytes()
                 return
@@ -171,7 +171,9 @@ class ChildProcess:
         stderr.seek(0)
         lines = stderr.read()[-4000:].decode(errors="replace").strip().splitlines()
         self.close()
-        if code is not None and code < 0:
+        if code is None:
+            return "the child process gave no answer that can be read, and was killed", False
+        if code < 0:
             return f"the child process was ended by {signal.Signals(-code).name}", False
         return f"the child process ended with exit code {code}{': ' + lines[-1] if lines else ''}", code == 0
 

@@ -1,6 +1,6 @@
 """Media that are no local files: s3:// and gs:// through pyarrow's file systems, http(s):// from allowed hosts alone.
 
-A remote file is copied to a temporary one before it is decoded, within limits of bytes and time. Redirects lead to
+A remote file is copied to a nameless one before it is decoded, within limits of bytes and time. Redirects lead to
 allowed hosts only, and never from https to http. An address of an object store may name another endpoint, which must be
 an allowed host too: s3://BUCKET/NAME?endpoint_override=HOST:PORT&scheme=http. `remote_notes` remembers what files held.
 """
@@ -9,17 +9,17 @@ import contextlib
 import functools
 import re
 import string
-import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from avere_ray.config import RemoteConfig
-from avere_ray.errors import ClipDecodeError, InputError
+from avere_ray.errors import AvereError, ClipDecodeError, InputError
+from avere_ray.nameless_file import NamelessFile
 from avere_ray.public_hosts import NotPublic, public_handlers
 
 if TYPE_CHECKING:
@@ -146,14 +146,14 @@ def local_copy(uri: str, cfg: RemoteConfig, max_bytes: int) -> Iterator[LocalCop
     Raises:
         ClipDecodeError: file_missing, too_large, timeout, remote_refused (no permission, or a redirect to a host that
             is not allowed) or remote_unreachable.
+        StorageError: the temporary copy cannot be written.
     """
     if not is_remote(uri):
         yield LocalCopy(path=Path(uri))
         return
-    with tempfile.NamedTemporaryFile(prefix="avere-ray-") as file:
+    with contextlib.closing(NamelessFile()) as file:
         told = _patiently(uri, cfg, lambda deadline: _copy(uri, cfg, max_bytes, file, deadline))
-        file.flush()
-        yield LocalCopy(path=Path(file.name), version=told)
+        yield LocalCopy(path=file.path, version=told)
 
 
 def version(uri: str, cfg: RemoteConfig) -> str:
@@ -183,10 +183,9 @@ def _patiently(uri: str, cfg: RemoteConfig, ask: Callable[[float], str]) -> str:
     raise AssertionError("unreachable")
 
 
-def _copy(uri: str, cfg: RemoteConfig, max_bytes: int, file: IO[bytes], deadline: float) -> str:
+def _copy(uri: str, cfg: RemoteConfig, max_bytes: int, file: NamelessFile, deadline: float) -> str:
     """Copies a remote file into `file`; returns its version."""
-    file.seek(0)
-    file.truncate()
+    file.empty()
     copied = 0
     with _failures_named(uri), _opened(uri, cfg) as opened:
         _check_size(uri, opened.size or 0, max_bytes)
@@ -225,7 +224,7 @@ def _failures_named(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except ClipDecodeError:
+    except AvereError:
         raise
     except ValueError as error:  # of the address; pyarrow's ArrowInvalid is one
         raise _refused(uri, str(error) or type(error).__name__) from error

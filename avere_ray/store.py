@@ -82,6 +82,19 @@ def is_complete(folder: Path) -> bool:
     return places.store.holds(places.shards())
 
 
+def hold(folder: Path) -> bool:
+    """Keeps every medium that a finished decode stage refers to for the run whose decoded folder is `folder` now (it
+    may have been renamed or copied since it was decoded), as used just now; whether all of them are there.
+
+    Raises:
+        StageError: the folder's places cannot be read.
+        StorageError: the store cannot be written.
+    """
+    places = _read_places(folder)
+    places.store.pin(folder, places.shards())
+    return places.store.touch(places.shards())
+
+
 @dataclass(frozen=True, slots=True)
 class _Places:
     store: AvStore
@@ -111,6 +124,18 @@ def _unreadable(folder: Path, path: Path, error: BaseException) -> StageError:
     )
 
 
+def _unreadable_shard(path: Path, error: BaseException) -> StageError:
+    """The error for a shard; the store gives it up if it is damaged, since it would be handed out for ever."""
+    if AvStore(path.parent.parent).give_up_damaged(f"{path.parent.name}/{path.stem}"):
+        what = "It was damaged, and the store has given it up"
+    else:
+        what = f"If the file is there and stays unreadable, delete {path}" if path.is_file() else "It is gone"
+    return StageError(
+        f"cannot read {path}: {str(error).strip()}. {what}. Run `avere-ray decode` with the run's config again: what "
+        "the store has lost is decoded once more."
+    )
+
+
 class DecodedStore:
     """Decoded clips of a finished decode stage, by clip_id: `store[clip_id]`, `clip_id in store`, `len(store)`.
 
@@ -131,7 +156,8 @@ class DecodedStore:
         """One decoded clip; its arrays are read-only.
 
         Raises:
-            StageError: the clip was dropped, and the message says why; or the store has given it up meanwhile.
+            StageError: the clip was dropped, and the message says why; or the store has given it up meanwhile, or does
+                so now because it is damaged.
         """
         path, row = self._early.get(clip_id) or self._find(clip_id)
         with self._lock:
@@ -193,13 +219,13 @@ class DecodedStore:
         key = str(path)
         try:
             if key not in self._open:
-                self._open[key] = pq.ParquetFile(path, memory_map=True)
+                self._open[key] = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
                 if len(self._open) > _OPEN_SHARDS:
                     self._open.popitem(last=False)[1].close()
             self._open.move_to_end(key)
             return self._open[key].read_row_group(row)
         except (OSError, pa.ArrowException) as error:
-            raise _unreadable(self.folder, path, error) from error
+            raise _unreadable_shard(path, error) from error
 
     def _absent(self, clip_id: str) -> str:
         drop = next((d for d in read_drops(self.folder) if d.sample_id == clip_id), None)

@@ -6,7 +6,7 @@ empty store; the second pass is another run of the same project. Clips are 1 s, 
     seconds                    decode, and a consumer that reads every decoded clip once through Ray Data
     peak_object_store_bytes    used in Ray's object store at its highest
     peak_rss_bytes             resident memory of the driver and all its Ray processes, without what they share
-    peak_driver_bytes          the same of the driver alone
+    peak_driver_bytes          the same of the driver alone; peaks are those of both passes
     again_seconds, again_decoded    the second pass, and how many clips it decoded (to reach: 0)
 """
 
@@ -83,7 +83,7 @@ def measure(folder: Path, count: int, cpus: int) -> dict[str, Any]:
         _warm_up(folder / "clips", clips[:4], folder)
         with Gauge() as gauge:
             seconds, _ = _pass(folder / "clips", clips, store, folder / "one")
-        again, decoded = _pass(folder / "clips", clips, store, folder / "two")
+            again, decoded = _pass(folder / "clips", clips, store, folder / "two")
     return {
         "clips": count,
         "seconds": round(seconds, 2),
@@ -117,15 +117,16 @@ def _warm_up(root: Path, clips: Sequence[Clip], folder: Path) -> None:
 
 
 def _corpus(root: Path, count: int) -> list[Clip]:
-    """`count` different files: a few clips, each with a number in a box that players skip."""
+    """`count` different files, many of one size: a few clips, each with a number in a box that players skip."""
     root.mkdir(parents=True)
-    sources = [write_clip(root / f"source{i}.mp4", seconds=1, width=320, height=240) for i in range(_SOURCES)]
+    names = [root / f"source{i}.mp4" for i in range(min(_SOURCES, count))]
+    sources = [write_clip(path, seconds=1, width=320, height=240, seed=i) for i, path in enumerate(names)]
     data = [source.read_bytes() for source in sources]
     clips = []
     for number in range(count):
         name = f"clip{number:06d}.mp4"
         box = (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big")
-        (root / name).write_bytes(data[number % _SOURCES] + box)
+        (root / name).write_bytes(data[number % len(data)] + box)
         clips.append(Clip(clip_id=f"c{number}", uri=name))
     return clips
 

@@ -101,9 +101,10 @@ def run(cfg: RunConfig, planned: Plan | None = None, arrived: "ArrivedFn | None"
     """
     from avere_ray.av_store import AvStore
     from avere_ray.data import STAGE, check_drops, decode_stage, placed
+    from avere_ray.store import hold
 
     todo = planned or plan(cfg)
-    if (manifest := todo.finished()) is not None:
+    if (manifest := todo.finished()) is not None and hold(todo.folder.path):
         reused(STAGE, manifest.used)
         _say_left_out(todo)
         check_drops(manifest, todo.folder.path, cfg.data.drop_budget)

@@ -16,13 +16,14 @@ from clipmaker import Recipe, number_of, write_clip
 from fileserver import file_server
 
 from avere_ray.arrow import from_table
-from avere_ray.av_store import AvStore
+from avere_ray.av_store import PINS, AvStore
 from avere_ray.config import DataConfig, DecodeConfig, RayConfig, RemoteConfig, RunConfig
 from avere_ray.data import decode_stage, decoded_dataset
 from avere_ray.errors import DropBudgetExceeded, StageError
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import StageFolder, StageManifest, file_digest, read_drops, write_records
 from avere_ray.store import DecodedStore
+from benchmarks import scale
 from jobs import decode as job
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -97,8 +98,12 @@ def test_two_runs_give_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
 def test_a_second_run_reuses_the_first(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = job.run(config(corpus, tmp_path, drop_budget=0.5))
     capsys.readouterr()
+    store = AvStore(tmp_path / "store")
+    held = store.owners()
+    shutil.rmtree(store.folder / PINS)  # as if another run had taken this one for gone
     assert job.run(config(corpus, tmp_path, drop_budget=0.5)) == one
     assert "reused" in capsys.readouterr().out
+    assert store.owners() == held != {}
 
 
 def test_the_drop_budget_stops_the_run_and_nothing_is_decoded_again(corpus: Path, tmp_path: Path) -> None:
@@ -137,6 +142,12 @@ def test_another_run_of_the_project_decodes_nothing(corpus: Path, tmp_path: Path
     assert one.output_digest == two.output_digest
     clip, other = (DecodedStore(tmp_path / name / "decoded")["good5"] for name in ("one", "two"))
     np.testing.assert_array_equal(clip.frames, other.frames)
+
+
+def test_the_measurement_of_scale_decodes_once_and_watches_both_passes(tmp_path: Path) -> None:
+    figures = scale.measure(tmp_path, 6, cpus=2)
+    assert (figures["clips"], figures["again_decoded"]) == (6, 0)
+    assert min(figures[name] for name in ("peak_rss_bytes", "peak_driver_bytes", "store_bytes", "seconds")) > 0
 
 
 def test_what_the_store_has_lost_is_decoded_again_and_nothing_else_changes(corpus: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks
-from benchmarks import serve
+from benchmarks import scale, serve
 
 MODULES = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
 
@@ -29,3 +29,10 @@ def test_the_servers_figures_make_a_table() -> None:
     block = serve.Block(first=[0.1, 0.2], whole=[0.3, 0.4], took=1.0)
     figures = serve.compared({way: serve.summed([block]) for way in serve.WAYS})
     assert "requests/s" in serve.table([{"at_once": 1, **figures}])
+
+
+def test_the_clips_that_scale_is_measured_with_are_all_different(tmp_path: Path) -> None:
+    clips = scale._corpus(tmp_path / "clips", 4)
+    files = [(tmp_path / "clips" / clip.uri).read_bytes() for clip in clips]
+    assert len(set(files)) == 4
+    assert len(set(map(len, files))) > 1

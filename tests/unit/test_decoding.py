@@ -1,21 +1,24 @@
 """The decode stage around the decoder: each medium once, each clip accounted for, the store kept in order."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from clipmaker import Recipe, write_clip
 
-from avere_ray import decoding
+from avere_ray import data, decoding
 from avere_ray.av_store import AvStore, Place, media_key
-from avere_ray.config import DecodeConfig
+from avere_ray.clip_files import decode_media
+from avere_ray.config import DataConfig, DecodeConfig
 from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, may_pass, raise_storage
 from avere_ray.errors import ClipDecodeError, StorageError
 from avere_ray.media import spec_digest
 from avere_ray.records import Clip, DecodedClip, Drop
-from avere_ray.stages import file_digest
+from avere_ray.stages import StageFolder, file_digest
+from avere_ray.store import DecodedStore
 
 SPEC = DecodeConfig()
 
@@ -47,8 +50,8 @@ class Decoder:
 def corpus(folder: Path, **contents: bytes) -> list[Clip]:
     """One file and clip for each name."""
     folder.mkdir(exist_ok=True)
-    for name, data in contents.items():
-        (folder / name).write_bytes(data)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
     return [Clip(clip_id=name, uri=name) for name in contents]
 
 
@@ -99,6 +102,49 @@ def test_a_file_of_the_same_size_as_a_known_one_is_decoded(tmp_path: Path) -> No
     outcomes = run(corpus(tmp_path / "two", b=b"22", c=b"11"), tmp_path / "two", store, decoder)
     assert decoder.decoded == ["a", "b"]
     assert [o.decoded for o in outcomes.values()] == [True, False]
+
+
+def test_a_second_pass_over_many_files_of_one_size_looks_at_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = corpus(tmp_path / "in", **{f"c{n}": f"{n:03d}".encode() for n in range(40)})
+    store, decoder = AvStore(tmp_path / "store"), Decoder()
+    first = run(clips, tmp_path / "in", store, decoder)
+    digest, holds = decoding._digest, AvStore.holds
+    looked, asked = list[str](), list[str]()
+
+    def digest_noted(path: Path) -> str | None:
+        looked.append(path.name)
+        return digest(path)
+
+    def holds_noted(store: AvStore, shards: Collection[str]) -> bool:
+        asked.extend(shards)
+        return holds(store, shards)
+
+    monkeypatch.setattr(decoding, "_digest", digest_noted)
+    (tmp_path / "in" / "c7").write_bytes(b"new")
+    plan = DecodePlan(clips, tmp_path / "in", places_of(store), SPEC)
+    assert [len(row["known"]) for row in plan.rows] == [int(clip.uri != "c7") for clip in clips]
+    assert sorted(looked) == sorted(clip.uri for clip in clips)
+    monkeypatch.setattr(AvStore, "touch", holds)
+    monkeypatch.setattr(AvStore, "holds", holds_noted)
+    outcomes = decode_rows(plan.rows, store, SPEC, decoder)
+    assert len(asked) == len({o.place.shard for o in first.values() if o.place})
+    assert decoder.decoded == [*(clip.uri for clip in clips), "c7"]
+    assert [o.place == first[clips[o.position].clip_id].place for o in outcomes] == [c.uri != "c7" for c in clips]
+
+
+def test_many_sounds_of_one_video_are_found_again(tmp_path: Path) -> None:
+    corpus(tmp_path / "in", v=b"video")
+    sounds = corpus(tmp_path / "in", **{f"s{n:02d}": f"{n}".encode() for n in range(12)})
+    clips = [Clip(clip_id=sound.clip_id, uri="v", audio_uri=sound.uri) for sound in sounds]
+    store = AvStore(tmp_path / "store")
+    keys = ["+".join(file_digest(tmp_path / "in" / uri) for uri in (c.uri, c.audio_uri)) for c in clips]
+    (medium, _) = Decoder()(Clip(clip_id="v", uri=str(tmp_path / "in/v")), SPEC, frozenset())
+    assert medium is not None
+    places = store.add(spec_digest(SPEC), [(key, 5, medium) for key in keys])
+    plan = DecodePlan(clips, tmp_path / "in", places_of(store), SPEC)
+    assert [[known["row"] for known in row["known"]] for row in plan.rows] == [[place.row] for place in places]
 
 
 def test_parts_of_one_file_are_media_of_their_own(tmp_path: Path) -> None:
@@ -226,3 +272,57 @@ def test_the_keeper_pins_counts_and_holds_the_quota(tmp_path: Path) -> None:
     small = StoreKeeper(store, owner, quota_bytes=1)
     with pytest.raises(StorageError, match=r"data\.store_gb"):
         small.note(outcomes["a"].place, decoded=True)
+
+
+def test_what_a_resumed_run_is_likely_to_need_is_held_from_its_beginning(tmp_path: Path) -> None:
+    store, owner = AvStore(tmp_path / "store"), tmp_path / "run" / "decoded"
+    owner.mkdir(parents=True)
+    run(corpus(tmp_path / "in", a=b"1"), tmp_path / "in", store, Decoder())
+    outcomes = run(corpus(tmp_path / "in", b=b"2", c=b"333"), tmp_path / "in", store, Decoder())
+    one, two = sorted({place.shard for place in places_of(store).values()}, key=lambda s: s == shard_of(outcomes["c"]))
+    store.pin(owner, [one])
+    likely = DecodePlan(corpus(tmp_path / "in", a=b"1"), tmp_path / "in", places_of(store), SPEC).likely_shards()
+    assert likely == {one, two}
+    keeper = StoreKeeper(store, owner, 10**9, likely)
+    assert store.owners() == {str(owner): {one, two}}
+    keeper.note(outcomes["c"].place, decoded=False)
+    keeper.close()
+    assert store.owners() == {str(owner): {two}}
+
+
+def shard_of(outcome: Outcome) -> str:
+    assert outcome.place is not None
+    return outcome.place.shard
+
+
+def test_the_keeper_tells_what_is_gone_and_does_not_count_it(tmp_path: Path) -> None:
+    store = AvStore(tmp_path / "store")
+    outcomes = run(corpus(tmp_path / "in", a=b"1"), tmp_path / "in", store, Decoder())
+    keeper = StoreKeeper(store, tmp_path / "run" / "decoded", quota_bytes=10**9)
+    store.shard_path(shard_of(outcomes["a"])).unlink()
+    assert not keeper.note(outcomes["a"].place, decoded=True)
+    assert keeper.counts() == {"decoded": 0, "found": 0}
+
+
+def test_media_given_up_before_their_turn_are_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    clips = [Clip(clip_id=name, uri=f"{name}.mp4") for name in ("a", "b")]
+    for number, clip in enumerate(clips):
+        write_clip(tmp_path / "in" / clip.uri, Recipe(tones_hz=(300.0 + number,)))
+    store, lost = AvStore(tmp_path / "store"), list[Path]()
+
+    def outcomes(plan: DecodePlan, store: AvStore, cfg: DataConfig) -> Iterator[Outcome]:
+        arrived = decode_rows(plan.rows, store, cfg.decode, decode_media)
+        for path in store.folder.glob("*/*.parquet"):
+            path.unlink()
+            lost.append(path)
+        yield from arrived
+
+    monkeypatch.setattr(data, "_outcomes", outcomes)
+    monkeypatch.setattr(data, "decode_isolated", decode_media)
+    cfg = DataConfig(decode=DecodeConfig(frames=2, height=56, width=56), drop_budget=0.0)
+    stage = StageFolder(tmp_path / "run" / "decoded", stage="decode", key="k")
+    manifest = data.decode_stage(clips, tmp_path / "in", cfg, store, stage, lambda *_: None)
+    assert lost and (manifest.used, manifest.summary["decoded"]) == (2, 2)
+    decoded = DecodedStore(stage.path)
+    assert [len(decoded[clip.clip_id].frames) for clip in clips] == [2, 2]

@@ -7,7 +7,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +86,43 @@ def test_a_crash_is_told_apart_and_the_next_call_works(
     with pytest.raises(ChildCrashed, match=word):
         child.call(10.0, function, argument)  # type: ignore[arg-type]
     assert child.call(10.0, len, "abc") == 3
+
+
+class DiesWhileSent:
+    """A result whose message is cut short: its child is killed when half of it has been sent."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        connections: Any = Connection
+        send = connections._send
+
+        def half(connection: Any, data: memoryview, *more: object) -> None:
+            send(connection, data[: len(data) // 2], *more)
+            signal.raise_signal(signal.SIGKILL)
+
+        connections._send = half  # in the child alone, which pickles the result
+        return bytes, (b"x" * 100_000,)
+
+
+def test_a_child_that_dies_within_its_answer_costs_that_call_alone(child: ChildProcess, tmp_path: Path) -> None:
+    with pytest.raises(ChildCrashed, match="SIGKILL") as caught:
+        child.call(30.0, DiesWhileSent)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert not isinstance(caught.value.__cause__, (EOFError, ConnectionError))
+    assert child.call(10.0, len, "abc") == 3
+
+
+def test_an_answer_that_cannot_be_read_costs_that_call_alone(
+    child: ChildProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = child.call(10.0, os.getpid)
+    wait = subprocess.Popen.wait
+    monkeypatch.setattr(Connection, "recv_bytes", lambda self: b"\x80\x05no pickle")
+    monkeypatch.setattr(subprocess.Popen, "wait", lambda self, timeout: wait(self, 0.1 if timeout == 5 else timeout))
+    with pytest.raises(ChildCrashed, match="no answer that can be read"):
+        child.call(10.0, os.getpid)
+    monkeypatch.undo()
+    assert not alive(before)
+    assert child.call(10.0, os.getpid) != before
 
 
 def test_a_child_that_left_while_idle_is_replaced_unnoticed() -> None:

@@ -1,7 +1,11 @@
 """Remote media from real servers on the loopback: HTTP, and the HTTP that S3 and Google Cloud Storage speak."""
 
 import dataclasses
+import errno
 import functools
+import io
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +19,8 @@ from avere_ray import data, remote
 from avere_ray.av_store import AvStore
 from avere_ray.clip_files import check_addresses, decode_media, remote_notes
 from avere_ray.config import DecodeConfig, RemoteConfig
-from avere_ray.decoding import DecodePlan, Outcome, decode_rows
-from avere_ray.errors import ClipDecodeError, InputError
+from avere_ray.decoding import DecodePlan, Outcome, decode_rows, raise_storage
+from avere_ray.errors import ClipDecodeError, InputError, StorageError
 from avere_ray.media import decode_clip, spec_digest
 from avere_ray.records import Clip
 from avere_ray.remote_notes import Note, RemoteNotes
@@ -135,6 +139,39 @@ def test_the_process_that_decodes_also_fetches_and_takes_notes(server: Files, vi
         assert again == (None, content)
     finally:
         data._decoder_child(SPEC.max_memory_mb).close()
+
+
+def test_a_copy_has_no_name_that_could_stay_behind(
+    server: Files, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    server.files["/v.mp4"], server.answers["/v.mp4"] = video.read_bytes(), ["cut"]
+    with remote.local_copy(f"http://{server.host}/v.mp4", allowing(server.host), 10**9) as copy:
+        assert copy.path.read_bytes() == video.read_bytes()
+        assert list(tmp_path.iterdir()) == []
+    assert not copy.path.exists()
+
+
+@pytest.mark.parametrize("when", ["it is opened", "it is written"])
+def test_a_full_disk_here_is_no_fault_of_the_server(
+    server: Files, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    class Full(io.FileIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def opened(**_: object) -> io.FileIO:
+        return Full(tmp_path / "copy", "w+")
+
+    def full(**_: object) -> io.FileIO:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", opened if when == "it is written" else full)
+    server.files["/v.mp4"] = video.read_bytes()
+    (outcome,) = run([Clip(clip_id="c", uri=f"http://{server.host}/v.mp4")], AvStore(tmp_path), allowing(server.host))
+    with pytest.raises(StorageError, match=r"No space left.*TMPDIR"):
+        raise_storage(outcome)
+    assert len(server.asked) == (when == "it is written")
 
 
 def test_sound_and_picture_may_be_in_different_places(server: Files, video: Path, tmp_path: Path) -> None:

@@ -1,18 +1,22 @@
 """The store gives back exactly what was written, by id, in any process."""
 
+import errno
+import json
+import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from avere_ray.av_store import AvStore
 from avere_ray.errors import StageError
 from avere_ray.records import Clip, DecodedClip, Drop
 from avere_ray.stages import StageFolder, StageManifest
-from avere_ray.store import DecodedStore, is_complete, write_index, write_places
+from avere_ray.store import DecodedStore, hold, is_complete, write_index, write_places
 
 COUNT = 20
 
@@ -127,6 +131,66 @@ def test_a_lost_shard_is_named_with_what_to_do(tmp_path: Path) -> None:
         DecodedStore(tmp_path / "run" / "decoded")["c0"]
 
 
+@pytest.mark.parametrize("where", ["media", "footer"])
+def test_a_damaged_shard_is_given_up_when_it_is_read(tmp_path: Path, where: str) -> None:
+    store, folder = AvStore(tmp_path / "store"), tmp_path / "run" / "decoded"
+    stored(tmp_path / "run", store, 2, shard=1)
+    places = store.places("spec")
+    damaged = store.shard_path(places["sha0"].shard)
+    data = bytearray(damaged.read_bytes())
+    columns = pq.ParquetFile(damaged).metadata.row_group(0)
+    frames = max((columns.column(i) for i in range(columns.num_columns)), key=lambda c: c.total_compressed_size)
+    at = frames.data_page_offset + frames.total_compressed_size - 1 if where == "media" else len(data) - 20
+    data[at] ^= 1
+    damaged.write_bytes(data)
+    assert is_complete(folder)  # its size is right, and nothing was read yet
+    with pytest.raises(StageError, match=f"{damaged.name}.*given it up.*Run `avere-ray decode`"):
+        DecodedStore(folder)["c0"]
+    assert not is_complete(folder)
+    assert store.places("spec") == {"sha1": places["sha1"]}
+    assert_same(DecodedStore(folder)["c1"], decoded(1))
+
+
+def test_a_shard_that_was_cut_does_not_exist(tmp_path: Path) -> None:
+    store = AvStore(tmp_path / "store")
+    stored(tmp_path / "run", store, 2, shard=1)
+    places = store.places("spec")
+    cut = store.shard_path(places["sha1"].shard)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert not is_complete(tmp_path / "run" / "decoded")
+    assert list(store.places("spec")) == ["sha0"]
+    assert not store.touch([places["sha1"].shard])
+
+
+def test_a_shard_that_another_error_hides_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path / "run", AvStore(tmp_path / "store"), 1)
+
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.parquet.ParquetFile", busy)
+        with pytest.raises(StageError, match="Too many open files"):
+            DecodedStore(tmp_path / "run" / "decoded")["c0"]
+    assert_same(DecodedStore(tmp_path / "run" / "decoded")["c0"], decoded(0))
+
+
+def test_a_shard_of_a_former_version_is_read_and_when_damaged_named_for_deletion(tmp_path: Path) -> None:
+    store, folder = AvStore(tmp_path / "store"), tmp_path / "run" / "decoded"
+    stored(tmp_path / "run", store, 1)
+    (manifest,) = (tmp_path / "store" / "spec").glob("*.json")
+    manifest.write_text(json.dumps({"media": json.loads(manifest.read_text())["media"]}))
+    assert is_complete(folder)
+    assert list(store.places("spec")) == ["sha0"]
+    assert_same(DecodedStore(folder)["c0"], decoded(0))
+    shard = manifest.with_suffix(".parquet")
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(StageError, match=f"delete {shard}"):
+        DecodedStore(folder)["c0"]
+    shard.unlink()
+    assert not is_complete(folder)
+
+
 def test_where_the_media_are_is_no_part_of_the_result(tmp_path: Path) -> None:
     one = stored(tmp_path / "one", AvStore(tmp_path / "store"), 6, shard=2)
     two = stored(tmp_path / "two", AvStore(tmp_path / "store"), 6, shard=3, order=-1)
@@ -147,6 +211,21 @@ def test_a_run_finds_a_store_far_away_after_it_moves(tmp_path: Path) -> None:
     stored(tmp_path / "runs" / "deep" / "run", AvStore(tmp_path / "elsewhere"), 2)
     shutil.move(tmp_path / "runs" / "deep" / "run", tmp_path / "run")
     assert_same(DecodedStore(tmp_path / "run" / "decoded")["c1"], decoded(1))
+
+
+def test_a_run_that_was_renamed_holds_its_media_again(tmp_path: Path) -> None:
+    store = AvStore(tmp_path / "store")
+    stored(tmp_path / "old", store, 4, shard=2)
+    shards = {place.shard for place in store.places("spec").values()}
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    used = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "spec").glob("*.json")}
+    for path in used:
+        os.utime(path, (0, 0))
+    assert hold(tmp_path / "new" / "decoded")
+    assert store.owners() == {str(tmp_path / "new" / "decoded"): shards}
+    assert all(path.stat().st_mtime_ns >= before for path, before in used.items())
+    store.shard_path(min(shards)).unlink()
+    assert not hold(tmp_path / "new" / "decoded")
 
 
 def test_damaged_places_are_named(tmp_path: Path) -> None:
