@@ -147,12 +147,18 @@ def check_media(job: _Job, cfg: DataConfig) -> Drop | None:
 
 
 def _exists(job: _Job) -> Drop | None:
-    """The drop when a clip's media file, or its separate audio file, is local and not there."""
+    """The drop when a clip's media file, or its separate audio file, is local and not there or out of reach."""
     clip, root = job
     for uri in (clip.uri, clip.audio_uri):
-        if uri and "://" not in uri and not (root / uri).is_file():
-            message = f"{root / uri}: the file does not exist. Put it there, or correct the path."
-            return Drop(sample_id=clip.clip_id, stage="media", reason="file_missing", message=message)
+        if not uri or "://" in uri:
+            continue
+        reason, what = "file_missing", "the file does not exist. Put it there, or correct the path."
+        try:
+            if (root / uri).is_file():
+                continue
+        except OSError as error:  # a name that is too long, a folder that may not be read
+            reason, what = "unreadable", f"the file cannot be examined ({error.strerror}). Check its name and rights."
+        return Drop(sample_id=clip.clip_id, stage="media", reason=reason, message=f"{root / uri}: {what}")
     return None
 
 

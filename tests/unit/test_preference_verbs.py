@@ -157,6 +157,17 @@ def test_validate_a_corpus(tmp_path: Path, media: Path, capsys: pytest.CaptureFi
     assert "1 of 2 clips can be used" in out
 
 
+@pytest.mark.parametrize("decoding", [[], ["--no-decode"]])
+def test_validate_counts_a_file_that_cannot_be_examined(
+    tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str], decoding: list[str]
+) -> None:
+    source = data(tmp_path, row(), row("x" * 300 + ".mp4"))
+    assert validate.main([source, f"--media={media}", "--workers=1", "--data.drop_budget=0.9", *decoding]) == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"{'media' if decoding else 'decode'} 3 2 1 1 x unreadable" in out
+    assert "1 of 2 pairs can be used" in out
+
+
 def test_png_holds_the_pixels(tmp_path: Path) -> None:
     clip = DecodedClip(
         clip_id="c", spec="s", frames=np.arange(2 * 4 * 6 * 3, dtype=np.uint8).reshape(2, 4, 6, 3),
