@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avere_ray.records import DecodedClip
+from avere_ray.config import DataConfig
+from avere_ray.records import Clip, DecodedClip
 from avere_ray.strip import GAP, WAVE_HEIGHT, strip_image, write_png
 from avere_ray.synthetic.clips import CorpusSpec, plan_scenes, write_clip
 from jobs import convert, inspect, validate
@@ -166,6 +167,13 @@ def test_validate_counts_a_file_that_cannot_be_examined(
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"{'media' if decoding else 'decode'} 3 2 1 1 x unreadable" in out
     assert "1 of 2 pairs can be used" in out
+
+
+@pytest.mark.parametrize("audio", ["", "gone.wav"])
+def test_a_drop_of_validate_has_the_bytes_of_its_file(media: Path, audio: str) -> None:
+    drop = validate.check_media((Clip(clip_id="c", uri="broken.mp4", audio_uri=audio), media), DataConfig())
+    assert drop is not None
+    assert (drop.stage, drop.reason, drop.bytes) == ("decode", "file_missing" if audio else "corrupt", 900)
 
 
 def test_png_holds_the_pixels(tmp_path: Path) -> None:
