@@ -76,11 +76,13 @@ def decode_stage(
     Raises:
         InputError: a clip's media are at an address that may not be fetched from.
         DropBudgetExceeded: more clips were dropped than `cfg.drop_budget` allows.
-        StageError: no clip at all could be decoded.
+        StageError: there are no clips, or none at all could be decoded.
         StorageError: the folder or the store cannot be written, or the store's quota cannot be kept.
     """
     from avere_ray.media import spec_digest
 
+    if not clips:
+        raise StageError(f"stage {STAGE} was given no clips. Look with `avere-ray validate` why none can be used.")
     check_addresses(clips, cfg.remote)
     folder.begin()
     check_writable(store.folder)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from avere_ray.arrow import to_row
 from avere_ray.config import RunConfig
+from avere_ray.errors import InputError
+from avere_ray.formats import PreferenceData
 from avere_ray.ledger import Ledger
 from avere_ray.modality import PartnerIndex
 from avere_ray.records import Clip
@@ -28,17 +30,43 @@ def read_corpus(cfg: RunConfig, folder: Path) -> tuple[list[Clip], Path]:
     """The clips of `folder`, or those that given pairs show, and where their media are.
 
     Raises:
-        InputError: see `find_clips`.
+        InputError: see `find_clips` and `usable_data`; or nothing that is listed can be used.
         DropBudgetExceeded: more was listed that cannot be used than data.drop_budget allows.
     """
     if cfg.data.pairs.path is not None:
-        data = given_data(cfg.data.pairs, Ledger(STAGE))
+        data = usable_data(cfg, Ledger(STAGE))
         return list(data.clips.values()), data.root
     found = find_clips(cfg, folder)
     if cfg.data.source.kind != "clips":
         _store(cfg, found)
     found.ledger.check_budget(found.listed, cfg.data.drop_budget)
+    check_some(found.clips, f"{folder}, which lists {found.listed} clips,", found.ledger)
     return found.clips, media_root(folder)
+
+
+def usable_data(cfg: RunConfig, ledger: Ledger) -> PreferenceData:
+    """The preference data of a run, before any of their media is decoded; rows that cannot be used go to `ledger`.
+
+    Raises:
+        InputError: the data cannot be read, or no row can be used.
+        DropBudgetExceeded: more rows cannot be used than data.drop_budget allows.
+    """
+    data = given_data(cfg.data.pairs, ledger)
+    ledger.check_budget(data.inputs, cfg.data.drop_budget)
+    check_some(data.pairs, f"{cfg.data.pairs.path}, which has {data.inputs} rows,", ledger)
+    return data
+
+
+def check_some(usable: Sequence[object], of: str, ledger: Ledger) -> None:
+    """Whether something is left of an input.
+
+    Raises:
+        InputError: nothing is; names the reasons, and an example.
+    """
+    if usable:
+        return
+    why = f": {ledger.counts()}. For instance {ledger.drops[0].message}" if ledger.drops else "."
+    raise InputError(f"nothing of {of} can be used{why} Repair it, or set another input.")
 
 
 def check_annotations(cfg: RunConfig, clips: Sequence[Clip]) -> None:

@@ -1,8 +1,8 @@
 """What the config of a run names, looked at before anything starts: by the pipeline, and by the doctor as findings.
 
 So the two agree, and no run decodes and samples for hours before it asks for a file that was never there. Nothing is
-started or stored. What is listed but cannot be used is counted by the stage that reads it, which keeps it with its
-reasons; the doctor says what will come of it.
+started or stored. What a corpus lists but cannot be used is counted by the stage that reads it, which keeps it with its
+reasons; the doctor says what will come of it. Rows of preference data are held against the budget here.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +14,8 @@ from avere_ray.ledger import Ledger
 from avere_ray.records import Clip
 from avere_ray.sources import STAGE
 from jobs import given_queries, synth
-from jobs.corpus import check_annotations, find_clips
+from jobs.corpus import check_annotations, check_some, find_clips, usable_data
 from jobs.exams import annotation_path, check_metrics, check_own_model, describes, held_out_questions
-from jobs.preference_data import given_data
 from jobs.session import is_local
 
 _DRAWN = ("emorealm", "world")
@@ -58,7 +57,8 @@ class Inputs:
         """Every look that the config has need of, with what to do where it fails."""
         data, found = self.cfg.data, list[tuple[Look, str]]()
         if data.pairs.path is not None:
-            found.append((self._pairs, "set data.pairs.path (and data.pairs.media) to preference data and their media"))
+            remedy = "set data.pairs.path (and data.pairs.media) to preference data and their media"
+            found.append((self._pairs, f"{remedy}, repair their rows, or raise data.drop_budget"))
         elif data.clips is not None:
             found.append((self._clips, "set data.clips to a folder with clips.parquet or clips.jsonl"))
         else:
@@ -81,7 +81,7 @@ class Inputs:
 
     def _pairs(self) -> Iterator[Finding]:
         cfg, ledger = self.cfg, Ledger(STAGE)
-        data = given_data(cfg.data.pairs, ledger)
+        data = usable_data(cfg, ledger)
         self.count = len(data.clips)
         yield from _left_out(ledger, data.inputs, cfg.data.drop_budget)
         yield Finding("ok", f"{len(data.pairs)} pairs about {self.count} clips in {cfg.data.pairs.path}")
@@ -91,7 +91,10 @@ class Inputs:
         assert cfg.data.clips is not None
         found = find_clips(cfg, cfg.data.clips)
         self.clips, self.count = found.clips, len(found.clips)
-        yield from _left_out(found.ledger, found.listed, cfg.data.drop_budget)
+        left_out = list(_left_out(found.ledger, found.listed, cfg.data.drop_budget))
+        yield from left_out
+        if all(finding.level != "fail" for finding in left_out):  # else the stage that reads them keeps the reasons
+            check_some(found.clips, f"{cfg.data.clips}, which lists {found.listed} clips,", found.ledger)
         yield Finding("ok", f"{self.count} clips listed in {cfg.data.clips}")
 
     def _world(self) -> Iterator[Finding]:

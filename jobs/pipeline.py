@@ -65,6 +65,7 @@ def _stages(cfg: RunConfig, log: Log) -> None:
     with ray_session(cfg.ray), watched_nodes(cfg), Workers(cfg) as workers:
         check_room(cfg, "pipeline")
         log("decoded", partial(streaming.run, cfg, workers) if sampled else partial(decode.run, cfg))
+        log.source(cfg)
         log.clips(cfg)
         log.evaluation(cfg, -1, partial(evaluate.run, cfg, -1, workers))
         for k in range(cfg.rounds):

@@ -108,6 +108,13 @@ class Log:
         )
         return child
 
+    def source(self, cfg: RunConfig) -> None:
+        """Logs what a corpus lists and what of it cannot be used, after it was read; other clips have no such stage."""
+        manifest = finished(cfg, "source") if cfg.data.source.kind != "clips" else None
+        if manifest is not None:
+            self.tracker.log(_figures("source", manifest), step=self.steps, source=manifest.key)
+            self.child("source", manifest, now_ms())
+
     def clips(self, cfg: RunConfig) -> None:
         """Notes the clips of a run, after they were decoded, as a data set."""
         from jobs.decode import clips_folder
@@ -240,6 +247,7 @@ def _figures(name: str, manifest: StageManifest) -> dict[str, float]:
     numbers = {k: v for k, v in manifest.summary.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     figures = {f"{name}/{k}": float(v) for k, v in numbers.items()}
     figures |= {f"{name}/inputs": float(manifest.inputs), f"{name}/dropped": float(manifest.dropped)}
+    figures |= {f"{name}/dropped_{reason}": float(n) for reason, n in manifest.summary.get("drops", {}).items()}
     return figures | {f"eval/{k}": float(v) for k, v in manifest.summary.get("metrics", {}).items()}
 
 

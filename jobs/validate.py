@@ -133,6 +133,7 @@ def _checked(jobs: Sequence[_Job], check: _Check, workers: int) -> Iterator[Drop
 
 def check_media(job: _Job, cfg: DataConfig) -> Drop | None:
     """Decodes one clip, given with the folder its uri is relative to, and forgets it; the drop when that fails."""
+    from avere_ray.clip_files import located, size_and_time
     from avere_ray.data import decode_one
 
     clip, root = job
@@ -142,17 +143,27 @@ def check_media(job: _Job, cfg: DataConfig) -> Drop | None:
     try:
         decode_one(clip, root, cfg.decode, cfg.remote)
     except ClipDecodeError as error:
-        return Drop(sample_id=clip.clip_id, stage="decode", reason=error.reason, message=error.message)
+        size, _ = size_and_time(located(clip, root).uri)
+        return Drop(sample_id=clip.clip_id, stage="decode", reason=error.reason, message=error.message, bytes=size)
     return None
 
 
 def _exists(job: _Job) -> Drop | None:
-    """The drop when a clip's media file, or its separate audio file, is local and not there."""
+    """The drop when a clip's media file, or its separate audio file, is local and not there or out of reach."""
+    from avere_ray.clip_files import located, size_and_time
+
     clip, root = job
     for uri in (clip.uri, clip.audio_uri):
-        if uri and "://" not in uri and not (root / uri).is_file():
-            message = f"{root / uri}: the file does not exist. Put it there, or correct the path."
-            return Drop(sample_id=clip.clip_id, stage="media", reason="file_missing", message=message)
+        if not uri or "://" in uri:
+            continue
+        reason, what = "file_missing", "the file does not exist. Put it there, or correct the path."
+        try:
+            if (root / uri).is_file():
+                continue
+        except OSError as error:  # a name that is too long, a folder that may not be read
+            reason, what = "unreadable", f"the file cannot be examined ({error.strerror}). Check its name and rights."
+        size, _ = size_and_time(located(clip, root).uri)
+        return Drop(sample_id=clip.clip_id, stage="media", reason=reason, message=f"{root / uri}: {what}", bytes=size)
     return None
 
 

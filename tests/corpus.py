@@ -237,6 +237,7 @@ KINDS: dict[str, Kind] = {
     "mp3": good("mkv", recipe={"audio_codec": "libmp3lame"}),
     "uncompressed sound": good("mkv", recipe={"audio_codec": "pcm_s16le"}),
     "longer audio": good(recipe={"audio_s": 1.6}),
+    "much longer audio": good(recipe={"audio_s": 90.0}),
     "shorter audio": good(recipe={"audio_s": 0.5}, tone_s=(0.0, 0.5)),
     "late audio": good(recipe={"audio_start_s": 0.4, "audio_s": 0.6}, tone_s=(0.4, 1.0)),
     "late video": good("mkv", recipe={"frame_times_s": [0.5 + i / 10 for i in range(10)], "audio_s": 1.5}),

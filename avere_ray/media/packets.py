@@ -1,4 +1,4 @@
-"""What a file's packets tell of time (units, begins, lengths), and the video packets themselves while they are few."""
+"""What a file's packets tell of time (units, begins, lengths), and the packets themselves while they are few."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from avere_ray.media.keyframes import starts_decoding
 
 HELD_BYTES = 64 * 1024 * 1024
-"""Video packets are kept in memory up to this much."""
+"""Packets of a stream are kept in memory up to this much."""
 _FALLBACK_FRAME_S = 0.04
 """Length of a frame where the file tells none (25 per second)."""
 EDGE_S = 1e-6
@@ -37,43 +37,71 @@ class Tick:
 
 
 @dataclass(slots=True)
-class VideoPackets:
-    """The video packets in file order: what the file says of each, and their data while that is little."""
+class Packets:
+    """The packets of a stream in file order: what the file says of each, and their data while that is little."""
 
     times: list[float] = field(default_factory=list)
     """Presentation time, seconds; decoding time in files that have no other (AVI); NaN where there is neither."""
-    stamps: list[int | None] = field(default_factory=list)
-    """Presentation timestamp as written."""
     lengths: list[float] = field(default_factory=list)
     """Seconds; 0 where the file tells none."""
     shown: list[bool] = field(default_factory=list)
     """Has a time, and is not cut away by an edit list."""
-    keyframes: list[bool] = field(default_factory=list)
-    """Decoding may start here."""
     held: list[Packet] | None = field(default_factory=list)
     held_bytes: int = 0
 
-    def add(self, packet: Packet, stream: Stream, tick: Tick) -> None:
+    def note(self, packet: Packet, tick: Tick) -> None:
         """Notes the next packet."""
         at = seconds(packet, tick)
         self.times.append(float("nan") if at is None else at)
-        self.stamps.append(packet.pts)
         self.lengths.append(length(packet, tick))
         self.shown.append(at is not None and not packet.is_discard)
-        self.keyframes.append(starts_decoding(packet, stream))
         self.held_bytes += packet.size
         if self.held is not None and self.held_bytes <= HELD_BYTES:
             self.held.append(packet)
         else:
             self.held = None
 
+    def spans(self) -> list[tuple[float, float]]:
+        """Begin and end of every packet that has a time."""
+        return [(at, at + n) for at, n in zip(self.times, self.lengths, strict=True) if at == at]
+
+
+@dataclass(slots=True)
+class VideoPackets(Packets):
+    """The packets of the video."""
+
+    stamps: list[int | None] = field(default_factory=list)
+    """Presentation timestamp as written."""
+    keyframes: list[bool] = field(default_factory=list)
+    """Decoding may start here."""
+
+    def add(self, packet: Packet, stream: Stream, tick: Tick) -> None:
+        """Notes the next packet."""
+        self.note(packet, tick)
+        self.stamps.append(packet.pts)
+        self.keyframes.append(starts_decoding(packet, stream))
+
     def shown_times(self) -> list[float]:
         """Times of the frames that are shown, in file order."""
         return [at for at, shown in zip(self.times, self.shown, strict=True) if shown]
 
-    def spans(self) -> list[tuple[float, float]]:
-        """Begin and end of every packet that has a time."""
-        return [(at, at + n) for at, n in zip(self.times, self.lengths, strict=True) if at == at]
+
+@dataclass(slots=True)
+class AudioPackets(Packets):
+    """The packets of the audio."""
+
+    promised: list[float] = field(default_factory=list)
+    """Seconds of sound that are to be heard of each; 0 where an edit list cuts them away."""
+
+    def add(self, packet: Packet, tick: Tick) -> None:
+        """Notes the next packet."""
+        self.note(packet, tick)
+        self.promised.append(0.0 if packet.is_discard else self.lengths[-1])
+
+    def count_until(self, end: float) -> int:
+        """How many packets, from the first, there are up to the last that begins by `end`, seconds, or at no known
+        time; none of those after it does."""
+        return next((i + 1 for i in reversed(range(len(self.times))) if not self.times[i] > end), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +128,6 @@ def seconds(item: Packet | VideoFrame | AudioFrame, tick: Tick) -> float | None:
 def length(packet: Packet, tick: Tick) -> float:
     """Seconds a packet lasts; 0 where the file tells nothing."""
     return tick.seconds(packet.duration or 0)
-
-
-def spans_of(packets: Sequence[Packet], tick: Tick) -> list[tuple[float, float]]:
-    """Begin and end of every packet that has a time."""
-    return [(at, at + length(p, tick)) for p in packets if (at := seconds(p, tick)) is not None]
 
 
 def extent(spans: Sequence[tuple[float, float]]) -> float:

@@ -1,11 +1,12 @@
 """Opens and demuxes a file once: the packets of its first video and first audio stream, and the span of the clip.
 
-The video packets' timestamps say how long the clip is. Their data is kept while it is little; a large file is read a
-second time for its pictures, so that memory stays bounded. The sound may be a file of its own; its first sample then
-belongs to the video's first frame.
+The video packets' timestamps say how long the clip is. The data of both streams is kept while it is little; a large
+file is read a second time for its pictures or its sound, so that memory stays bounded. The sound may be a file of its
+own; its first sample then belongs to the video's first frame.
 """
 
 import collections
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from avere_ray.errors import ClipDecodeError
 from avere_ray.media.limits import Guard, out_of_time
 from avere_ray.media.packets import (
     EDGE_S,
+    AudioPackets,
     Span,
     Tick,
     VideoPackets,
@@ -29,7 +31,6 @@ from avere_ray.media.packets import (
     extent,
     frame_length,
     shown_time,
-    spans_of,
     start_of,
 )
 from avere_ray.records import Clip
@@ -91,16 +92,21 @@ class Reading:
     def video_packets(self) -> Iterator[Packet]:
         """The video packets, from memory or from a second reading of the file."""
         if self.packets.held is not None:
-            yield from self.packets.held
-            return
-        with open_media(self.guard) as again:
-            if self.jumped:
+            return iter(self.packets.held)
+        return self._read_again(self.video, "video", self.guard, len(self.packets.times))
+
+    def audio_packets(self, count: int) -> Iterator[Packet]:
+        """The first `count` audio packets, from memory or from a second reading of the file."""
+        if self.heard.held is not None:
+            return itertools.islice(self.heard.held, count)
+        return self._read_again(self.audio, "audio", self.sound_guard, count)
+
+    def _read_again(self, stream: Stream, kind: str, guard: Guard, count: int) -> Iterator[Packet]:
+        with open_media(guard) as again:
+            if self.jumped and guard is self.guard:  # a separate audio file is read from its start
                 self._jump(again)
-            count = 0
-            for packet in again.demux(again.streams[self.video.index]):
-                if packet.size > 0 and count < len(self.packets.times):
-                    count += 1
-                    yield packet
+            packets = again.demux(again.streams[stream.index])
+            yield from itertools.islice((p for p in packets if p.size > 0 and not self._is_before(p, kind)), count)
 
     def _streams(self) -> tuple[Stream, Any]:
         """First video stream that is no cover picture and first audio stream (None if silent), within the limits."""
@@ -155,9 +161,9 @@ class Reading:
         container.seek(offset, stream=container.streams[video.index], backward=True)
         return True
 
-    def _demux(self) -> tuple[VideoPackets, list[Packet]]:
+    def _demux(self) -> tuple[VideoPackets, AudioPackets]:
         """The packets of both streams. A read error ends the file there; what is missing shows in its length."""
-        packets, heard = VideoPackets(), list[Packet]()
+        packets, heard = VideoPackets(), AudioPackets()
         streams = {"video": self.video} if self.silent else {"video": self.video, "audio": self.audio}
         self._listed = {kind: len(stream.index_entries) for kind, stream in streams.items()}
         self._read: collections.Counter[str] = collections.Counter()
@@ -172,7 +178,7 @@ class Reading:
         return packets, heard
 
     def _demux_file(
-        self, container: InputContainer, guard: Guard, kinds: dict[int, str], packets: VideoPackets, heard: list[Packet]
+        self, container: InputContainer, guard: Guard, kinds: dict[int, str], packets: VideoPackets, heard: AudioPackets
     ) -> None:
         """Adds the packets of one file; `kinds` by stream index."""
         passed = set[int]()
@@ -189,7 +195,7 @@ class Reading:
                 if kind == "video":
                     packets.add(packet, self.video, self.video_tick)
                 else:
-                    heard.append(packet)
+                    heard.add(packet, self.audio_tick)
                 if self.clip.end_s is not None and self._is_past(packet, kind, packets):
                     passed.add(packet.stream_index)
                     if len(passed) == len(kinds):
@@ -198,7 +204,7 @@ class Reading:
             raise out_of_time(guard.path, guard.spec) from error
         except av.FFmpegError as error:
             kind = next(iter(kinds.values()))
-            if not (packets.times if kind == "video" else heard):
+            if not (packets if kind == "video" else heard).times:
                 raise guard.refuse("corrupt", f"no {kind} data can be read ({words(error)})") from error
 
     def _is_before(self, packet: Packet, kind: str) -> bool:
@@ -265,7 +271,7 @@ class Reading:
         """Whether the files hold what they declare."""
         self.guard.complete(declared_length(self.video), duration, "video")
         if not self.silent:
-            heard = extent(spans_of(self.heard, self.audio_tick))
+            heard = extent(self.heard.spans())
             self.sound_guard.complete(declared_length(self.audio), heard, "audio")
         if self.video.duration is None and self._alone():  # Matroska declares one length for both
             declared = None if self.container.duration is None else self.container.duration / av.time_base
@@ -284,7 +290,7 @@ class Reading:
 
     def _heard_beside(self) -> list[tuple[float, float]]:
         """Begin and end of the audio packets in the video's file."""
-        return spans_of(self.heard, self.audio_tick) if self.sound is None and not self.silent else []
+        return self.heard.spans() if self.sound is None and not self.silent else []
 
 
 @dataclass(frozen=True, slots=True)

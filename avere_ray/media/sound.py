@@ -8,7 +8,7 @@ from av.audio.frame import AudioFrame
 from av.container import InputContainer
 from av.stream import Stream
 
-from avere_ray.media.audio import SAMPLE_RATE, resampled_runs
+from avere_ray.media.audio import SAMPLE_RATE, Piece, resampled
 from avere_ray.media.limits import Guard
 from avere_ray.media.packets import Tick, declared_length, length, seconds
 from avere_ray.media.reading import open_media
@@ -29,8 +29,7 @@ def whole_waveform(guard: Guard) -> np.ndarray:
             raise guard.refuse("unsupported_codec", "no decoder for its audio", "Convert it to wav, flac or m4a")
         guard.length(declared_length(stream) or 0.0)
         heard = _Heard(guard, container, stream)
-        runs = list(resampled_runs(heard.frames(), 0.0))
-        samples = _joined(runs, guard)
+        samples = _joined(list(resampled(heard.frames(), 0.0)), guard)
         _check_whole(guard, stream, samples, heard.promised)
     return samples.clip(-1.0, 1.0)
 
@@ -61,18 +60,18 @@ class _Heard:
                     yield seconds(frame, self.tick), frame
 
 
-def _joined(runs: list[tuple[float, np.ndarray]], guard: Guard) -> np.ndarray:
-    """The runs on one time axis from the first sample on."""
-    if not any(len(run) for _, run in runs):
+def _joined(pieces: list[Piece], guard: Guard) -> np.ndarray:
+    """The pieces on one time axis from the first sample on."""
+    if not any(len(piece.samples) for piece in pieces):
         raise guard.refuse("no_audio_samples", "its audio has no samples", "Record it again")
-    begin = min(at for at, _ in runs)
-    end = max(at + len(run) / SAMPLE_RATE for at, run in runs)
+    begin = min(piece.began for piece in pieces)
+    end = max(piece.began + (piece.before + len(piece.samples)) / SAMPLE_RATE for piece in pieces)
     guard.length(end - begin)
     samples = np.zeros(round((end - begin) * SAMPLE_RATE), np.float32)
-    for at, run in runs:
-        first = round((at - begin) * SAMPLE_RATE)
-        part = samples[first : first + len(run)]
-        part[:] = run[: len(part)]
+    for piece in pieces:
+        first = round((piece.began - begin) * SAMPLE_RATE) + piece.before
+        part = samples[first : first + len(piece.samples)]
+        part[:] = piece.samples[: len(part)]
     return samples
 
 

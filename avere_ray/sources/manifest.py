@@ -45,7 +45,7 @@ def table_of(path: Path) -> Path:
 
 
 def read(path: Path, cfg: SourceConfig) -> Found:
-    """Every row of the manifest as a clip or a drop ("bad_row", "missing_media", "duplicate_id").
+    """Every row of the manifest as a clip or a drop ("bad_row", "missing_media", "unreadable", "duplicate_id").
 
     Raises:
         InputError: the table cannot be read, a mapping names no field of a clip, or no row has a mapped column.
@@ -85,7 +85,7 @@ def _clip(row: Row, place: str, root: Path, seen: dict[str, str], cfg: SourceCon
     uri = values.get("uri", "").strip()
     if not uri:
         raise RowError("bad_row", f"{place}: field uri (column {cfg.columns.get('uri', 'uri')}) is empty. Fill it.")
-    values |= {"uri": uri, "clip_id": values.get("clip_id") or str(PurePosixPath(uri).with_suffix(""))}
+    values |= {"uri": uri, "clip_id": values.get("clip_id") or str(PurePosixPath(uri).parent / PurePosixPath(uri).stem)}
     if cfg.split:
         values["split"] = cfg.split
     for name in _EMOTION_FIELDS:
@@ -120,7 +120,14 @@ def _validated(values: Mapping[str, Any], place: str, cfg: SourceConfig) -> Clip
 
 def _check_media(clip: Clip, place: str, root: Path) -> None:
     for name, uri in (("uri", clip.uri), ("audio_uri", clip.audio_uri)):
-        if uri and "://" not in uri and not (root / uri).is_file():
+        if not uri or "://" in uri:
+            continue
+        try:
+            there = (root / uri).is_file()
+        except OSError as error:  # a name that is too long, a folder that may not be read
+            what = f"the file cannot be examined ({error.strerror}). Correct its name or rights."
+            raise RowError("unreadable", f"{place}: field {name} = {uri!r}: {what}") from error
+        if not there:
             raise RowError("missing_media", f"{place}: field {name} = {uri!r}: no such file below {root}.")
 
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from avere_ray.av_store import AvStore
 from avere_ray.config import RunConfig, SourceConfig, load_config
+from avere_ray.data import decode_stage
 from avere_ray.errors import ConfigError, DropBudgetExceeded, InputError, StageError
 from avere_ray.sources import Found, read_source
-from avere_ray.stages import read_drops, read_manifest
+from avere_ray.stages import StageFolder, read_drops, read_manifest
 from jobs import corpus
 from jobs.corpus import check_annotations, find_clips, read_corpus
 
@@ -38,6 +40,20 @@ def test_drops_are_stored_and_held_against_the_budget(tmp_path: Path) -> None:
     assert (manifest.inputs, manifest.used, manifest.dropped) == (4, 2, 2)
     assert manifest.summary["emotions"] == {"anger": 1, "sadness": 1}
     assert {d.reason for d in read_drops(tmp_path / "run/source")} == {"bad_name"}
+
+
+def test_a_corpus_of_which_nothing_can_be_used_is_refused_and_its_drops_kept(tmp_path: Path) -> None:
+    video(tmp_path, "stray")
+    with pytest.raises(InputError, match=r"corpus, which lists 1 clips, can be used: \{'bad_name': 1\}\. For instance"):
+        read_corpus(config(tmp_path, "--data.drop_budget=1.0"), tmp_path / "corpus")
+    assert [drop.reason for drop in read_drops(tmp_path / "run/source")] == ["bad_name"]
+
+
+def test_no_clips_at_all_are_refused_before_ray_is_asked(tmp_path: Path) -> None:
+    folder = StageFolder(tmp_path / "decoded", stage="decode", key="k")
+    with pytest.raises(StageError, match="was given no clips"):
+        decode_stage([], tmp_path, config(tmp_path).data, AvStore(tmp_path / "store"), folder, lambda done, of: None)
+    assert not folder.path.exists()
 
 
 def check_clips(cfg: RunConfig) -> None:

@@ -127,6 +127,13 @@ def test_the_drop_budget_and_an_empty_result_stop_the_run(tmp_path: Path) -> Non
         given_pairs.make_pairs(cfg, decoded(cfg, read_corpus(cfg, tmp_path)[0], "c.mp4"))
 
 
+def test_rows_that_cannot_be_used_stop_the_run_before_anything_is_decoded(tmp_path: Path) -> None:
+    with pytest.raises(DropBudgetExceeded, match=r"dropped 2 of 5.*data\.drop_budget"):
+        read_corpus(config(tmp_path, budget=0.2), tmp_path)
+    with pytest.raises(InputError, match=r"dpo\.json, which has 2 rows, can be used.*For instance .*row \d"):
+        read_corpus(config(tmp_path, ROWS[3:]), tmp_path)
+
+
 def test_no_clips_are_drawn_and_a_missing_file_is_named(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     assert synth.run(cfg) is None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from avere_ray.config import RunConfig
-from avere_ray.errors import AvereError, ConfigError, InputError, ModelError
+from avere_ray.errors import AvereError, ConfigError, DropBudgetExceeded, InputError, ModelError
 from avere_ray.records import Clip, Cue, Query
 from avere_ray.stages import write_records
 from avere_ray.synthetic import speech
@@ -172,6 +172,30 @@ def test_preference_data_are_counted_and_no_world_is_drawn(tmp_path: Path) -> No
     [(what, remedy)] = failures(config(tmp_path, rounds=1, data=data))
     assert "dropped 1 of 2 inputs" in what
     assert "data.drop_budget" in remedy
+
+
+def test_preference_data_of_which_too_much_or_everything_is_unusable_start_nothing(tmp_path: Path) -> None:
+    row = {"prompt": "<video>\n<audio>\nHow does the person look?", "chosen": "", "rejected": "Sad.", "video": "a.mp4",
+           "audio": "a.wav"}  # fmt: skip
+    (tmp_path / "dpo.json").write_text(json.dumps([row, row, row | {"chosen": "Happy."}]))
+    pairs = {"path": tmp_path / "dpo.json", "media": tmp_path}
+    cfg = config(tmp_path, rounds=1, data={"pairs": pairs})
+    refused(cfg, DropBudgetExceeded, r"dropped 2 of 3 inputs.*2 x bad_row", "data.drop_budget")
+    (tmp_path / "dpo.json").write_text(json.dumps([row]))
+    cfg = config(tmp_path, rounds=1, data={"pairs": pairs, "drop_budget": 1.0})
+    refused(cfg, InputError, r"nothing of .*dpo\.json, which has 1 rows, can be used: \{'bad_row': 1\}", "repair")
+
+
+def test_a_corpus_of_which_nothing_can_be_used_starts_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus/VideoFlash"
+    folder.mkdir(parents=True)
+    (folder / "stray.flv").write_bytes(b"FLV")
+    data = {"clips": tmp_path / "corpus", "source": {"kind": "crema_d"}, "drop_budget": 1.0}
+    evaluation = {"benchmarks": []}
+    cfg = config(tmp_path, data=data, evaluation=evaluation)
+    with pytest.raises(InputError, match=r"which lists 1 clips, can be used: \{'bad_name': 1\}.*stray"):
+        pipeline.run(cfg)
+    assert any("can be used" in what for what, _ in failures(cfg))
 
 
 def test_voices_need_their_program_unless_they_were_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avere_ray.records import DecodedClip
+from avere_ray.config import DataConfig
+from avere_ray.records import Clip, DecodedClip
 from avere_ray.strip import GAP, WAVE_HEIGHT, strip_image, write_png
 from avere_ray.synthetic.clips import CorpusSpec, plan_scenes, write_clip
 from jobs import convert, inspect, validate
@@ -155,6 +156,24 @@ def test_validate_a_corpus(tmp_path: Path, media: Path, capsys: pytest.CaptureFi
     assert "2 clips of ravdess: 1 happiness, 1 anger" in out
     assert "source 2 2 0" in out and "decode 2 1 1 1 x corrupt" in out
     assert "1 of 2 clips can be used" in out
+
+
+@pytest.mark.parametrize("decoding", [[], ["--no-decode"]])
+def test_validate_counts_a_file_that_cannot_be_examined(
+    tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str], decoding: list[str]
+) -> None:
+    source = data(tmp_path, row(), row("x" * 300 + ".mp4"))
+    assert validate.main([source, f"--media={media}", "--workers=1", "--data.drop_budget=0.9", *decoding]) == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"{'media' if decoding else 'decode'} 3 2 1 1 x unreadable" in out
+    assert "1 of 2 pairs can be used" in out
+
+
+@pytest.mark.parametrize("audio", ["", "gone.wav"])
+def test_a_drop_of_validate_has_the_bytes_of_its_file(media: Path, audio: str) -> None:
+    drop = validate.check_media((Clip(clip_id="c", uri="broken.mp4", audio_uri=audio), media), DataConfig())
+    assert drop is not None
+    assert (drop.stage, drop.reason, drop.bytes) == ("decode", "file_missing" if audio else "corrupt", 900)
 
 
 def test_png_holds_the_pixels(tmp_path: Path) -> None:

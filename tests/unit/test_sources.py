@@ -269,6 +269,9 @@ def test_manifest_with_a_column_mapping(tmp_path: Path, put: Put, suffix: str) -
         ({"uri": ["a.mp4"]}, ["line 1", "field uri = ['a.mp4']"]),
         ({"uri": "a.mp4", "clip_id": {"a": 1}}, ["line 1", "field clip_id = {'a': 1}"]),
         ({"uri": "a.mp4", "audio_uri": "a.wav"}, ["line 1", "audio_uri", "a.wav"]),
+        ({"uri": "x" * 300 + ".mp4"}, ["line 1", "field uri = 'xxx", "File name too long"]),
+        ({"uri": "a.mp4", "audio_uri": "x/" + "y" * 300}, ["line 1", "field audio_uri = 'x/yyy", "no such file"]),
+        ({"uri": "."}, ["line 1", "field uri = '.'", "no such file"]),
     ],
 )
 def test_a_wrong_manifest_row_is_dropped_with_line_and_field(
