@@ -122,6 +122,25 @@ def in_call(worker: str, method: str, nth: int = 1, after: str = "") -> Moment:
     return moment
 
 
+def with_a_call(worker: str) -> Moment:
+    """With a call that the driver waits for, where an answer takes less time than a blow: the worker, which starts when
+    it is first asked, is stopped as soon as it is there."""
+
+    def moment(run: Run) -> psutil.Process:
+        found: list[psutil.Process] = []
+
+        def there() -> bool:
+            found[:] = [p for p in run.below() if _title(p).startswith(f"ray::{worker}")]
+            return bool(found)
+
+        run.wait(there, f"a {worker}", every_s=0.0005)
+        found[0].send_signal(signal.SIGSTOP)
+        time.sleep(2.0)
+        return found[0]
+
+    return moment
+
+
 def starting(worker: str) -> Moment:
     """While a worker is being made."""
 

@@ -23,6 +23,7 @@ from striking import (
     starting,
     steps,
     summary,
+    with_a_call,
 )
 
 KILL, STOP, TERM, CTRL_C = signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT
@@ -51,8 +52,8 @@ BLOWS = {
     "rollout worker": (1, in_call("RolloutWorker", "generate", nth=3), KILL, "engines_replaced", ""),
     "judge": (2, in_call("JudgeWorker", "judge"), KILL, "judges_replaced", ""),
     "judge stopped": (2, in_call("JudgeWorker", "judge"), STOP, "judges_replaced", "--judge.deadline_s=10"),
-    "swap actor": (3, in_call("ModalitySwapWorker", "swap"), KILL, "swap_actors_replaced", ""),
-    "swap actor stopped": (3, in_call("ModalitySwapWorker", "swap"), STOP, "swap_actors_replaced",
+    "swap actor": (3, with_a_call("ModalitySwapWorker"), KILL, "swap_actors_replaced", ""),
+    "swap actor stopped": (3, with_a_call("ModalitySwapWorker"), STOP, "swap_actors_replaced",
                            "--preference.swap_deadline_s=10"),
     "scorer": (4, in_call("ScorerWorker", "score_pairs"), KILL, "scorers_replaced", ""),
     "scorer stopped": (4, in_call("ScorerWorker", "score_pairs"), STOP, "scorers_replaced",
