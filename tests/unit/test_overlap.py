@@ -111,9 +111,7 @@ def test_without_the_option_or_a_next_round_nothing_is_sampled(tmp_path: Path, a
 
 def test_failed_training_ends_the_sampling_and_leaves_no_half_stage(tmp_path: Path) -> None:
     cfg, engines = config(tmp_path), Engines()
-    engines.let.set()
     with pytest.raises(TrainingError), overlap.sampling_ahead(cfg, 1, engines):  # type: ignore[arg-type]
-        engines.let.clear()
         assert engines.asked.wait(WAIT_S)
         threading.Timer(0.2, engines.let.set).start()
         raise TrainingError("the loss is not finite")
