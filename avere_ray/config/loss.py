@@ -42,6 +42,9 @@ _LOSS_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """What each kind of loss takes for the settings that are left open; what is not listed it does not use."""
 
+_RELEASED = ("spurious_weight", "token_weight", "token_alpha")
+"""What Vista-DPO's published code has as constants."""
+
 
 class LossConfig(Section):
     """The preference loss; see avere_ray/losses/ for the formulas. Settings left open (None) take the kind's value."""
@@ -127,7 +130,18 @@ class LossConfig(Section):
                 "irrelevant modality would be trained away from their chosen response"
             )
         self._check_bounds()
+        self._check_constants()
         return self
+
+    def _check_constants(self) -> None:
+        """Refuses values that Vista-DPO's published code does not have."""
+        for name in _RELEASED if self.released else ():
+            value, published = getattr(self, name), _LOSS_DEFAULTS["vista_dpo"][name]
+            if value != published:
+                raise ValueError(
+                    f"loss.released computes what Vista-DPO's published code does, where loss.{name} is {published}, not "
+                    f"{value}; leave it out, or set loss.released to false"
+                )
 
     def _unused(self, name: str, value: Any) -> str:
         kinds = [kind for kind, values in _LOSS_DEFAULTS.items() if name in values]

@@ -55,6 +55,10 @@ def test_a_resolved_config_is_accepted_again(kind, tmp_path: Path):
         (["kind=dpo", "lambda_av=1"], ["loss.lambda_av = 1.0 belongs to loss.kind = avem_dpo or vista_dpo or mdpo"]),
         (["kind=mod_dpo", "text_prior_gamma=0"], ["belongs to loss.kind = avem_dpo or mod_dpo_pp", "Leave it out"]),
         (["kind=mdpo", "released=true"], ["loss.released = True belongs to loss.kind = vista_dpo"]),
+        (
+            ["kind=vista_dpo", "released=true", "token_weight=0.3"],
+            ["loss.token_weight is 0.1, not 0.3", "loss.released"],
+        ),
         (["kind=mdpo", "released=false"], ["loss.released = False belongs to loss.kind = vista_dpo"]),
         (["beta_inv=0.1"], ["belongs to loss.kind = mod_dpo or mod_dpo_pp, but loss.kind = avem_dpo"]),
         (["text_prior_rate=0.1"], ["belongs to loss.text_prior = adaptive, but loss.text_prior = fixed"]),

@@ -27,7 +27,7 @@ OWN = {
         {"released": True, "beta": 0.3, "logps": "mean"},
         {"lambda_av": 0.3, "lambda_other": 0.6},
         {"token_weight": 2.0, "token_alpha": 0.9},
-        {"released": True, "token_weight": 2.0},
+        {"token_weight": 2.0},
     ),
     "mdpo": ({"lambda_av": 0.2},),
     "mod_dpo": ({"beta_inv": 0.3, "beta_sens": 0.09},),
