@@ -139,8 +139,8 @@ class LossConfig(Section):
             value, published = getattr(self, name), _LOSS_DEFAULTS["vista_dpo"][name]
             if value != published:
                 raise ValueError(
-                    f"loss.released computes what Vista-DPO's published code does, where loss.{name} is {published}, not "
-                    f"{value}; leave it out, or set loss.released to false"
+                    f"loss.released computes what Vista-DPO's published code does, where loss.{name} is {published}, "
+                    f"not {value}; leave it out, or set loss.released to false"
                 )
 
     def _unused(self, name: str, value: Any) -> str:
