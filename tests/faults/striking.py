@@ -197,9 +197,13 @@ def summary(run_dir: Path, stage: str) -> dict[str, float]:
 
 
 def copied(source: Path, run_dir: Path, stages: tuple[str, ...]) -> Path:
-    """A run folder in which these stages are finished as in another run; no cache comes along."""
+    """A run folder in which these stages are finished as in another run, with what a learner logged; no cache comes
+    along."""
     for stage in ("clips", *stages):
         shutil.copytree(source / stage, run_dir / stage)
+        if stage.startswith("adapters/"):
+            (run_dir / "metrics").mkdir()
+            shutil.copy(source / "metrics" / "train-round0.jsonl", run_dir / "metrics")
     shutil.copytree(source.parent / "store", run_dir.parent / "store")
     return run_dir
 
