@@ -33,8 +33,8 @@ SETTINGS = (
 STAGES = ("decoded", "rollouts/round=0", "verdicts/round=0", "pairs/round=0", "reference/round=0", "adapters/round=0",
           "evals/round=0")  # fmt: skip
 LIMIT_S = 600.0
-GONE_S = 60.0
-"""How long a run's processes may take to end after their driver."""
+GONE_S = 120.0
+"""How long a run's processes may take to end after their driver: Ray's agents try for a minute to reach a dead head."""
 Moment = Callable[["Run"], psutil.Process]
 """Waits for a moment of a run; the process that is at work then."""
 
