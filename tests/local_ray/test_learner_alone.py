@@ -151,7 +151,7 @@ def test_how_a_step_is_divided_does_not_change_what_is_learned(start: Start) -> 
         learn(cfg, other)
         assert np.array(logged(other)) == pytest.approx(figures, rel=2e-4), settings
         found = weights(other)
-        assert all((found[name] - learned[name]).abs().max() < 1e-5 for name in learned), settings
+        assert all((found[name] - learned[name]).abs().max() < 1e-4 for name in learned), settings
 
 
 def test_a_round_whose_reference_is_the_round_before_starts_from_the_identity(start: Start) -> None:

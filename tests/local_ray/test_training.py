@@ -152,7 +152,7 @@ def test_one_worker_learns_what_two_do(local_ray: Any, cfg: RunConfig, adapter: 
     from jobs.study_runs import _fit
 
     alone = cfg.model_copy(update={
-        "run_dir": tmp_path / "run", "train": cfg.train.model_copy(update={"workers": 1, "micro_pairs": 3})
+        "run_dir": tmp_path / "run", "train": cfg.train.model_copy(update={"workers": 1, "micro_pairs": 2})
     })  # fmt: skip
     for stage in ("decoded", "pairs", "reference", "store"):
         source = cfg.run_dir / stage if stage != "store" else cfg.run_dir.parent / stage
@@ -171,7 +171,7 @@ def test_one_worker_learns_what_two_do(local_ray: Any, cfg: RunConfig, adapter: 
     ]
     assert np.array(both[1]) == pytest.approx(np.array(both[0]), rel=2e-4)
     two, one = (load_file(stage_path(c, "adapters", 0) / "adapter_model.safetensors") for c in (cfg, alone))
-    assert all((two[name] - one[name]).abs().max() < 1e-5 for name in two)
+    assert all((two[name] - one[name]).abs().max() < 1e-4 for name in two)
 
 
 def test_every_step_is_logged_once_and_the_latest_checkpoint_is_kept(cfg: RunConfig, adapter: Path) -> None:
