@@ -17,7 +17,7 @@ from avere_ray.arrow import from_table, to_row, to_table
 from avere_ray.av_store import AvStore, Place, check_writable
 from avere_ray.clip_files import check_addresses, decode_media, located, remote_notes, size_and_time
 from avere_ray.config import DataConfig, DecodeConfig, RemoteConfig
-from avere_ray.decoding import DecodeFn, DecodePlan, Outcome, StoreKeeper, decode_rows, raise_storage
+from avere_ray.decoding import DecodeFn, DecodePlan, Outcome, decode_rows, raise_storage
 from avere_ray.errors import ActorLost, ClipDecodeError, StageError
 from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
@@ -27,6 +27,7 @@ from avere_ray.remote import is_remote, shown
 from avere_ray.remote_notes import RemoteNotes
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
 from avere_ray.store import write_index, write_places
+from avere_ray.store_keeper import StoreKeeper
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,12 +13,13 @@ from avere_ray import data, decoding
 from avere_ray.av_store import AvStore, Place, media_key
 from avere_ray.clip_files import decode_media
 from avere_ray.config import DataConfig, DecodeConfig
-from avere_ray.decoding import DecodePlan, Outcome, StoreKeeper, decode_rows, may_pass, raise_storage
+from avere_ray.decoding import DecodePlan, Outcome, decode_rows, may_pass, raise_storage
 from avere_ray.errors import ClipDecodeError, StorageError
 from avere_ray.media import spec_digest
 from avere_ray.records import Clip, DecodedClip, Drop
 from avere_ray.stages import StageFolder, file_digest
 from avere_ray.store import DecodedStore
+from avere_ray.store_keeper import StoreKeeper
 
 SPEC = DecodeConfig()
 
