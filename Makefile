@@ -22,6 +22,10 @@ QUICK_STUDY := --run_dir=runs/miniature-quick --study.out=runs/miniature-quick/m
 	--study.learning_rates=[0.001] --study.betas=[0.1] --study.doses=[] \
 	--study.methods='["dpo","avem_dpo","avem_dpo_without_text_prior"]'
 
+# Bytecode is kept of what is imported, the most of it during set-up. Without it, every process would compile torch and
+# transformers anew, seven seconds each; to compile all that is installed takes minutes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults lint unit reproduce tiny-base setup clean
 
@@ -70,9 +74,8 @@ $(READY):
 	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[$(ACCEL),dev]' || { \
 	  echo "The requirements could not be installed. If torch 2.13.0+cpu was not found: set PIP_EXTRA_INDEX_URL to" \
 	       "PyTorch's index of CPU wheels and run again (see Set-up in README.md)." >&2; exit 1; }
-	@# Bytecode for all: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch and transformers anew, seven
-	@# seconds each, and what is here, half a second. Some packages ship files of Python 2, which nothing imports.
-	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' .venv/lib avere_ray actors jobs benchmarks & compiled=$$!; \
-	  code=0; $(BIN)/python -m avere_ray.environment repair build || code=$$?; wait $$compiled; exit $$code
+	@$(BIN)/python -m avere_ray.environment repair
+	@$(BIN)/python -c "import mlflow, peft, ray.data, ray.serve, ray.train.torch, transformers, vllm" > /dev/null 2>&1 & \
+	  code=0; $(BIN)/python -m avere_ray.environment build || code=$$?; wait; exit $$code
 	@rm -f .venv/.ready-*
 	@touch $@

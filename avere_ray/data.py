@@ -41,6 +41,8 @@ ArrivedFn = Callable[[Clip, Place | None], None]
 """Told of each clip in corpus order: where its medium is, or None when the clip is dropped."""
 _MAX_BLOCK = 16
 _BLOCKS_WANTED = 64
+_BLOCKS_UNDER_WAY = 6
+"""Of decoded clips: read, and not yet consumed."""
 _STALL_GRACE_S = 300.0
 _LOST = "lost"
 """Column of the reference stage: why a scorer gave no figures; empty where it did."""
@@ -220,18 +222,21 @@ def _decode_fn(store: AvStore, remote: RemoteConfig) -> DecodeFn:
 def decoded_dataset(folder: Path, block: int = 16) -> "ray.data.Dataset":
     """The decoded clips of a finished decode stage as a Ray Data stream of DecodedClip rows, in corpus order.
 
-    At most `block` clips are in one block, and Ray Data holds back reading while its consumer is slower.
+    At most `block` clips are in one block, and few blocks are under way, however long the corpus: reading is held back
+    while its consumer is slower.
     """
     import ray.data
 
     from avere_ray.store import DecodedStore
 
-    ids = DecodedStore(folder).ids()
-    with ray.data.DataContext.current(_quiet_context()):
+    store = DecodedStore(folder)
+    ids, context = store.ids(), _quiet_context()
+    context.execution_options.resource_limits = ray.data.ExecutionResources(
+        object_store_memory=_BLOCKS_UNDER_WAY * block * store.largest_bytes()
+    )
+    with ray.data.DataContext.current(context):
         manifest = ray.data.from_items([{"clip_id": i} for i in ids], override_num_blocks=-(-len(ids) // block))
-        return manifest.map_batches(
-            _read_batch, batch_size=block, batch_format="pyarrow", fn_kwargs={"store": DecodedStore(folder)}
-        )
+        return manifest.map_batches(_read_batch, batch_size=block, batch_format="pyarrow", fn_kwargs={"store": store})
 
 
 def scored_stream(

@@ -103,6 +103,20 @@ def fit_swap(swap: ModalitySwap, modality: str, clip_id: str) -> ModalitySwap | 
     )
 
 
+def keeps_emotion(swap: ModalitySwap, clips: Mapping[str, Clip], clip_id: str) -> bool:
+    """Whether a swap shows, by the annotation, the same emotion in every medium that it replaces.
+
+    Such an input is no mismatch. Where an emotion is not annotated, or the media are made, that is not known: False.
+    """
+    audio, video = partner_ids(swap, clip_id)
+    partners: dict[Modality, str | None] = {"audio": audio, "video": video}
+    replaced = [(part, clips.get(other)) for part, other in partners.items() if other is not None]
+    own = clips.get(clip_id)
+    if own is None or not replaced:
+        return False
+    return all(other is not None and _emotion(own, part) == _emotion(other, part) != "" for part, other in replaced)
+
+
 def made_swap(modality: Modality, strategy: str, clip_id: str, *, seed: int, level: float) -> ModalitySwap:
     """A swap whose media are made from the clip's own; seed and level count only where the strategy has them."""
     seed = 0 if strategy == "blank" else seed

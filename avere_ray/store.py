@@ -8,6 +8,7 @@ decoded/
 
 import collections
 import dataclasses
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -192,6 +193,15 @@ class DecodedStore:
         self._index()
         table = pq.read_table(self.folder / INDEX, columns=["clip_id", "duration_s"])
         return dict(zip(table["clip_id"].to_pylist(), table["duration_s"].to_pylist(), strict=True))
+
+    def largest_bytes(self) -> int:
+        """About the memory of the longest clip: its waveform's, and the frames of the first clip; 0 without any."""
+        durations = self.durations_s()
+        if not durations:
+            return 0
+        first = self[next(iter(durations))]
+        per_second = first.waveform.nbytes / max(first.duration_s, 1e-3)
+        return first.frames.nbytes + math.ceil(per_second * max(durations.values()))
 
     def arrive(self, places: Mapping[str, tuple[Path, int]]) -> None:
         """Makes clips readable before the stage has finished: shard file and row, by clip id."""

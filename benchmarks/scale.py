@@ -1,7 +1,8 @@
 """Whether decoding scales: 250, 1,000 and 4,000 short clips through decode and store to a consumer, then once more.
 
-`python -m benchmarks.scale [--clips N ...] [--cpus N] [--json]`. Each size gets a Ray of its own on 127.0.0.1 and an
-empty store; the second pass is another run of the same project. Clips are 1 s, 320 x 240; each file is different.
+`python -m benchmarks.scale [--clips N ...] [--cpus N] [--json]`. Each size gets a process and a Ray of its own on
+127.0.0.1 and an empty store; the second pass is another run of the same project. Clips are 1 s, 320 x 240; each file
+is different.
 
     seconds                    decode, and a consumer that reads every decoded clip once through Ray Data
     peak_object_store_bytes    used in Ray's object store at its highest
@@ -17,6 +18,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from avere_ray.records import Clip
 from benchmarks.clips import write_clip
 
 SPEC = DecodeConfig(frames=4, height=84, width=84)
-_SOURCES, _POLL_S = 25, 0.25
+_SOURCES, _POLL_S, _LIMIT_S = 25, 0.25, 3600.0
 
 
 class Gauge:
@@ -45,15 +48,19 @@ class Gauge:
         self._thread.join(timeout=30)
 
     def _watch(self) -> None:
+        import ray
+        from ray._private.internal_api import get_state_from_address
+
+        # One connection for all: each new one would stay in the memory of the driver that is measured.
+        state = get_state_from_address(ray.get_runtime_context().gcs_address)
         while not self._stop.wait(_POLL_S):
-            for name, value in _memory().items():
+            for name, value in _memory(state).items():
                 self.peaks[name] = max(self.peaks[name], value)
 
 
-def _memory() -> dict[str, int]:
+def _memory(state: Any) -> dict[str, int]:
     import psutil
-    import ray
-    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+    from ray._private.internal_api import get_memory_info_reply
 
     me = psutil.Process()
     each = []
@@ -63,7 +70,6 @@ def _memory() -> dict[str, int]:
         except psutil.Error:  # it has just ended
             continue
         each.append(info.rss - info.shared)
-    state = get_state_from_address(ray.get_runtime_context().gcs_address)
     stats = get_memory_info_reply(state).store_stats
     return {
         "peak_object_store_bytes": stats.object_store_bytes_used,
@@ -141,8 +147,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON line per size instead of tables")
     options = parser.parse_args(argv)
     for count in options.clips:
-        with tempfile.TemporaryDirectory() as folder:
-            figures = measure(Path(folder), count, options.cpus)
+        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
+            figures = own.submit(measure, Path(folder), count, options.cpus).result(timeout=_LIMIT_S)
         if options.json:
             print(json.dumps(figures), flush=True)
         else:

@@ -52,7 +52,7 @@ def run_command(
         print(command_help(prog, description, takes))
         return 0
     os.environ.update(tools_first(os.environ))  # Ray workers need ninja, and .venv may not be activated
-    _raise_on_sigterm()
+    raise_on_sigterm()
     try:
         config, overrides = split_arguments(argv)
         result = run(load_config(config, overrides, prog=prog))
@@ -61,7 +61,7 @@ def run_command(
     except KeyboardInterrupt as error:
         return _interrupted(prog, error, _SIGTERM_EXIT if isinstance(error, Terminated) else _SIGINT_EXIT)
     except SystemExit as error:
-        if error.code != signal.SIGTERM:  # what Ray's own SIGTERM handler exits with
+        if error.code != signal.SIGTERM:  # what Ray's own handler exits with while Ray starts
             raise
         return _interrupted(prog, error, _SIGTERM_EXIT)
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
@@ -152,7 +152,9 @@ def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def _raise_on_sigterm() -> None:
+def raise_on_sigterm() -> None:
+    """From now on, SIGTERM raises `Terminated` in the main thread; nothing changes when called in another."""
+
     def terminate(signum: int, frame: FrameType | None) -> None:
         raise Terminated
 

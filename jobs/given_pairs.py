@@ -1,16 +1,16 @@
 """The pairs stage of a run on given preference data: its pairs, but for those whose media cannot be used."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from avere_ray.arrow import to_row
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
 from avere_ray.ledger import Ledger
-from avere_ray.modality import fit_swap
+from avere_ray.modality import fit_swap, keeps_emotion
 from avere_ray.preferences import seen_pairs, summarise
 from avere_ray.progress import reused, say
-from avere_ray.records import PreferencePair
+from avere_ray.records import Clip, PreferencePair
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
 from avere_ray.store import DecodedStore
 from jobs.layout import stage_path
@@ -30,7 +30,7 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest) -> StageManifest:
     ledger = Ledger(STAGE)
     data = given_data(cfg.data.pairs, ledger)
     inputs = data.inputs
-    fitted, changed = fitting(data.pairs)
+    fitted, changed = fitting(data.pairs, data.clips)
     pairs = seen_pairs(_with_media(cfg, fitted, data.places, ledger), one_reject=cfg.data.pairs.one_reject)
     folder = StageFolder(
         stage_path(cfg, STAGE, 0),
@@ -49,7 +49,8 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest) -> StageManifest:
         if any(changed.values()):
             say(
                 "mismatched inputs replace what their prompts ask about: {swaps_narrowed} kept a modality that was "
-                "replaced too, {swaps_left_out} replaced only the other one and are left out".format(**changed)
+                "replaced too; left out are {swaps_left_out} that replaced only the other one, and "
+                "{swaps_of_one_emotion} whose partner shows the same emotion".format(**changed)
             )
     ledger.check_budget(inputs, cfg.data.drop_budget)
     if not pairs:
@@ -57,16 +58,20 @@ def make_pairs(cfg: RunConfig, decoded: StageManifest) -> StageManifest:
     return manifest
 
 
-def fitting(pairs: Sequence[PreferencePair]) -> tuple[list[PreferencePair], dict[str, int]]:
+def fitting(pairs: Sequence[PreferencePair], clips: Mapping[str, Clip]) -> tuple[list[PreferencePair], dict[str, int]]:
     """The pairs, each with the mismatched input that its prompt needs, and how many were changed for that.
 
-    What a prompt asks about and which files of a row differ are two statements, which need not agree.
+    What a prompt asks about and which files of a row differ are two statements, which need not agree. A partner that
+    shows the same emotion, as far as `clips` tell, is no mismatch.
     """
     found: list[PreferencePair] = []
-    changed = {"swaps_narrowed": 0, "swaps_left_out": 0}
+    changed = {"swaps_narrowed": 0, "swaps_left_out": 0, "swaps_of_one_emotion": 0}
     for pair in pairs:
         swap = pair.swap and fit_swap(pair.swap, pair.modality, pair.clip_id)
-        if swap != pair.swap:
+        if swap is not None and keeps_emotion(swap, clips, pair.clip_id):
+            swap = None
+            changed["swaps_of_one_emotion"] += 1
+        elif swap != pair.swap:
             changed["swaps_left_out" if swap is None else "swaps_narrowed"] += 1
         found.append(replace(pair, swap=swap))
     return found, changed

@@ -11,9 +11,11 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,10 +40,13 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_free_objects_period_milliseconds": "20",
 }
 """What Ray is told besides its arguments. OVERRIDE_ON_ZERO: an actor or task that reserves no GPU still sees all of its
 node's (decoding uses them that way), so what works on a GPU is decided by the config, never by what torch can see.
-AUTO_CONNECT: a thread that still asks an actor when the session has ended gets an error, instead of a new Ray."""
+AUTO_CONNECT: a thread that still asks an actor when the session has ended gets an error, instead of a new Ray.
+free_objects: what a stream has read leaves the object store within 20 ms; by default it stays for a second, so that a
+fast reader fills it with what nobody wants any more."""
 _NO_WATCHER = ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 """Nobody takes this machine away with a notice, so Ray Train need not start a process that waits for one."""
 
@@ -69,10 +74,26 @@ def ray_session(cfg: RayConfig) -> Iterator[None]:
         yield
         return
     try:
-        _start_local(cfg) if address == "local" else _join(address, cfg.connect_timeout_s)
+        with _sigterm_handler_kept():
+            _start_local(cfg) if address == "local" else _join(address, cfg.connect_timeout_s)
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Puts back what SIGTERM does in this process, which Ray changes when it is started.
+
+    Ray's own handler in C++ sets an alarm that aborts the process three seconds later, in the middle of whatever it
+    closes.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _open_already() -> bool:

@@ -202,6 +202,7 @@ def test_a_second_run_reuses_every_stage_and_says_so(finished: tuple[Path, str])
     assert set(runs.points(run_dir).values()) == {1}
 
 
+@pytest.mark.faults  # with `make faults`: another start of everything takes minutes
 def test_a_run_trained_on_answers_is_held_against_the_same_base(finished: tuple[Path, str]) -> None:
     """Decoded clips and the base's evaluation are those of the run above; the engine starts for the adapter alone."""
     from avere_ray.records import Clip, PreferencePair

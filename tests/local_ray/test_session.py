@@ -132,12 +132,20 @@ def test_a_local_cluster_is_joined_with_its_token_alone() -> None:
     assert run("import os" + JOIN).split()[-2:] == ["True", "False"]
 
 
-def test_an_interruption_ends_the_session() -> None:
+def test_who_is_asked_to_end_has_time_to_close_what_is_open() -> None:
+    """Ray's own handler would abort the process after three seconds."""
     code = """
+import os, signal, time
+from jobs.command import Terminated, raise_on_sigterm
+raise_on_sigterm()
 try:
     with ray_session(RayConfig(num_cpus=1, object_store_mb=100)):
-        raise KeyboardInterrupt
-except KeyboardInterrupt:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        finally:
+            time.sleep(4)
+except Terminated:
     import ray
     print(ray.is_initialized())
 """

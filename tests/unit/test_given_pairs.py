@@ -12,7 +12,7 @@ from avere_ray.config import PairsConfig, RunConfig
 from avere_ray.errors import DropBudgetExceeded, InputError, StageError
 from avere_ray.formats import PreferenceData
 from avere_ray.ledger import Ledger
-from avere_ray.records import Clip, DecodedClip, Drop, PreferencePair
+from avere_ray.records import Clip, DecodedClip, Drop, Modality, ModalitySwap, PreferencePair
 from avere_ray.stages import StageFolder, StageManifest, read_drops, read_records
 from avere_ray.store import write_index, write_places
 from jobs import given_pairs, synth
@@ -114,7 +114,31 @@ def test_mismatched_inputs_replace_what_is_asked_about(tmp_path: Path, capsys: p
     narrowed = found[1].swap
     assert narrowed is not None and narrowed.video_clip_id == found[1].clip_id != narrowed.audio_clip_id
     assert (manifest.summary["swaps_narrowed"], manifest.summary["swaps_left_out"]) == (1, 1)
-    assert "1 replaced only the other one and are left out" in capsys.readouterr().out.replace("\n", " ")
+    assert "left out are 1 that replaced only the other one" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_mismatched_input_that_shows_the_same_emotion_is_left_out() -> None:
+    clips = {
+        name: Clip(clip_id=name, uri=f"{name}.mp4", face_emotion=face, voice_emotion=voice)
+        for name, face, voice in (("own", "anger", "anger"), ("alike", "angry", "fear"), ("other", "fear", "anger"))
+    }
+    swaps = {
+        (modality, partner): PreferencePair(
+            pair_id=f"{modality}/{partner}", query_id="q", clip_id="own", prompt="?", modality=modality, chosen="a",
+            chosen_source="data", rejects=(), swap=_swap_to(partner, modality),
+        )
+        for modality in ("audio", "video", "audio_video") for partner in ("alike", "other", "unknown")
+    }  # fmt: skip
+    found, changed = given_pairs.fitting(list(swaps.values()), clips)
+    left_out = {key for key, pair in zip(swaps, found, strict=True) if pair.swap is None}
+    assert left_out == {("video", "alike"), ("audio", "other")}
+    assert changed == {"swaps_narrowed": 0, "swaps_left_out": 0, "swaps_of_one_emotion": 2}
+
+
+def _swap_to(partner: str, modality: Modality) -> ModalitySwap:
+    return ModalitySwap(modality=modality, strategy="given",
+                        audio_clip_id="own" if modality == "video" else partner,
+                        video_clip_id="own" if modality == "audio" else partner)  # fmt: skip
 
 
 def test_the_drop_budget_and_an_empty_result_stop_the_run(tmp_path: Path) -> None:
