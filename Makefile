@@ -45,11 +45,10 @@ unit: $(READY)  ## the fast tests alone
 	@$(BIN)/python -m pytest $(SPREAD) tests/unit $(ARGS)
 
 lint: $(READY)  ## style, formatting, import floors, types, cluster manifests
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/lint-imports
-	@$(BIN)/mypy
-	@$(BIN)/python -m jobs.validate_manifests cluster
+	@$(BIN)/mypy & types=$$!; code=0; \
+	  $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
+	  $(BIN)/python -m jobs.validate_manifests cluster || code=1; \
+	  wait $$types || code=1; exit $$code
 
 reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (127 minutes on 2 crowded cores; QUICK=1: three, one seed)
 	@$(BIN)/avere-ray reproduce --config jobs/configs/miniature.yaml $(if $(QUICK),$(QUICK_STUDY)) $(ARGS)

@@ -226,7 +226,7 @@ def _check_same(path: Path, ways: dict[str, Callable[[Path], Result]]) -> None:
             raise ValueError(f"{name}: frames of shape {frames.shape} and {len(sound)} samples of {path}")
         for number, frame in enumerate(frames):
             apart = np.abs(near - frame).mean(axis=(2, 3, 4)).min(axis=0)
-            if apart.argmin() != number or apart[number] > ALIKE:
+            if apart[number] > min(apart.min(), ALIKE):  # a clip that repeats itself shows some pictures twice
                 raise ValueError(
                     f"{name}: frame {number} of {path} is another picture ({apart[number]:.1f} levels off)"
                 )

@@ -33,6 +33,10 @@ class Terminated(KeyboardInterrupt):
     """Raised in the main thread when the process is asked to end (SIGTERM), so that it closes what it opened."""
 
 
+_TERM = threading.Event()
+"""Set once SIGTERM has come: a call of Ray that is interrupted by `Terminated` raises a plain KeyboardInterrupt."""
+
+
 def run_command(
     prog: str, description: str | None, run: Callable[[RunConfig], object], argv: Sequence[str], *, takes: str = ""
 ) -> int:
@@ -59,7 +63,7 @@ def run_command(
     except AvereError as error:
         return _fail(prog, error)
     except KeyboardInterrupt as error:
-        return _interrupted(prog, error, _SIGTERM_EXIT if isinstance(error, Terminated) else _SIGINT_EXIT)
+        return _interrupted(prog, error, _SIGTERM_EXIT if _TERM.is_set() else _SIGINT_EXIT)
     except SystemExit as error:
         if error.code != signal.SIGTERM:  # what Ray's own handler exits with while Ray starts
             raise
@@ -156,7 +160,9 @@ def raise_on_sigterm() -> None:
     """From now on, SIGTERM raises `Terminated` in the main thread; nothing changes when called in another."""
 
     def terminate(signum: int, frame: FrameType | None) -> None:
+        _TERM.set()
         raise Terminated
 
+    _TERM.clear()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)
