@@ -21,7 +21,8 @@ from jobs.session import LOOPBACK_VARIABLE, ray_session
 os.environ.setdefault(LOOPBACK_VARIABLE, "0")  # read when a test imports Ray, whichever does so first
 
 TESTS = Path(__file__).parent
-TIERS = {"unit": 60, "page": 60, "model": 300, "local_ray": 300, "e2e": 900, "faults": 1800, "gpu": 600}
+TIERS = {"unit": 60, "media": 60, "server": 60, "page": 60, "model": 300, "local_ray": 300, "e2e": 900, "faults": 1800,
+         "gpu": 600}  # fmt: skip
 """Folder (and marker) to time limit in seconds, in the order they run."""
 
 
