@@ -1,5 +1,5 @@
 # Two commands on a fresh clone: `make demo` and `make test`. Each checks what the machine must offer, makes .venv,
-# installs the pinned requirements and builds what must be built; the second time it starts at once.
+# installs the pinned requirements and repairs what must be repaired; the second time it starts at once.
 #
 #   make demo ACCEL=gpu            the same on one NVIDIA GPU, with jobs/configs/demo-gpu.yaml; not yet run on one
 #   make demo ARGS="--seed=1"      settings for the job; with `make test`, arguments for pytest
@@ -22,8 +22,8 @@ QUICK_STUDY := --run_dir=runs/miniature-quick --study.out=runs/miniature-quick/m
 	--study.learning_rates=[0.001] --study.betas=[0.1] --study.doses=[] \
 	--study.methods='["dpo","avem_dpo","avem_dpo_without_text_prior"]'
 
-# Bytecode is kept of what is imported, the most of it during set-up. Without it, every process would compile torch and
-# transformers anew, seven seconds each; to compile all that is installed takes minutes.
+# Bytecode is kept of what is imported. Without it, every process would compile torch and transformers anew, seven
+# seconds each; to compile all that is installed takes minutes.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -74,7 +74,5 @@ $(READY):
 	  echo "The requirements could not be installed. If torch 2.13.0+cpu was not found: set PIP_EXTRA_INDEX_URL to" \
 	       "PyTorch's index of CPU wheels and run again (see Set-up in README.md)." >&2; exit 1; }
 	@$(BIN)/python -m avere_ray.environment repair
-	@$(BIN)/python -c "import mlflow, peft, ray.data, ray.serve, ray.train.torch, transformers, vllm" > /dev/null 2>&1 & \
-	  code=0; $(BIN)/python -m avere_ray.environment build || code=$$?; wait; exit $$code
 	@rm -f .venv/.ready-*
 	@touch $@

@@ -1,4 +1,4 @@
-"""What the machine must offer, and what set-up adds: `python -m avere_ray.environment check|repair|build`.
+"""What the machine must offer, and what set-up adds: `python -m avere_ray.environment check|repair`.
 
 check   Python, compiler, make and git are there; runs before anything is installed, so only the standard library is
         imported at the top, and no syntax newer than Python 3.8 is used.
@@ -6,7 +6,6 @@ repair  With a CPU-only torch, the torchvision wheel on the common index is link
         load, and importing it fails with "operator torchvision::nms does not exist"; torchaudio and torchcodec break
         `import transformers` in the same way. The two optional packages are uninstalled, and an import hook in the
         virtual environment declares the two missing operators, in every interpreter. Matching wheels are left alone.
-build   DeepSpeed compiles its shared-memory operator on first use, about 30 s; this does it once, beforehand.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ HOOK_NAME = "_avere_ray_torchvision"
 _SHELL_PATH = os.environ.get("PATH", os.defpath)  # before anything here puts its own programs in front
 _COMPILE_TIMEOUT_S = 60
 _REPAIR_TIMEOUT_S = 300
-_BUILD_TIMEOUT_S = 600
 
 _HOOK = '''\
 """Declares the operators that torchvision expects, where its own library cannot load. Written by avere_ray set-up.
@@ -100,11 +98,6 @@ for library in glob.glob(os.path.join(os.path.dirname(spec.origin), "_C*")):
         sys.exit(3)
 """
 
-_SHM_BUILD = """\
-from avere_ray.learner.opbuild import load_cpu_operator
-load_cpu_operator()
-"""
-
 
 class Finding(NamedTuple):
     """One thing that was checked."""
@@ -136,7 +129,7 @@ def compiler_finding(environ: Mapping[str, str] = os.environ) -> Finding:
     if path is None:
         other = next((n for n in ("g++", "clang++") if shutil.which(n, path=environ.get("PATH"))), None)
         remedy = f"set CXX={other}" if other else "install one (Debian, Ubuntu: apt install g++; Fedora: gcc-c++)"
-        return Finding("fail", f"C++ compiler {name!r} is not on PATH", f"{remedy}; DeepSpeed compiles with it")
+        return Finding("fail", f"C++ compiler {name!r} is not on PATH", f"{remedy}; torch compiles with it")
     reason = _compile_problem(path)
     if reason:
         return Finding("fail", f"C++ compiler {path} cannot compile: {reason}", "install it anew with its headers")
@@ -144,7 +137,7 @@ def compiler_finding(environ: Mapping[str, str] = os.environ) -> Finding:
 
 
 def tools_first(environ: Mapping[str, str], python: str = sys.executable) -> dict[str, str]:
-    """The environment with this interpreter's own programs (ninja above all) first on PATH."""
+    """The environment with this interpreter's own programs first on PATH."""
     folder = str(Path(python).parent)
     rest = [entry for entry in environ.get("PATH", os.defpath).split(os.pathsep) if entry != folder]
     return {**environ, "PATH": os.pathsep.join([folder, *rest])}
@@ -213,22 +206,9 @@ def repair() -> Finding:
     return Finding("ok", f"CPU-only torch with CUDA-linked companions: declared torchvision's operators{removed}")
 
 
-def build() -> Finding:
-    """Compiles DeepSpeed's shared-memory operator for CPU workers; quick when it is there already."""
-    environ = {**tools_first(os.environ), "DS_ACCELERATOR": "cpu"}
-    done = _run([sys.executable, "-c", _SHM_BUILD], _BUILD_TIMEOUT_S, environ)
-    if done.returncode == 0:
-        return Finding("ok", "DeepSpeed's shared-memory operator is built")
-    return Finding(
-        "fail",
-        f"DeepSpeed's shared-memory operator does not build: {_last_line(done.stderr)}",
-        "check the C++ compiler and ninja with `avere-ray doctor`",
-    )
-
-
 def main(argv: Sequence[str]) -> int:
-    """`check`, `repair` and `build`, in the order given; returns 1 as soon as one of them fails."""
-    steps = {"check": check_prerequisites, "repair": lambda: [repair()], "build": lambda: [build()]}
+    """`check` and `repair`, in the order given; returns 1 as soon as one of them fails."""
+    steps = {"check": check_prerequisites, "repair": lambda: [repair()]}
     if not argv or any(verb not in steps for verb in argv):
         print(f"usage: python -m avere_ray.environment {{{'|'.join(steps)}}} ...", file=sys.stderr)
         return 2

@@ -55,7 +55,7 @@ def run_command(
     if any(argument in ("-h", "--help") for argument in argv):
         print(command_help(prog, description, takes))
         return 0
-    os.environ.update(tools_first(os.environ))  # Ray workers need ninja, and .venv may not be activated
+    os.environ.update(tools_first(os.environ))  # Ray workers may compile for a GPU, and .venv may not be activated
     raise_on_sigterm()
     try:
         config, overrides = split_arguments(argv)

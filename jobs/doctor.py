@@ -1,6 +1,6 @@
 """Checks this machine and this config before a run: versions, compiler, memory, disk, Ray, the model and its prompts.
 
-Each finding says what to do. Nothing is changed, except that DeepSpeed's operator is built if it was not.
+Each finding says what to do. Nothing is changed.
 Exit code 1 if the run would fail.
 """
 
@@ -35,7 +35,7 @@ def diagnose(cfg: RunConfig) -> Iterator[Finding]:
     """Every check in turn; yields its findings as they come, since the last ones take a while."""
     yield from package_findings()
     yield torchvision_finding()
-    yield from compiler_findings(cfg)
+    yield environment.compiler_finding()
     yield from gpu_findings(cfg)
     inputs = Inputs(cfg)
     yield from inputs.findings()
@@ -115,20 +115,6 @@ def torchvision_finding() -> Finding:
         "torchvision is linked against CUDA, torch is not" + (f"; {', '.join(left)} cannot load" if left else ""),
         "run `python -m avere_ray.environment repair`",
     )
-
-
-def compiler_findings(cfg: RunConfig) -> Iterator[Finding]:
-    """C++ compiler and ninja, and DeepSpeed's operator for CPU workers."""
-    environ = environment.tools_first(os.environ)
-    compiler = environment.compiler_finding(environ)
-    ninja = shutil.which("ninja", path=environ["PATH"])
-    yield compiler
-    yield Finding("ok", f"ninja {ninja}") if ninja else Finding("fail", "ninja is not on PATH", "run `make setup`")
-    if not cfg.train.use_gpu and compiler.level == "ok" and ninja:
-        try:
-            yield environment.build()
-        except RuntimeError as error:
-            yield Finding("fail", str(error), "look at the compiler's messages with TORCH_EXTENSIONS_DIR set anew")
 
 
 def gpu_findings(cfg: RunConfig) -> Iterator[Finding]:

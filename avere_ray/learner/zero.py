@@ -55,9 +55,9 @@ def start_engine(module: Any, cfg: RunConfig, passes: int) -> tuple[Any, Any]:
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if cfg.train.use_gpu else "cpu")
     import deepspeed
 
-    from avere_ray.learner.opbuild import load_cpu_operator
-
-    load_cpu_operator()
+    # Else a CPU worker compiles a shared-memory operator, a minute and a half under a lock that a killed process leaves
+    # behind for ever. It sums what inference divides among processes; training reduces through torch.distributed.
+    deepspeed.ops.__compatible_ops__ = {}
     engine, optimizer, _, _ = deepspeed.initialize(
         model=module,
         model_parameters=[p for p in module.parameters() if p.requires_grad],

@@ -11,10 +11,7 @@ ENV PATH=/opt/venv/bin:$PATH
 RUN apt-get update && apt-get install -y --no-install-recommends g++ git make && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/avere_ray
 COPY constraints.txt pyproject.toml README.md LICENSE ./
-RUN python -m venv /opt/venv \
- && pip install --no-cache-dir -c constraints.txt setuptools wheel ninja numpy torch
-# DeepSpeed's operator is built into the package, for this machine's instruction set: build on the oldest CPU you run on.
-RUN DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 pip install --no-cache-dir --no-build-isolation -c constraints.txt deepspeed
+RUN python -m venv /opt/venv
 COPY avere_ray avere_ray
 COPY actors actors
 COPY jobs jobs
@@ -32,7 +29,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 wg
  && useradd --uid 1000 --gid users --create-home --home-dir /home/ray ray
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/avere_ray /opt/avere_ray
-ENV PATH=/opt/venv/bin:$PATH HOME=/home/ray PYTHONUNBUFFERED=1 DS_ACCELERATOR=cpu TORCH_EXTENSIONS_DIR=/tmp/torch_extensions
+ENV PATH=/opt/venv/bin:$PATH HOME=/home/ray PYTHONUNBUFFERED=1 DS_ACCELERATOR=cpu
 WORKDIR /opt/avere_ray
 USER 1000
 CMD ["avere-ray", "--help"]

@@ -9,10 +9,7 @@ ENV PATH=/opt/venv/bin:$PATH
 RUN apt-get update && apt-get install -y --no-install-recommends g++ git make && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/avere_ray
 COPY constraints.txt pyproject.toml README.md LICENSE ./
-RUN python -m venv /opt/venv \
- && pip install --no-cache-dir -c constraints.txt setuptools wheel ninja numpy torch
-# The learner uses torch's optimizer, so that no CUDA operator of DeepSpeed is needed; the CPU one serves CPU tests.
-RUN DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 pip install --no-cache-dir --no-build-isolation -c constraints.txt deepspeed
+RUN python -m venv /opt/venv
 COPY avere_ray avere_ray
 COPY actors actors
 COPY jobs jobs
