@@ -204,7 +204,7 @@ def test_an_input_that_is_not_there_is_a_run_that_would_fail(
     """All of the doctor on the tiny base, but for torch in a process of its own, the compiler and the engine."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(doctor, "torchvision_finding", lambda: Finding("ok", "torchvision"))
-    monkeypatch.setattr(doctor, "compiler_findings", lambda cfg: ())
+    monkeypatch.setattr(doctor.environment, "compiler_finding", lambda: Finding("ok", "a compiler"))
     monkeypatch.setattr(doctor, "token_findings", lambda cfg, fits: ())
     monkeypatch.setattr(doctor, "available_memory_mb", lambda: 1e6)
     found = list(doctor.diagnose(load_config(None, [f"--run_dir={tmp_path}/x", "--ray.num_cpus=8", *settings])))
