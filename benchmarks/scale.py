@@ -51,7 +51,6 @@ class Gauge:
         import ray
         from ray._private.internal_api import get_state_from_address
 
-        # One connection for all: each new one would stay in the memory of the driver that is measured.
         state = get_state_from_address(ray.get_runtime_context().gcs_address)
         while not self._stop.wait(_POLL_S):
             for name, value in _memory(state).items():
