@@ -21,6 +21,7 @@ from avere_ray.decoding import DecodeFn, DecodePlan, Outcome, decode_rows, raise
 from avere_ray.errors import ActorLost, ClipDecodeError, StageError
 from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOut
 from avere_ray.ledger import Ledger
+from avere_ray.pacing import Paced
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, DecodedClip, PreferencePair, ReferenceLogps
 from avere_ray.remote import is_remote, shown
@@ -263,6 +264,7 @@ def scored_stream(
     blocks = [pairs[start : start + batch] for start in range(0, len(pairs), batch)]
     context = _quiet_context()
     context.execution_no_progress_timeout_s = stall_s
+    context.custom_execution_callback_classes = [Paced]
     with ray.data.DataContext.current(context):
         scored = ray.data.from_arrow([to_table(PreferencePair, block) for block in blocks]).map_batches(
             functools.partial(_score_batch, score=score),
@@ -322,6 +324,7 @@ def ordered_stream(
 
     context = _quiet_context()
     context.execution_no_progress_timeout_s = stall_s
+    context.custom_execution_callback_classes = [Paced]
     with ray.data.DataContext.current(context):
         blocks = ray.data.from_items(list(rows), override_num_blocks=len(rows))
         return blocks.map_batches(

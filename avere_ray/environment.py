@@ -24,6 +24,9 @@ MIN_PYTHON = (3, 11)
 UNLOADABLE = ("torchaudio", "torchcodec")
 HOOK_NAME = "_avere_ray_torchvision"
 
+SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that share a product of matrices sleep while they wait for each other. Left alone they spin, and where one of
+them has no core, a product of microseconds takes milliseconds (BENCHMARKS.md). To be set before torch is imported."""
 _SHELL_PATH = os.environ.get("PATH", os.defpath)  # before anything here puts its own programs in front
 _COMPILE_TIMEOUT_S = 60
 _REPAIR_TIMEOUT_S = 300
@@ -134,6 +137,12 @@ def compiler_finding(environ: Mapping[str, str] = os.environ) -> Finding:
     if reason:
         return Finding("fail", f"C++ compiler {path} cannot compile: {reason}", "install it anew with its headers")
     return Finding("ok", f"C++ compiler {path}")
+
+
+def own_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process of ours, and of what it starts: unless it says otherwise, `SLEEPING_THREADS` and no
+    warnings of transformers about models that lack parts; this interpreter's own programs first."""
+    return {**SLEEPING_THREADS, "TRANSFORMERS_VERBOSITY": "error", **tools_first(environ)}
 
 
 def tools_first(environ: Mapping[str, str], python: str = sys.executable) -> dict[str, str]:

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from avere_ray.config import RunConfig, help_text, load_config
-from avere_ray.environment import tools_first
+from avere_ray.environment import own_environment
 from avere_ray.errors import AvereError, ConfigError
 
 INTERRUPTED = "interrupted: finished stages are kept; run the same command again to continue"
@@ -55,7 +55,7 @@ def run_command(
     if any(argument in ("-h", "--help") for argument in argv):
         print(command_help(prog, description, takes))
         return 0
-    os.environ.update(tools_first(os.environ))  # Ray workers may compile for a GPU, and .venv may not be activated
+    os.environ.update(own_environment(os.environ))  # Ray workers may compile for a GPU, and .venv may not be activated
     raise_on_sigterm()
     try:
         config, overrides = split_arguments(argv)

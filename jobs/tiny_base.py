@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avere_ray.config import DecodeConfig
+from avere_ray.environment import own_environment
 from avere_ray.errors import AvereError
 from avere_ray.progress import say
 from avere_ray.records import DecodedClip
@@ -105,6 +106,7 @@ def main(argv: Sequence[str]) -> int:
         options = parser.parse_args(argv)
     except SystemExit as stop:  # argparse ends the process after --help or a bad flag
         return int(stop.code or 0)
+    os.environ.update(own_environment(os.environ))
     try:
         manifest = build(options.out, _recipe(options.steps))
     except AvereError as error:

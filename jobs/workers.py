@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from avere_ray.config import JudgeConfig, RunConfig
+from avere_ray.environment import SLEEPING_THREADS
 from avere_ray.errors import RequestsLeft
 from avere_ray.judges.choose import model_name
 from avere_ray.judges.omni import OmniJudge
@@ -81,7 +82,8 @@ class Workers:
         from actors.scorer import ScorerActor
 
         cfg = self.cfg
-        env = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(_threads(cfg))}
+        env = {**SLEEPING_THREADS, "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1",
+               "OMP_NUM_THREADS": str(_threads(cfg))}  # fmt: skip
         actor = ScorerActor.options(
             num_cpus=0,
             num_gpus=cfg.rollout.scorer_gpus,

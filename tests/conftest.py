@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from avere_ray.config import RayConfig
-from avere_ray.environment import tools_first
+from avere_ray.environment import own_environment
 from jobs.session import LOOPBACK_VARIABLE, ray_session
 
 os.environ.setdefault(LOOPBACK_VARIABLE, "0")  # read when a test imports Ray, whichever does so first
@@ -63,7 +63,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def local_ray() -> Iterator[Any]:
     """A Ray of its own with 2 CPUs, on 127.0.0.1 only; gives the `ray` module."""
     before = dict(os.environ)
-    os.environ.update({**tools_first(os.environ), "RAY_AUTH_MODE": "disabled"})
+    os.environ.update({**own_environment(os.environ), "RAY_AUTH_MODE": "disabled"})
     os.environ.pop("RAY_ADDRESS", None)
     try:
         with ray_session(RayConfig(address="local", num_cpus=2, object_store_mb=256)):

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from avere_ray.config import DecodeConfig, RolloutConfig
+from avere_ray.environment import SLEEPING_THREADS
 
 
 def media_limits(decode: DecodeConfig, clips: int = 1) -> dict[str, Any]:
@@ -13,17 +14,14 @@ def media_limits(decode: DecodeConfig, clips: int = 1) -> dict[str, Any]:
 
 
 def engine_threads(rollout: RolloutConfig, engines: int) -> int:
-    """Threads of each of so many engines: rollout.num_cpus, or what leaves one core to all else, at most 4.
-
-    Threads of an engine wait for each other by spinning; when one of them has no core, the others use up theirs.
-    """
-    spare = (os.cpu_count() or 1) - 1
-    return int(rollout.num_cpus) or max(1, min(4, spare // engines))
+    """Threads of each of so many engines: rollout.num_cpus, or its share of all cores, at most 4."""
+    return int(rollout.num_cpus) or max(1, min(4, (os.cpu_count() or 1) // engines))
 
 
 def engine_environment(rollout: RolloutConfig, threads: int) -> dict[str, str]:
     """Environment of a process that will hold an engine; must be set before vLLM is imported."""
     return {
+        **SLEEPING_THREADS,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, rollout.kv_cache_mb // 1024)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

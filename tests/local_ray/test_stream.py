@@ -1,5 +1,6 @@
 """The stream of shares on a machine whose CPUs are all taken: it moves, and every row reaches its worker."""
 
+import os
 import random
 import time
 from typing import Any
@@ -43,3 +44,24 @@ def test_rows_arrive_in_order_at_the_worker_they_belong_to(local_ray: Any) -> No
         for worker in workers:
             local_ray.kill(worker)
     assert found == [list(range(0, ROWS, 2)), list(range(1, ROWS, 2))]
+
+
+def test_a_stream_whose_consumer_is_slow_leaves_it_the_processor(local_ray: Any) -> None:
+    class Wide:
+        def __call__(self, table: Any) -> Any:
+            return table.append_column("filler", [[bytes(4_000_000)]])
+
+    def used() -> float:
+        times = os.times()
+        return times.user + times.system
+
+    stream = ordered_stream([{"number": i} for i in range(ROWS)], Wide, {}, stall_s=120)
+    batches = iter(stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    for _ in range(3):
+        next(batches)
+    time.sleep(1.0)  # until what may be made ahead has been made
+    before = used()
+    time.sleep(3.0)
+    share = (used() - before) / 3.0
+    assert len(list(batches)) == ROWS - 3
+    assert share < 0.5, "the execution loop turns without a pause"

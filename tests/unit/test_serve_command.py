@@ -166,9 +166,9 @@ def test_addresses_that_cannot_be_used() -> None:
 
 @pytest.mark.parametrize(
     ("cores", "replicas", "num_cpus", "threads"),
-    [(1, 1, 0, 1), (2, 1, 0, 1), (4, 1, 0, 3), (64, 1, 0, 4), (64, 9, 0, 4), (8, 3, 0, 2), (2, 2, 0, 1), (2, 1, 2, 2)],
+    [(1, 1, 0, 1), (2, 1, 0, 2), (3, 1, 0, 3), (64, 1, 0, 4), (64, 9, 0, 4), (8, 3, 0, 2), (2, 2, 0, 1), (4, 1, 1, 1)],
 )
-def test_an_engine_leaves_a_core_to_the_rest(
+def test_engines_share_the_cores(
     cores: int, replicas: int, num_cpus: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: cores)
