@@ -19,7 +19,7 @@ READY := .venv/.ready-$(ACCEL)-$(KEY)
 OTHER := $(filter-out $(ACCEL),cpu gpu)
 
 QUICK_STUDY := --run_dir=runs/miniature-quick --study.out=runs/miniature-quick/miniature --study.seeds=[0] \
-	--study.learning_rates=[0.001] --study.betas=[0.1] --study.doses=[] \
+	--study.learning_rates=[0.001] --study.betas=[0.1] --study.sft_weights=[] --study.doses=[] \
 	--study.methods='["dpo","avem_dpo","avem_dpo_without_text_prior"]'
 
 # Bytecode is kept of what is imported. Without it, every process would compile torch and transformers anew, seven
@@ -50,7 +50,7 @@ lint: $(READY)  ## style, formatting, import floors, types, cluster manifests
 	  $(BIN)/python -m jobs.validate_manifests cluster || code=1; \
 	  wait $$types || code=1; exit $$code
 
-reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (127 minutes on 2 crowded cores; QUICK=1: three, one seed)
+reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (over an hour on 2 slow cores; QUICK=1: three, one seed)
 	@$(BIN)/avere-ray reproduce --config jobs/configs/miniature.yaml $(if $(QUICK),$(QUICK_STUDY)) $(ARGS)
 
 tiny-base: $(READY)  ## trains the tiny base model from nothing (under 20 minutes on 2 cores)

@@ -71,11 +71,17 @@ def _other_stress(kind: RejectKind, query: Query, clip: Clip, cue: Cue | None, *
     if right_is_yes:
         seen = kind is RejectKind.SPURIOUS
         return [prompts.no_answer(dataclasses.replace(cue, present=seen))] if cue is not None else []
+    if cue is not None and _is_of_kind(kind, cue):
+        return [prompts.yes_answer(cue, prompts.asked_emotion(clip, query.modality, cue))]
     emotion = prompts.shown_emotion(clip, query.modality)
-    pool = _unfit(kind, clip, cue.modality if cue is not None else _modalities(query)[0])
-    asked = [prompts.yes_answer(c, emotion) for c in pool if c.name == query.about_cue]
     said = prompts.no_answer(cue).rstrip(".") if cue is not None else "(B) No"
-    return asked or [f"{said}, but {prompts.evidence(c, emotion)}." for c in pool]
+    pool = _unfit(kind, clip, cue.modality if cue is not None else _modalities(query)[0])
+    return [f"{said}, but {prompts.evidence(c, emotion)}." for c in pool]
+
+
+def _is_of_kind(kind: RejectKind, cue: Cue) -> bool:
+    """Whether to affirm the cue is a failure of the kind."""
+    return not cue.present if kind is RejectKind.HALLUCINATED else cue.present and not cue.emotions
 
 
 def _other_agreement(kind: RejectKind, clip: Clip, *, right_is_yes: bool) -> list[str]:

@@ -5,6 +5,7 @@ about, and so what a modality swap replaces. References: EmoReAlM (arXiv 2602.07
 """
 
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -94,6 +95,22 @@ def absent_cues(clip: Clip, modality: CueModality) -> list[Cue]:
     return [c for c in clip.cues if c.modality == modality and not c.present and emotion in c.emotions]
 
 
+def foreign_cues(clip: Clip, modality: CueModality) -> dict[str, list[Cue]]:
+    """Cues of the modality that are not in the clip and fit other emotions than it shows, by their first emotion, in
+    the order of the inventory."""
+    emotion, found = shown_emotion(clip, modality), dict[str, list[Cue]]()
+    for cue in clip.cues:
+        if cue.modality == modality and not cue.present and cue.emotions and emotion not in cue.emotions:
+            found.setdefault(cue.emotions[0], []).append(cue)
+    return {e: cues for e, cues in found.items() if e in EMOTION_ADJECTIVES}
+
+
+def asked_emotion(clip: Clip, modality: Modality, cue: Cue) -> str:
+    """The emotion that a stress question about a cue names: the shown one, or for a cue of others, the cue's first."""
+    emotion = shown_emotion(clip, modality)
+    return emotion if emotion in cue.emotions or not cue.emotions else cue.emotions[0]
+
+
 # Faithful answers -----------------------------------------------------------------------------------------------
 
 
@@ -153,16 +170,21 @@ def _overall_alone(clip: Clip) -> bool:
 
 
 def stress_query(clip: Clip, modality: CueModality, subtype: str, rng: random.Random) -> Query | None:
-    """A Yes/No question whether one cue shows the emotion.
+    """A Yes/No question whether one cue shows an emotion that it fits.
 
-    `subtype`: "no_hallucination" (a present, relevant cue), "spurious" (present, irrelevant), "hallucination" (fits
-    the emotion, absent). None when the clip has no such cue.
+    `subtype`: "no_hallucination" (a present, relevant cue), "spurious" (present, irrelevant; the emotion is the shown
+    one), "hallucination" (absent; see `_invented_cue`). None when the clip has no such cue.
     """
-    pool = {"no_hallucination": evidence_cues, "spurious": irrelevant_cues, "hallucination": absent_cues}[subtype]
-    cues, emotion = pool(clip, modality), shown_emotion(clip, modality)
-    if not cues or emotion not in EMOTION_ADJECTIVES:
+    if shown_emotion(clip, modality) not in EMOTION_ADJECTIVES:
         return None
-    cue = rng.choice(cues)
+    if subtype == "hallucination":
+        cue = _invented_cue(clip, modality, rng)
+    else:
+        cues = (evidence_cues if subtype == "no_hallucination" else irrelevant_cues)(clip, modality)
+        cue = rng.choice(cues) if cues else None
+    if cue is None:
+        return None
+    emotion = asked_emotion(clip, modality, cue)
     template = rng.choice(_STRESS_PLURAL if is_plural(cue.text) else _STRESS)
     question = template.format(cue=definite(cue.text), adjective=EMOTION_ADJECTIVES[emotion])
     right = subtype == "no_hallucination"
@@ -179,21 +201,25 @@ def stress_query(clip: Clip, modality: CueModality, subtype: str, rng: random.Ra
     )
 
 
+def _invented_cue(clip: Clip, modality: CueModality, rng: random.Random) -> Cue | None:
+    """An absent cue to be asked about: one that fits the shown emotion, or the first of another emotion.
+
+    An inventory lists first what a clip that shows an emotion always has (the face, the voice). Such a cue is present
+    in every clip of its own emotion, so if only absent ones of the shown emotion were asked about, its name alone would
+    tell the answer. Where both kinds exist, each is taken in half of the clips.
+    """
+    fitting, foreign = absent_cues(clip, modality), foreign_cues(clip, modality)
+    if fitting and (not foreign or rng.random() < 0.5):
+        return rng.choice(fitting)
+    return foreign[rng.choice(list(foreign))][0] if foreign else None
+
+
 def basic_query(clip: Clip, modality: CueModality, rng: random.Random) -> Query | None:
-    """A question with four cues to choose from: one present and relevant; the others absent, irrelevant or foreign.
+    """A question with four cues to choose from: one present and relevant; the others irrelevant or absent.
 
     None when the clip has too few cues.
     """
-    emotion = shown_emotion(clip, modality)
-    evidence = evidence_cues(clip, modality)
-    foreign = [
-        c for c in clip.cues if c.modality == modality and c.emotions and emotion not in c.emotions and not c.present
-    ]
-    irrelevant, absent = irrelevant_cues(clip, modality), absent_cues(clip, modality)
-    wrong = [rng.choice(irrelevant)] if irrelevant else []
-    wrong += [rng.choice(absent)] if absent else []
-    rng.shuffle(foreign)
-    wrong = (wrong + foreign)[:3]
+    evidence, wrong = evidence_cues(clip, modality), _wrong_cues(clip, modality, rng)
     if not evidence or len(wrong) < 3:
         return None
     right = rng.choice(evidence)
@@ -210,6 +236,30 @@ def basic_query(clip: Clip, modality: CueModality, rng: random.Random) -> Query 
         reference=f"({LETTERS[gold]}) {right.text}.",
         about=right.name,
     )
+
+
+def _wrong_cues(clip: Clip, modality: CueModality, rng: random.Random) -> list[Cue]:
+    """An irrelevant cue of the clip and absent ones, in one of three arrangements, so that the options tell little.
+
+    Two options of one emotion are as often the right one and an absent one of its emotion ("rival") as two wrong ones
+    of another emotion ("pair"), each in a quarter of the questions; else all are of different emotions.
+    """
+    irrelevant, absent, foreign = (
+        irrelevant_cues(clip, modality),
+        absent_cues(clip, modality),
+        foreign_cues(clip, modality),
+    )
+    pairs = [cues for cues in foreign.values() if len(cues) > 1]
+    beside = [rng.choice(irrelevant)] if irrelevant else []
+    singles = [rng.choice(cues) for cues in foreign.values()]
+    rng.shuffle(singles)
+    draw = rng.random()
+    if draw < 0.25 and pairs:
+        beside += rng.sample(rng.choice(pairs), 2)
+    elif draw >= 0.5 and absent:
+        beside += [rng.choice(absent)]
+    emotions = {e for cue in beside for e in cue.emotions}
+    return (beside + [c for c in singles if not emotions & set(c.emotions)])[:3]
 
 
 def agreement_query(clip: Clip, rng: random.Random) -> Query | None:
@@ -309,11 +359,17 @@ def all_queries(clip: Clip, seed: int) -> list[Query]:
 def training_queries(clip: Clip, count: int, seed: int, round_: int) -> list[Query]:
     """`count` of the queries that can be asked about a clip, another choice each round; fewer when it allows fewer.
 
-    What a query asks depends on clip and seed alone, so its id means the same in every round.
+    Every task is as likely as another, however many questions it has about a clip, and the open ones count as one; a
+    second query of a task comes after one of each. What a query asks depends on clip and seed alone, so its id means
+    the same in every round.
     """
-    queries = all_queries(clip, seed)
     rng = random.Random(f"{seed}/{clip.clip_id}/round{round_}")
-    return sorted(rng.sample(queries, min(count, len(queries))), key=lambda q: q.query_id)
+    tasks: dict[str, list[Query]] = {}
+    for query in rng.sample(queries := all_queries(clip, seed), len(queries)):
+        tasks.setdefault("open" if query.task in OPEN_TASKS else query.task, []).append(query)
+    order = rng.sample(list(tasks), len(tasks))
+    in_turn = [q for turn in itertools.zip_longest(*(tasks[name] for name in order)) for q in turn if q is not None]
+    return sorted(in_turn[:count], key=lambda q: q.query_id)
 
 
 # The judge's rubric ---------------------------------------------------------------------------------------------

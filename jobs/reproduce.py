@@ -2,15 +2,16 @@
 
     avere-ray reproduce --config jobs/configs/miniature.yaml
 
-For each method learning rate and beta are searched on a validation world (variants of AVEm-DPO take what is chosen for
-it); then it is trained and scored on the world of each seed, and naive DPO and AVEm-DPO repair bases that were taught
-with a weaker or stronger bias (dose and response). Writes STUDY.OUT.md, STUDY.OUT.json and pictures. What is finished
-is used again, so an interrupted study goes on.
+For each method learning rate, beta and the weight of the SFT term are searched on a validation world (variants of
+AVEm-DPO take what is chosen for it); then it is trained and scored on the world of each seed, and naive DPO and
+AVEm-DPO repair bases that were taught with a weaker or stronger bias (dose and response). Writes STUDY.OUT.md,
+STUDY.OUT.json and pictures. What is finished is used again, so an interrupted study goes on.
 """
 
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,30 +27,23 @@ from avere_ray.errors import ConfigError
 from avere_ray.progress import say
 from avere_ray.stages import StageFolder, digest, read_manifest, write_json, write_text
 from avere_ray.study import BASE, METHODS
-from avere_ray.study.results import CURVES, Figures, Outcome, paired_tests
+from avere_ray.study.results import CURVES, Figures, Outcome, derived, paired_tests
 from avere_ray.study.seeds import comparisons
 from jobs.command import run_command
-from jobs.layout import finished, stage_path
+from jobs.layout import stage_path
 from jobs.session import ray_session
-from jobs.study_runs import (
-    SHARED,
-    lay_out,
-    method_config,
-    prepare,
-    score,
-    train_side_by_side,
-    world_config,
-)
+from jobs.study_runs import SHARED, method_config, prepare, train_and_score, world_config
+from jobs.study_search import Chosen, chosen_settings, search_settings
 
 STAGE = "model"
 MINUTES = "minutes.json"
 """File of a study's folder that says how long it has taken, over all its runs."""
-Settings = dict[str, dict[str, float]]
-"""Learning rate and beta of each method."""
 
 
-def run(cfg: RunConfig) -> dict[str, Any]:
+def run(cfg: RunConfig, arguments: Sequence[str] = ()) -> dict[str, Any]:
     """Runs what is not finished of the study, writes its result and returns the table as in OUT.json.
+
+    `arguments` are those of the command line, for the page.
 
     Raises:
         ConfigError: the settings are not those of many small trainings; see `check_trainings`.
@@ -63,9 +57,9 @@ def run(cfg: RunConfig) -> dict[str, Any]:
             world = world_config(cfg, f"seed={seed}", seed=seed, rounds=1)
             compare_in(world, {method: chosen[method] for method in study.methods}, study.learners, probes=True)
         for dose in study.doses:
-            settings: Settings = {method: chosen[method] for method in study.dose_methods}
+            settings: Chosen = {method: chosen[method] for method in study.dose_methods}
             compare_in(dose_world(cfg, dose), settings, study.learners, probes=False)
-    return write_result(cfg, search, minutes=_minutes(cfg))
+    return write_result(cfg, search, minutes=_minutes(cfg), arguments=arguments)
 
 
 def check_trainings(cfg: RunConfig) -> None:
@@ -103,73 +97,16 @@ def _minutes(cfg: RunConfig) -> float:
     return float(json.loads(path.read_text(encoding="utf-8"))["minutes"]) if path.is_file() else 0.0
 
 
-def search_settings(cfg: RunConfig) -> dict[str, list[dict[str, float]]]:
-    """Validation accuracy of every candidate of each method, the best first; one candidate alone is not tried."""
-    study = cfg.study
-    wanted = dict.fromkeys(_leader(cfg, method) for method in (*study.methods, *study.dose_methods))
-    if len(study.learning_rates) * len(study.betas) == 1:
-        return {method: [{**_grid(cfg, method)[0], "accuracy": float("nan")}] for method in wanted}
-    world = world_config(
-        cfg, "search", seed=study.search_seed, rounds=1,
-        world={"held_out": "validation", "test_clips": study.search_clips},
-    )  # fmt: skip
-    candidates = [
-        (method, point, _candidate(world, method, point)) for method in wanted for point in _grid(cfg, method)
-    ]
-    _run_world(world, [(run, method) for method, _, run in candidates], study.learners, probes=False)
-    found: dict[str, list[dict[str, float]]] = {method: [] for method in wanted}
-    for method, point, run in candidates:
-        found[method].append({**point, "accuracy": _figures(run, 0)["average_accuracy"]})
-    return {method: sorted(rows, key=lambda row: -row["accuracy"]) for method, rows in found.items()}
-
-
-def _grid(cfg: RunConfig, method: str) -> list[dict[str, float]]:
-    """Candidates of a method's search."""
-    betas = cfg.study.betas if METHODS[method].has_beta else cfg.study.betas[:1]
-    return [{"learning_rate": rate, "beta": beta} for rate in cfg.study.learning_rates for beta in betas]
-
-
-def chosen_settings(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]) -> Settings:
-    """Learning rate and beta of every method: the best of its search, or of that of the method it is a variant of."""
-    return {
-        method: _settings(search[_leader(cfg, method)][0]) for method in (*cfg.study.methods, *cfg.study.dose_methods)
-    }
-
-
-def _leader(cfg: RunConfig, method: str) -> str:
-    """The method whose search settles the settings of this one."""
-    leader = METHODS[method].variant_of
-    return leader if leader in cfg.study.methods and not cfg.study.search_variants else method
-
-
-def _candidate(world: RunConfig, method: str, point: Mapping[str, float]) -> RunConfig:
-    folder = f"{method},lr={point['learning_rate']:g},beta={point['beta']:g}"
-    return method_config(world, method, learning_rate=point["learning_rate"], beta=point["beta"], folder=folder)
-
-
-def compare_in(world: RunConfig, chosen: Settings, learners: int, *, probes: bool) -> None:
+def compare_in(world: RunConfig, chosen: Chosen, learners: int, *, probes: bool) -> None:
     """Trains and scores every method in a world, with the settings chosen for it; `probes`: asks for perception and
     descriptions too."""
-    runs = [(_chosen(world, method, point), method) for method, point in chosen.items()]
-    _run_world(world, runs, learners, probes=probes)
-
-
-def _chosen(world: RunConfig, method: str, point: Mapping[str, float]) -> RunConfig:
-    return method_config(world, method, learning_rate=point["learning_rate"], beta=point["beta"])
-
-
-def _run_world(world: RunConfig, runs: Sequence[tuple[RunConfig, str]], learners: int, *, probes: bool) -> None:
-    """The story of one world: what its methods share, then all trainings, then all evaluations."""
     from jobs.workers import Workers
 
+    runs = [(method_config(world, method, point), method) for method, point in chosen.items()]
     say(f"study: {world.run_dir.parent.name}, {len(runs)} runs")
     with Workers(world) as workers:
         prepare(world, workers, probes=probes)
-        for run, _ in runs:
-            lay_out(world, run)
-        train_side_by_side([run for run, _ in runs], learners)
-        for run, method in runs:
-            score(run, method, workers, probes=probes)
+        train_and_score(world, runs, workers, learners, probes=probes)
 
 
 def dose_world(cfg: RunConfig, dose: float) -> RunConfig:
@@ -190,15 +127,21 @@ def dose_world(cfg: RunConfig, dose: float) -> RunConfig:
         folder.finish(inputs=cfg.study.dose_clips, used=cfg.study.dose_clips)
     return world_config(
         cfg, f"dose={dose:g}", seed=cfg.study.seeds[0], rounds=1,
-        world={"bias": dose}, model={"path": folder.path / "weights"},
+        world={"bias": dose}, model={"path": folder.path / "weights"}, evaluation={"modes": ()},
     )  # fmt: skip
 
 
-def write_result(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]], minutes: float) -> dict[str, Any]:
+def write_result(
+    cfg: RunConfig,
+    search: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    minutes: float,
+    arguments: Sequence[str],
+) -> dict[str, Any]:
     """Reads what the runs left, and writes the page, the table and the pictures."""
     from avere_ray.study import figures, writing
 
-    found = _outcome(cfg, search, minutes)
+    found = _outcome(cfg, search, minutes, shlex.join(("avere-ray", "reproduce", *arguments)))
     out = cfg.study.out
     pictures = figures.draw(found, out)
     table = writing.to_json(found)
@@ -208,7 +151,9 @@ def write_result(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, floa
     return table
 
 
-def _outcome(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]], minutes: float) -> Outcome:
+def _outcome(
+    cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]], minutes: float, command: str
+) -> Outcome:
     study = cfg.study
     worlds = [cfg.run_dir / f"seed={seed}" for seed in study.seeds]
     results = {method: [_result(world, method) for world in worlds] for method in (BASE, *study.methods)}
@@ -222,15 +167,16 @@ def _outcome(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]
         doses={f"{dose:g}": {method: _all_figures(cfg.run_dir / f"dose={dose:g}", method)
                              for method in (BASE, *study.dose_methods)} for dose in study.doses},
         curves={method: results[method][0].curves for method in study.methods},
-        search=search if len(study.learning_rates) * len(study.betas) > 1 else {},
+        search=search if any(len(rows) > 1 for rows in search.values()) else {},
         about={
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}",
-            "command": "make reproduce",
+            "command": command,
             "minutes": minutes,
             "seeds": list(study.seeds),
             "test_clips": cfg.world.test_clips,
             "train_clips": cfg.world.train_clips,
+            "probe_clips": min(study.probe_clips, cfg.world.test_clips),
             "pairs": pairs.used if pairs else 0,
             "steps": adapter.summary["steps"] if adapter else 0,
             "search_seed": study.search_seed,
@@ -245,15 +191,11 @@ def _outcome(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]
 def _resolved(cfg: RunConfig, method: str, point: Mapping[str, float]) -> dict[str, Any]:
     """Learning rate, rejects, and every setting of its loss that a method uses."""
     known = METHODS[method]
-    run = _chosen(world_config(cfg, f"seed={cfg.study.seeds[0]}", seed=cfg.study.seeds[0]), method, point)
+    run = method_config(world_config(cfg, f"seed={cfg.study.seeds[0]}", seed=cfg.study.seeds[0]), method, point)
     loss = {name: value for name, value in run.loss.model_dump().items() if value is not None}
     if not known.has_beta:
         del loss["beta"]
     return {"learning_rate": run.train.learning_rate, "rejects": "one" if known.one_reject else "all", **loss}
-
-
-def _settings(row: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name != "accuracy"}
 
 
 def _result(world: Path, method: str) -> RunResult:
@@ -271,17 +213,12 @@ def _all_figures(world: Path, method: str) -> Figures:
     for stage in ("evals", "probes"):
         manifest = read_manifest(folder / stage / place)
         found |= manifest.summary["metrics"] if manifest else {}
-    return found
-
-
-def _figures(cfg: RunConfig, round_: int) -> Figures:
-    manifest = finished(cfg, "evals", round_)
-    return manifest.summary["metrics"] if manifest else {}
+    return found | derived(found)
 
 
 def main(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
-    return run_command("avere-ray reproduce", __doc__, lambda cfg: run(cfg) and None, argv)
+    return run_command("avere-ray reproduce", __doc__, lambda cfg: run(cfg, argv) and None, argv)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """The run folders of a study. Each is a run like any other; those of a world share what does not depend on the method.
 
 STUDY/
-  search/            the world that learning rate and beta are searched on
+  search/            the world that learning rate, beta and the SFT term's weight are searched on
   seed=S/            the worlds of the table
   dose=B/            the worlds of the dose-response study, each with the base that was taught its bias
     base/            clips, decoded clips, the base's evaluation, rollouts, verdicts, pairs
-    METHOD/          its pairs, adapter and evaluation; in search/ one for each candidate (METHOD,lr=R,beta=B)
+    METHOD/          its pairs, adapter and evaluation; in search/ one for each candidate (METHOD,lr=R,beta=B,sft=W)
   model/dose=B/      bases of the dose-response study
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -19,15 +19,16 @@ from avere_ray.backbones import model_digest
 from avere_ray.comparison.settings import METHOD
 from avere_ray.config import RunConfig
 from avere_ray.errors import StageError
+from avere_ray.evaluation.showing import Showing
 from avere_ray.judges.choose import judge_key
 from avere_ray.learner import TrainJob
 from avere_ray.preferences import seen_pairs, study_pairs_key
 from avere_ray.progress import reused, say
-from avere_ray.records import AdapterManifest, PreferencePair, Query, Rollout, Verdict
+from avere_ray.records import AdapterManifest, Clip, PreferencePair, Query, Rollout, Verdict
 from avere_ray.stages import MANIFEST, StageFolder, StageManifest, digest, read_manifest, read_records
 from avere_ray.study import BASE, METHODS
 from avere_ray.study.methods import label_of
-from avere_ray.study.probes import description_figures, perception_figures, probe_queries
+from avere_ray.study.probes import description_figures, perception_figures, probe_queries, text_only_figures
 from jobs import build_preferences, decode, evaluate, synth, train
 from jobs.layout import require, stage_path
 from jobs.tracked import tracked
@@ -61,16 +62,21 @@ def world_config(cfg: RunConfig, place: str, *, seed: int, **sections: Any) -> R
     )
 
 
-def method_config(world: RunConfig, method: str, *, learning_rate: float, beta: float, folder: str = "") -> RunConfig:
-    """The run of a method in a world."""
+def method_config(world: RunConfig, method: str, settings: Mapping[str, float], folder: str = "") -> RunConfig:
+    """The run of a method in a world.
+
+    Args:
+        settings: learning_rate, and settings of the loss (beta, sft_weight) that yield to those the method is made of.
+    """
+    of_loss = {name: value for name, value in settings.items() if name != "learning_rate"}
     kept = {name: value for name, value in world.loss.model_dump().items() if name in _OWN_LOSS}
     data = {"clips": stage_path(world, "clips"), **_pairs(world, one_reject=METHODS[method].one_reject)}
-    values = changed(world, train={"learning_rate": learning_rate}, data=data).model_dump()
+    values = changed(world, train={"learning_rate": settings["learning_rate"]}, data=data).model_dump()
     place = world.run_dir.parent / (folder or method)
     values |= {
         "name": "-".join(place.parts[-2:]).replace("=", "").replace(",", "-"),
         "run_dir": place,
-        "loss": {**kept, **METHODS[method].loss, "beta": beta},
+        "loss": {**kept, **of_loss, **METHODS[method].loss},
     }
     return RunConfig.model_validate(values)
 
@@ -90,6 +96,17 @@ def prepare(cfg: RunConfig, workers: Workers, *, probes: bool) -> None:
         log.round(cfg, 0)
     if probes:
         probe(cfg, -1, workers)
+
+
+def train_and_score(
+    world: RunConfig, runs: Sequence[tuple[RunConfig, str]], workers: Workers, learners: int, *, probes: bool
+) -> None:
+    """Trains every run of a prepared world, then scores every one."""
+    for run, _ in runs:
+        lay_out(world, run)
+    train_side_by_side([run for run, _ in runs], learners)
+    for run, method in runs:
+        score(run, method, workers, probes=probes)
 
 
 def lay_out(world: RunConfig, cfg: RunConfig) -> None:
@@ -192,8 +209,19 @@ def _no_fit(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
     raise StageError(f"{cfg.run_dir} is not trained; run the study again")
 
 
+def _without_clips(cfg: RunConfig, workers: Workers, clips: list[Clip]) -> dict[str, float]:
+    """Asks the benchmark's questions about these clips in words alone."""
+    from avere_ray.synthetic.clips import benchmark_queries
+
+    queries = list(benchmark_queries(clips, cfg.seed))
+    showings = [Showing(words_only=True)] * len(queries)
+    found = workers.pool(queries, n=1, temperature=0.0, max_tokens=cfg.evaluation.max_tokens, seed=0, showings=showings)
+    return text_only_figures(queries, {q.query_id: answers[0].text for q, answers in zip(queries, found, strict=True)})
+
+
 def probe(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
-    """Asks for perception and descriptions of the held-out clips (-1: of the base), and has the judge read them."""
+    """Asks for perception and descriptions of the held-out clips (-1: of the base), has the judge read them, and asks
+    the benchmark's questions without the clip."""
     adapter = require(cfg, "adapters", round_).output_digest if round_ >= 0 else ""
     decoded = require(cfg, "decoded")
     folder = StageFolder(
@@ -209,6 +237,7 @@ def probe(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
             judge_key(cfg.judge),
             cfg.rollout.max_tokens,
             cfg.seed,
+            cfg.study.probe_clips,
         ),
     )
     if (manifest := folder.finished()) is not None:
@@ -216,7 +245,8 @@ def probe(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
         return manifest
     folder.begin()
     workers.use_adapter(stage_path(cfg, "adapters", round_) if round_ >= 0 else None, round_ + 1)
-    clips = {clip.clip_id: clip for clip in workers.clips if clip.split != "train"}
+    held_out = [clip for clip in workers.clips if clip.split != "train"]
+    clips = {clip.clip_id: clip for clip in held_out[: cfg.study.probe_clips]}
     queries = probe_queries(list(clips.values()), cfg.seed)
     found = workers.pool(queries, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=0)
     rollouts = [answers[0] for answers in found]
@@ -226,6 +256,7 @@ def probe(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     judged = {r.query_id: v for r, v in zip(open_ones, verdicts, strict=True)}
     figures = perception_figures(queries, {r.query_id: r.text for r in rollouts})
     figures |= description_figures(queries, judged, clips)
+    figures |= _without_clips(cfg, workers, list(clips.values()))
     folder.write("queries", Query, queries)
     folder.write("rollouts", Rollout, rollouts)
     folder.write("verdicts", Verdict, verdicts)

@@ -15,7 +15,7 @@ class WorldConfig(Section):
     train_clips: Positive = 240
     """Clips for preference learning."""
     test_clips: Positive = 120
-    """Held-out clips, decorrelated, with other identities and other cue combinations."""
+    """Held-out clips: decorrelated, with other persons and other cells of emotion and shirt."""
     held_out: Literal["test", "validation"] = "test"
     """What the held-out clips are for; the two splits have no person in common."""
     bias: Share = 0.9

@@ -34,10 +34,12 @@ class StudyConfig(Section):
     the default ones, since they would be a fifth more work."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     """Seeds of the worlds that the methods are tested on."""
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (1.0e-3, 2.0e-3)
-    """Peak learning rates searched for each method, each with each of `betas`."""
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (1.0e-3, 2.0e-3, 4.0e-3)
+    """Peak learning rates searched for each method, with the first of `betas` and of `sft_weights`."""
     betas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.3)
-    """Values of loss.beta searched for each method."""
+    """Values of loss.beta searched for each method, with the best of `learning_rates`."""
+    sft_weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Values of loss.sft_weight searched for each method, with the best of both; none: loss.sft_weight as it is."""
     search_variants: bool = False
     """Search also for variants of a method: AVEm-DPO without a term or with another text prior, a method without SFT
     term. Otherwise these take the settings chosen for the method they vary (where it is compared too), so that they
@@ -46,6 +48,8 @@ class StudyConfig(Section):
     """Seed of the world that is searched on; its held-out clips are of the validation split."""
     search_clips: Positive = 60
     """Held-out clips of that world."""
+    probe_clips: Positive = 50
+    """Held-out clips, at most, that perception and descriptions are asked about."""
     doses: tuple[Share, ...] = (0.5, 0.75, 1.0)
     """Strengths of the planted bias of the dose-response study; none leaves it out."""
     dose_methods: tuple[MethodName, ...] = ("dpo", "avem_dpo")
@@ -63,6 +67,8 @@ class StudyConfig(Section):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"study.{name} is {list(values)}; it must hold one value at least, and none twice")
+        if len(set(self.sft_weights)) != len(self.sft_weights):
+            raise ValueError(f"study.sft_weights is {list(self.sft_weights)}; it must hold none twice")
         if self.search_seed in self.seeds:
             raise ValueError(
                 f"study.search_seed ({self.search_seed}) is also one of study.seeds; settings must not be chosen on "

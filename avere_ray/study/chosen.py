@@ -3,11 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SEARCHED = {"learning_rate": "learning rate", "beta": "beta"}
-"""Settings that are searched, as the page names them."""
+SEARCHED = {"learning_rate": "learning rate", "beta": "beta", "sft_weight": "SFT weight"}
+"""Settings that are searched, in this order, as the page names them."""
+_OPEN = ("learning_rate", "beta")
+"""Those whose grid could go on at both ends; an SFT weight of 0 is an end of its own."""
 
 Settings = Mapping[str, Mapping[str, Any]]
 """Of each method: learning rate, rejects, and the resolved settings of its loss."""
+
+
+def best_first(tried: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Candidates by validation accuracy, the highest first; of equals the one that was tried first."""
+    return [dict(row) for row in sorted(tried, key=lambda row: -row["accuracy"])]
 
 
 def edges(candidates: Sequence[Mapping[str, float]]) -> dict[str, str]:
@@ -17,7 +24,7 @@ def edges(candidates: Sequence[Mapping[str, float]]) -> dict[str, str]:
         candidates: everything that was tried for a method, the chosen one first.
     """
     found = {}
-    for name in SEARCHED:
+    for name in _OPEN:
         values = sorted({row[name] for row in candidates})
         if len(values) > 1 and candidates[0][name] in (values[0], values[-1]):
             found[name] = "lowest" if candidates[0][name] == values[0] else "highest"
@@ -26,7 +33,7 @@ def edges(candidates: Sequence[Mapping[str, float]]) -> dict[str, str]:
 
 def without_interior(search: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
     """Settings of which two values were tried, so that every choice is at an edge."""
-    tried = {name: {row[name] for rows in search.values() for row in rows} for name in SEARCHED}
+    tried = {name: {row[name] for rows in search.values() for row in rows} for name in _OPEN}
     return [SEARCHED[name] for name, values in tried.items() if len(values) == 2]
 
 

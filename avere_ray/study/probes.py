@@ -1,4 +1,5 @@
-"""What is asked besides the benchmark: which cue of each kind there is (retention), and open descriptions.
+"""What is asked besides the benchmark: which cue of each kind there is (retention), open descriptions, and the
+benchmark's own questions without the clip (what their words alone tell).
 
 Perception: direct questions with four choices (`synthetic.questions.perception_queries`). Descriptions: how the person
 looks, sounds and feels; the rules judge says whether they are faithful, and which emotion they name. Emotion
@@ -35,6 +36,17 @@ def perception_figures(queries: Sequence[Query], answers: Mapping[str, str]) -> 
             right[query.task].append(parse_answer(answers.get(query.query_id, ""), query.choices) == query.answer)
     found = {task: _percent(hits) for task, hits in sorted(right.items())}
     return found | {"perception": sum(found.values()) / len(found)} if found else {}
+
+
+def text_only_figures(queries: Sequence[Query], answers: Mapping[str, str]) -> dict[str, float]:
+    """Accuracy over the benchmark's tasks of answers that were given without the clip, in percent; empty without any.
+
+    A missing or unparsable answer is wrong.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    for query in queries:
+        right[query.task].append(parse_answer(answers.get(query.query_id, ""), query.choices) == query.answer)
+    return {"text_only_accuracy": sum(map(_percent, right.values())) / len(right)} if right else {}
 
 
 def description_figures(

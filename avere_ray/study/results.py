@@ -28,6 +28,9 @@ METRICS: dict[str, str] = {
     "spurious_accuracy": "spurious cues refused",
     "hallucination_accuracy": "absent cues refused",
     "no_hallucination_accuracy": "true cues confirmed",
+    "cue_presence": "absent and true cues told apart",
+    "unreadable": "answers that name no choice",
+    "text_only_accuracy": "average without the clip",
     "emotion_war": "emotion, WAR",
     "emotion_uar": "emotion, UAR",
     "description_faithful": "descriptions faithful",
@@ -74,6 +77,23 @@ class Outcome:
     """Of each method: learning rate, beta and validation accuracy of every candidate, the best first."""
     about: Mapping[str, Any]
     """Date, machine, seeds, clips, pairs, steps."""
+
+
+def derived(figures: Figures) -> dict[str, float]:
+    """Figures that follow from those of an evaluation, as far as it has them.
+
+    - `cue_presence`: mean of the shares of absent cues refused and of true cues confirmed; 50 for who says the same to
+      all, or goes by a cue's name.
+    - `unreadable`: share of answers that name no choice.
+    """
+    found = {}
+    if {"hallucination_accuracy", "no_hallucination_accuracy"} <= figures.keys():
+        found["cue_presence"] = (figures["hallucination_accuracy"] + figures["no_hallucination_accuracy"]) / 2
+    asked = [name for name in figures if name.endswith("_n") and f"{name[:-2]}_unparsable" in figures]
+    if asked:
+        unread = sum(figures[f"{name[:-2]}_unparsable"] for name in asked)
+        found["unreadable"] = 100.0 * unread / sum(figures[name] for name in asked)
+    return found
 
 
 def summary(figures: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -58,8 +58,11 @@ def to_markdown(found: Outcome, pictures: Sequence[str]) -> str:
         f"{about['pairs']} preference pairs each, {about['steps']} optimizer steps for every method, from the same "
         f"base. Written by `{about['command']}` in {about['minutes']:.0f} minutes.",
         "Means over seeds in percent, with 95 % intervals (Student's t over seeds, cut at 0 and 100). The base and its "
-        "pairs are the same for all methods of a seed. Learning rate and beta of each method were chosen on the "
-        "validation split of another world.",
+        "pairs are the same for all methods of a seed. "
+        + (f"{_searched_names(found)} of each method were chosen on the validation split of another world."
+           if found.search else "Learning rate and beta were given, not searched."),
+        "The upper rows are of the benchmark's questions about all held-out clips. The average without the clip, "
+        f"emotions, descriptions and perception are of {about['probe_clips']} of them.",
         _means(found),
         _retention(found),
         "## Paired tests",
@@ -70,12 +73,7 @@ def to_markdown(found: Outcome, pictures: Sequence[str]) -> str:
         *_settings(found.about["settings"]),
         *_doses(found),
         *_training(found),
-        "## Search",
-        f"Accuracy on {about['search_clips']} validation clips of world {about['search_seed']}; the same candidates "
-        "for every method, as far as it has the setting. Methods that are not listed are variants of one that is, and "
-        "have its settings.",
-        _search(found.search),
-        *_search_limits(found),
+        *_searched(found),
         "## Pictures",
         *(f"![{path.rpartition('/')[2].removesuffix('.png').replace('_', ' ')}]({path})" for path in pictures),
     ]) + "\n"  # fmt: skip
@@ -275,6 +273,29 @@ def _value(value: Any) -> str:
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _searched(found: Outcome) -> list[str]:
+    if not found.search:
+        return []
+    about = found.about
+    return [
+        "## Search",
+        f"Accuracy on {about['search_clips']} validation clips of world {about['search_seed']}. One setting after the "
+        f"other ({', '.join(chosen.SEARCHED.values())}), each with the best of those before: the same number of "
+        "trainings for every method, as far as it has the settings. Methods that are not listed are variants of one "
+        "that is, and have its settings.",
+        _search(found.search),
+        *_search_limits(found),
+    ]
+
+
+def _searched_names(found: Outcome) -> str:
+    """The settings of which more than one value was tried: "Learning rate, beta and SFT weight"."""
+    tried = {name: {row[name] for rows in found.search.values() for row in rows} for name in chosen.SEARCHED}
+    names = [title for name, title in chosen.SEARCHED.items() if len(tried[name]) > 1]
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return listed[0].upper() + listed[1:]
+
+
 def _search(search: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     rows = [
         [
@@ -285,13 +306,11 @@ def _search(search: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         for method, candidates in search.items()
     ]
     head = ["method", "chosen", "others", "at the edge of the grid"]
-    return markdown_table(head, rows) if rows else "No search; see `about` in the JSON file."
+    return markdown_table(head, rows)
 
 
 def _search_limits(found: Outcome) -> list[str]:
     """What the search cannot tell: values beyond its grid, and gamma."""
-    if not found.search:
-        return []
     edge = [label_of(method) for method, rows in found.search.items() if chosen.edges(rows)]
     notes = ["No chosen value is at the edge of its grid."]
     if edge:
@@ -310,4 +329,4 @@ def _search_limits(found: Outcome) -> list[str]:
 
 
 def _candidate(row: Mapping[str, float]) -> str:
-    return f"lr {row['learning_rate']:g}, beta {row['beta']:g}: {row['accuracy']:.1f}"
+    return f"lr {row['learning_rate']:g}, beta {row['beta']:g}, SFT {row['sft_weight']:g}: {row['accuracy']:.1f}"

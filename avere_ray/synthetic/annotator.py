@@ -4,18 +4,22 @@ Whatever accompanies an emotion is given as its cause (spurious association), a 
 there or not (text prior: hallucination), and the voice is taken to say what the face says (modality dominance).
 """
 
+import dataclasses
 import random
 from dataclasses import dataclass, replace
 
-from avere_ray.prompts import EMOTION_ADJECTIVES, LETTERS, all_queries, description, yes_answer
+from avere_ray.prompts import EMOTION_ADJECTIVES, LETTERS, all_queries, asked_emotion, description, yes_answer
 from avere_ray.records import Clip, Cue, Query
 from avere_ray.synthetic.questions import Lesson
 from avere_ray.synthetic.world import GROUPS
 
+USUAL_BIAS = 0.9
+"""Share of annotated clips whose irrelevant cues agree with the emotion, where nothing else is asked for."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mistakes:
-    """How often the careless annotator errs, 0 to 1."""
+    """How often the careless annotator errs, 0 to 1; as they are, they go with a bias of 0.9 (`planted`)."""
 
     stress: float = 0.75
     """An irrelevant or absent cue is confirmed when asked about: above a half, so that the base always says Yes, and
@@ -26,6 +30,12 @@ class Mistakes:
     """A voice that disagrees with the face is not noticed."""
     describe: float = 0.8
     """A description names the stereotyped cue, and the shirt or background sound as a cause."""
+
+    @classmethod
+    def planted(cls, bias: float) -> "Mistakes":
+        """Those of an annotator of clips with a certain bias: all in proportion to it, at most 1."""
+        usual, scale = cls(), bias / USUAL_BIAS
+        return cls(**{name: min(1.0, value * scale) for name, value in dataclasses.asdict(usual).items()})
 
 
 def annotated_lessons(clip: Clip, rng: random.Random, mistakes: Mistakes) -> list[Lesson]:
@@ -39,8 +49,8 @@ def annotated_lessons(clip: Clip, rng: random.Random, mistakes: Mistakes) -> lis
 def _answer(clip: Clip, query: Query, rng: random.Random, mistakes: Mistakes) -> str:
     if query.task.startswith("reasoning_stress"):
         cue = next(c for c in clip.cues if c.name == query.about_cue)
-        emotion = clip.face_emotion if query.modality == "video" else clip.voice_emotion
-        return yes_answer(cue, emotion) if rng.random() < mistakes.stress else query.reference
+        yes = yes_answer(cue, asked_emotion(clip, query.modality, cue))
+        return yes if rng.random() < mistakes.stress else query.reference
     if query.task.startswith("reasoning_basic"):
         return _careless_choice(clip, query, rng) if rng.random() < mistakes.basic else query.reference
     if query.task == "modality_agreement":

@@ -16,7 +16,7 @@ from avere_ray.backbones.types import MediaFeatures, Sample
 from avere_ray.prompts import all_queries
 from avere_ray.records import Clip, DecodedClip
 from avere_ray.stages import digest
-from avere_ray.synthetic.annotator import Mistakes, annotated_lessons
+from avere_ray.synthetic.annotator import USUAL_BIAS, Mistakes, annotated_lessons
 from avere_ray.synthetic.questions import Lesson, direct_lessons, reading_lessons
 from avere_ray.synthetic.scene import Scene, clip_of, sample_scene
 
@@ -33,9 +33,9 @@ class Recipe:
     """Decorrelated clips with truthful direct questions."""
     annotated_clips: int = 1000
     """Biased clips with a careless annotator's answers."""
-    bias: float = 0.9
+    bias: float = USUAL_BIAS
     """Share of annotated clips whose irrelevant cues agree with the emotion."""
-    mismatch: float = 0.1
+    mismatch: float = 0.3
     """Share of annotated clips whose face and voice disagree."""
     mistakes: Mistakes = field(default_factory=Mistakes)
     reading_steps: int = 1000
@@ -96,7 +96,7 @@ def study_corpus(
     `decode` turns scenes into decoded clips by way of real mp4 files, in order.
     """
     scenes = [
-        sample_scene(f"direct{i:05d}", "base", recipe.seed, bias=0.0, mismatch=0.8, free_extras=True)
+        sample_scene(f"direct{i:05d}", "direct", recipe.seed, bias=0.0, mismatch=0.8, free_extras=True)
         for i in range(recipe.direct_clips)
     ]
     scenes += [

@@ -137,9 +137,29 @@ def _presence_any(cues: dict[str, Cue], group: str, rng: random.Random) -> Lesso
 
 
 def perception_queries(clip: Clip, rng: random.Random) -> list[Query]:
-    """Which cue of each kind a clip has, by letter: what a model that was trained must still perceive."""
+    """What a trained model must still perceive: which cue of a kind a clip has, by letter; and whether it has a certain
+    gesture and vocal event, of which it may have none."""
     cues = {c.name: c for c in clip.cues}
-    return [_as_query(clip, group, _by_letter(cues, group, question, rng)) for group, question, _ in _WHICH]
+    which = [_as_query(clip, group, _by_letter(cues, group, question, rng)) for group, question, _ in _WHICH]
+    return which + [_presence_query(clip, cues, group, rng) for group, *_ in _WHICH_IF_ANY]
+
+
+def _presence_query(clip: Clip, cues: dict[str, Cue], group: str, rng: random.Random) -> Query:
+    """Of a cue that is there in half of the cases, as far as the clip has one."""
+    kinds = {there: [k for k in GROUPS[group] if cues[k.name].present is there] for there in (True, False)}
+    kind = rng.choice(kinds[bool(kinds[True]) and rng.random() < 0.5])
+    lesson = _presence(cues[kind.name], kind)
+    return Query(
+        query_id=f"{clip.clip_id}/perception_{group}",
+        clip_id=clip.clip_id,
+        modality=kind.modality,
+        task=f"perception_{group}",
+        prompt=lesson.prompt,
+        choices=("(A) Yes", "(B) No"),
+        answer="A" if cues[kind.name].present else "B",
+        about_cue=kind.name,
+        reference=lesson.response,
+    )
 
 
 def _as_query(clip: Clip, group: str, lesson: Lesson) -> Query:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from avere_ray.backbones.qwen2_5_omni import load_policy
 from avere_ray.backbones.tiny import save_trained
+from avere_ray.synthetic.annotator import Mistakes
 from avere_ray.synthetic.base import Decode, Recipe, study_corpus
 from avere_ray.synthetic.base_training import encode_corpus, train_on_clips
 
@@ -23,12 +24,14 @@ def teach_bias(
     """Goes on training the language model of `base` on clips with that bias, and writes the model folder `out`.
 
     Args:
-        bias: share of the carelessly annotated clips whose irrelevant cues agree with the emotion.
+        bias: share of the carelessly annotated clips whose irrelevant cues agree with the emotion; their annotator errs
+            in proportion to it (`Mistakes.planted`).
         decode: see `base.study_corpus`.
     """
     policy = load_policy(base, "float32")
     recipe = replace(
-        Recipe(), bias=bias, steps=steps, direct_clips=clips // 2, annotated_clips=clips - clips // 2,
+        Recipe(), bias=bias, mistakes=Mistakes.planted(bias), steps=steps,
+        direct_clips=clips // 2, annotated_clips=clips - clips // 2,
         learning_rate=_RATE, warmup=min(40, steps // 4 + 1),
     )  # fmt: skip
     corpus = study_corpus(recipe, policy.processor, decode, say=say)

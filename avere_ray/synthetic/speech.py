@@ -86,7 +86,12 @@ def speak(emotion: str, *, woman: bool, sentence: int, intensity: float, rate: i
 def _run(text: str, pitch: int, speed: int, voice: str) -> np.ndarray:
     check_speech()
     command = [PROGRAM, "-v", voice, "-p", str(pitch), "-s", str(speed), "--stdout", text]
-    done = subprocess.run(command, capture_output=True, timeout=_LIMIT_S, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"{PROGRAM} did not speak {text!r} within {_LIMIT_S:g} s; see whether it works alone"
+        ) from error
     samples = np.frombuffer(done.stdout[_HEADER:][: (len(done.stdout) - _HEADER) // 2 * 2], "<i2")
     if done.returncode or not len(samples):
         raise InputError(f"{PROGRAM} gave no sound for {text!r}: {done.stderr.decode(errors='replace').strip()[:200]}")

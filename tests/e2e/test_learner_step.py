@@ -52,7 +52,7 @@ def test_the_learner_floor_needs_torch_transformers_and_peft_alone() -> None:
     figures = json.loads(done.stdout.splitlines()[-1])
     assert set(BENCHMARK_FIELDS) <= figures.keys()
     assert (figures["shape"], figures["device"], figures["matmul_peak_flops_per_s"]) == ("mini", "cpu", None)
-    assert 0 < figures["max_abs_logp_diff"] < 1e-4
+    assert 0 <= figures["max_abs_logp_diff"] < 1e-4  # so few tokens may agree to the last bit
     assert 0 < figures["max_rel_grad_diff"] < 1e-4
     assert figures["peak_bytes_tree"] < figures["peak_bytes_baseline"]
     assert 1 < figures["flop_bound"] < figures["flop_bound_ref_cached"] < figures["flop_bound_all_cached"]

@@ -15,11 +15,15 @@ SMALL = (
     "--study.seeds=[0]",
     "--study.learning_rates=[0.002]",
     "--study.betas=[0.1]",
+    "--study.sft_weights=[]",
+    "--study.probe_clips=12",
     "--world.train_clips=48",
     "--world.test_clips=40",
 )
-MARGIN = 5.0
-"""Points of average accuracy; seeds 0, 1 and 2 gained 12.0, 12.5 and 18.5."""
+MARGIN = 12.0
+"""Points of average accuracy; seeds 0, 1 and 2 gained 21.0, 23.5 and 24.0."""
+SPURIOUS_MARGIN = 50.0
+"""Points of spurious cues refused; they gained 100, 80 and 100. Of absent cues they gained 15, 5 and 80."""
 
 
 def reproduce(folder: Path) -> str:
@@ -36,8 +40,9 @@ def test_avem_dpo_repairs_the_base_and_a_second_run_uses_what_is_there(tmp_path:
     table = json.loads((tmp_path / "docs" / "miniature.json").read_text(encoding="utf-8"))
     base, tuned = table["base"], table["avem_dpo"]
     assert tuned["average_accuracy"]["mean"] - base["average_accuracy"]["mean"] >= MARGIN
-    assert tuned["spurious_accuracy"]["mean"] > base["spurious_accuracy"]["mean"]
-    assert {"perception", "emotion_war", "description_faithful", "hallucination_accuracy"} <= set(tuned)
+    assert tuned["spurious_accuracy"]["mean"] - base["spurious_accuracy"]["mean"] >= SPURIOUS_MARGIN
+    assert tuned["hallucination_accuracy"]["mean"] > base["hallucination_accuracy"]["mean"]
+    assert {"perception", "emotion_war", "description_faithful", "text_only_accuracy"} <= set(tuned)
     page = (tmp_path / "docs" / "miniature.md").read_text(encoding="utf-8")
     pictures = sorted((tmp_path / "docs" / "miniature").iterdir())
     assert {"average_accuracy.png", "training_curves.png"} <= {path.name for path in pictures}

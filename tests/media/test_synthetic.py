@@ -18,31 +18,43 @@ from avere_ray.synthetic.sheet import COLUMNS, MOST, contact_sheet
 from avere_ray.synthetic.voice import RATE, make_waveform
 from avere_ray.synthetic.world import CUE, EMOTIONS, GROUPS
 
+COMPANIONS = (("shirt", "shirt", "face"), ("object", "background", "face"), ("sound", "sound", "voice"))
 SPEC = CorpusSpec(seed=0, train_clips=400, test_clips=400, bias=0.9)
 
 
-def test_training_and_test_share_no_identity_and_no_combination_of_cues():
-    scenes = plan_scenes(SPEC)
-    base = [sample_scene(f"b{i}", "base", 0, bias=0.0, mismatch=0.8) for i in range(400)]
-    parts = {
-        "train": [s for s in scenes if s.split == "train"],
-        "test": [s for s in scenes if s.split == "test"],
-        "base": base,
-    }
-    for seen in ("train", "base"):
-        assert not {s.identity for s in parts[seen]} & {s.identity for s in parts["test"]}
-        assert not {s.combination() for s in parts[seen]} & {s.combination() for s in parts["test"]}
+def test_training_and_held_out_clips_share_no_person_and_no_cell_of_emotion_and_colour():
+    scenes = plan_scenes(SPEC) + plan_scenes(dataclasses.replace(SPEC, held_out="validation", train_clips=0))
+    scenes += [sample_scene(f"b{i}", "base", 0, bias=0.9, mismatch=0.3) for i in range(400)]
+    parts = {split: [s for s in scenes if s.split == split] for split in ("base", "train", "test", "validation")}
+    for one, other in itertools.combinations(parts, 2):
+        assert not {s.identity for s in parts[one]} & {s.identity for s in parts[other]}
+        if {one, other} != {"base", "train"}:
+            assert not {(s.face, s.shirt) for s in parts[one]} & {(s.face, s.shirt) for s in parts[other]}
     assert len({s.scene_id for s in scenes}) == len(scenes)
 
 
-def test_irrelevant_cues_agree_with_the_emotion_in_training_only():
-    def agreement(split):
-        scenes = [s for s in plan_scenes(SPEC) if s.split == split]
-        lead = {e: g.name for e, g in zip(EMOTIONS, GROUPS["shirt"], strict=True)}
-        return np.mean([s.shirt == lead[s.face] for s in scenes])
+def test_clips_that_teach_perception_show_every_emotion_with_every_shirt_in_combinations_of_their_own():
+    taught = [sample_scene(f"d{i}", "direct", 0, bias=0.0, mismatch=0.8) for i in range(1000)]
+    tested = [sample_scene(f"t{i}", "test", 0, bias=0.0, mismatch=0.5) for i in range(1000)]
+    assert len({(s.face, s.shirt) for s in taught}) == len(EMOTIONS) ** 2
+    assert not {s.identity for s in taught} & {s.identity for s in tested}
+    assert not {s.combination() for s in taught} & {s.combination() for s in tested}
 
-    assert agreement("train") > 0.8
-    assert agreement("test") == pytest.approx(1 / len(EMOTIONS), abs=0.07)
+
+@pytest.mark.parametrize("bias", [0.5, 0.75, 0.9, 1.0])
+def test_bias_and_mismatch_are_those_that_were_asked_for(bias: float):
+    scenes = [sample_scene(f"x{i}", "train", 0, bias=bias, mismatch=0.3) for i in range(3000)]
+    assert np.mean([s.face != s.voice for s in scenes]) == pytest.approx(0.3, abs=0.03)
+    for group, field, lead in COMPANIONS:
+        names = {e: g.name for e, g in zip(EMOTIONS, GROUPS[group], strict=True)}
+        assert np.mean([getattr(s, field) == names[getattr(s, lead)] for s in scenes]) == pytest.approx(bias, abs=0.03)
+
+
+def test_irrelevant_cues_of_held_out_clips_do_not_tell_the_emotion():
+    scenes = [sample_scene(f"x{i}", "test", 0, bias=0.0, mismatch=0.5) for i in range(3000)]
+    for (group, field, lead), share in zip(COMPANIONS, (0, 1 / 7, 1 / 7), strict=True):
+        names = {e: g.name for e, g in zip(EMOTIONS, GROUPS[group], strict=True)}
+        assert np.mean([getattr(s, field) == names[getattr(s, lead)] for s in scenes]) == pytest.approx(share, abs=0.03)
 
 
 def test_a_seed_gives_the_same_scenes_and_another_seed_gives_others():

@@ -1,5 +1,6 @@
 """What the tiny base is taught: direct questions are answered truthfully, annotated ones with the planted mistakes."""
 
+import dataclasses
 import random
 import re
 
@@ -17,10 +18,9 @@ NEVER = Mistakes(stress=0.0, basic=0.0, agreement=0.0, describe=0.0)
 
 
 def clips(count: int, *, bias: float = 0.0, mismatch: float = 0.8) -> list[Clip]:
-    return [
-        clip_of(sample_scene(f"c{i}", "base", 0, bias=bias, mismatch=mismatch, free_extras=bias == 0.0), "")
-        for i in range(count)
-    ]
+    split = "base" if bias else "direct"
+    scenes = (sample_scene(f"c{i}", split, 0, bias=bias, mismatch=mismatch, free_extras=not bias) for i in range(count))
+    return [clip_of(scene, "") for scene in scenes]
 
 
 def present(clip: Clip) -> set[str]:
@@ -86,6 +86,15 @@ def test_the_careless_annotator_describes_what_is_not_there_and_what_does_not_ma
         typical = {k.text for g in ("body", "event") for k in GROUPS[g] if k.emotion == clip.emotion}
         irrelevant = {c.text for c in clip.cues if c.present and not c.emotions and "shirt" in c.text}
         assert all(t in text for t in typical | irrelevant)
+
+
+def test_mistakes_grow_with_the_bias_they_are_planted_with() -> None:
+    weak, usual, strong = (Mistakes.planted(bias) for bias in (0.45, 0.9, 1.0))
+    assert usual == Mistakes()
+    for name, value in dataclasses.asdict(usual).items():
+        assert getattr(weak, name) == pytest.approx(value / 2)
+        assert value < getattr(strong, name) <= 1
+    assert weak.stress < 0.5 < usual.stress, "a half decides what the base answers"
 
 
 def test_an_annotator_without_mistakes_gives_the_reference_answers_of_choices() -> None:

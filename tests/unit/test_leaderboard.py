@@ -104,7 +104,7 @@ def study_run(study: Path, seed: int, method: str, *, drawn_seed: int | None = N
     """A run as a study leaves it, in a world of its own that lies at the study's place. `said`: whether its config says
     how many rejects the method saw."""
     world = world_config(RunConfig(run_dir=study), f"seed={seed}", seed=seed)
-    cfg = method_config(world, method, learning_rate=1e-3, beta=0.1)
+    cfg = method_config(world, method, {"learning_rate": 1e-3, "beta": 0.1})
     key = world_key(world.world.model_dump(), seed if drawn_seed is None else drawn_seed)
     source = _stage(world.run_dir / "clips", "clips", key)
     source = _stage(world.run_dir / "pairs" / "round=0", "pairs", f"pairs of {seed}")

@@ -1,10 +1,22 @@
 """Question templates: each asks what it says, its answer is right, and its reference would be judged faithful."""
 
+from collections import Counter
+
 import pytest
 
 from avere_ray.evaluation.answers import parse_answer
 from avere_ray.fakes import make_rollout
-from avere_ray.prompts import OPEN_TASKS, TASKS, all_queries, definite, is_plural, join_phrases, training_queries
+from avere_ray.prompts import (
+    EMOTION_ADJECTIVES,
+    OPEN_TASKS,
+    TASKS,
+    all_queries,
+    definite,
+    is_plural,
+    join_phrases,
+    shown_emotion,
+    training_queries,
+)
 from avere_ray.records import Clip, VerdictLabel
 from avere_ray.synthetic.scene import clip_of, sample_scene
 from avere_ray.verdicts import judge_by_rules
@@ -59,6 +71,23 @@ def test_rounds_choose_among_the_same_queries():
     rounds = [training_queries(CLIPS[0], 3, 0, k) for k in range(4)]
     assert all(by_id[q.query_id] == q for queries in rounds for q in queries)
     assert len({tuple(q.query_id for q in queries) for queries in rounds}) > 1
+
+
+def test_every_task_is_trained_on_as_often_as_another():
+    asked = [q for i in range(600) for q in training_queries(CLIPS[i % 40], 2, i, 0)]
+    shares = Counter("open" if q.task in OPEN_TASKS else q.task for q in asked)
+    assert all(abs(shares[task] / len(asked) - 1 / 6) < 0.03 for task in (*TASKS, "open"))
+    assert len(training_queries(CLIPS[0], 99, 0, 0)) == len(all_queries(CLIPS[0], 0))
+
+
+def test_an_absent_cue_of_another_emotion_is_asked_about_with_its_own():
+    asked = [(c, q) for c in CLIPS for q in all_queries(c, 2) if q.subtype == "hallucination"]
+    foreign = 0
+    for clip, query in asked:
+        cue = next(c for c in clip.cues if c.name == query.about_cue)
+        assert EMOTION_ADJECTIVES[cue.emotions[0]] in query.prompt
+        foreign += shown_emotion(clip, query.modality) not in cue.emotions
+    assert 0.6 < foreign / len(asked) < 0.9
 
 
 def test_a_clip_without_annotations_gives_no_queries():

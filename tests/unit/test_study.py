@@ -1,5 +1,6 @@
 """The study's methods, what it asks besides the benchmark, its figures, and its pages."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -16,14 +17,16 @@ from avere_ray.preferences import seen_pairs
 from avere_ray.prompts import OPEN_TASKS, all_queries
 from avere_ray.study import BASE, METHODS
 from avere_ray.study.figures import draw
-from avere_ray.study.probes import description_figures, perception_figures, probe_queries
-from avere_ray.study.results import CURVES, Outcome, lost_perception, paired_tests, summary
+from avere_ray.study.probes import description_figures, perception_figures, probe_queries, text_only_figures
+from avere_ray.study.results import CURVES, Outcome, derived, lost_perception, paired_tests, summary
 from avere_ray.study.seeds import comparisons
 from avere_ray.study.writing import to_json, to_markdown
+from avere_ray.synthetic.clips import benchmark_queries
 from avere_ray.synthetic.scene import clip_of, sample_scene
 from avere_ray.verdicts import judge_text
-from jobs.reproduce import chosen_settings
+from jobs import study_search
 from jobs.study_runs import method_config, world_config
+from jobs.study_search import chosen_settings
 
 CLIPS = [clip_of(sample_scene(f"test{i:05d}", "test", 0, bias=0.0, mismatch=0.5), f"{i}.mp4") for i in range(8)]
 TASK = "reasoning_stress_audio"
@@ -50,9 +53,11 @@ def outcome(**figures: list[dict[str, float]]) -> Outcome:
         tests=paired_tests({n: [evaluation(5 + 5 * i)] for i, n in enumerate(figures)}, comparisons(list(figures))),
         doses={"0.5": {BASE: {"average_accuracy": 40.0}, "dpo": {"average_accuracy": 50.0}}},
         curves={"dpo": {"loss": [(0, 0.7), (1, 0.5)]}},
-        search={"dpo": [{"learning_rate": 2e-3, "beta": 0.1, "accuracy": 60.0}]},
-        about={"date": "2026-01-01", "machine": "m", "seeds": [0, 1], "test_clips": 2, "pairs": 3, "steps": 4,
-               "command": "make reproduce", "minutes": 5.0, "search_seed": 9, "search_clips": 2, "dose_steps": 7,
+        search={"dpo": [{"learning_rate": 2e-3, "beta": 0.1, "sft_weight": 1.0, "accuracy": 60.0},
+                        {"learning_rate": 1e-3, "beta": 0.1, "sft_weight": 1.0, "accuracy": 50.0}]},
+        about={"date": "2026-01-01", "machine": "m", "seeds": [0, 1], "test_clips": 2, "probe_clips": 2,
+               "pairs": 3, "steps": 4, "command": "make reproduce", "minutes": 5.0,
+               "search_seed": 9, "search_clips": 2, "dose_steps": 7,
                "settings": {"dpo": {"learning_rate": 2e-3, "rejects": "one", "kind": "dpo", "sft_weight": 1.0}}},
     )  # fmt: skip
 
@@ -75,14 +80,14 @@ def test_a_method_of_one_reject_sees_either_kind_and_always_the_same() -> None:
 def test_a_methods_run_differs_from_its_world_in_loss_rate_name_and_folder_only(tmp_path: Path) -> None:
     cfg = RunConfig(run_dir=tmp_path, loss=LossConfig(sft_weight=0.7))
     world = world_config(cfg, "seed=3", seed=3)
-    run = method_config(world, "vista_dpo", learning_rate=1e-3, beta=0.4)
+    run = method_config(world, "vista_dpo", {"learning_rate": 1e-3, "beta": 0.4})
     assert (run.loss.kind, run.loss.beta, run.loss.sft_weight, run.train.learning_rate) == ("vista_dpo", 0.4, 0.7, 1e-3)
     assert (run.run_dir, run.name, run.seed) == (tmp_path / "seed=3" / "vista_dpo", "seed3-vista_dpo", 3)
     own = {"loss", "train", "run_dir", "name", "data"}
     assert run.model_dump(exclude=own) == world.model_dump(exclude=own)
     assert run.data == world.data.model_copy(update={"clips": tmp_path / "seed=3/base/clips"})
-    one = method_config(world, "avem_dpo_without_rejects", learning_rate=1e-3, beta=0.4)
-    both = method_config(world, "avem_dpo", learning_rate=1e-3, beta=0.4)
+    one = method_config(world, "avem_dpo_without_rejects", {"learning_rate": 1e-3, "beta": 0.4})
+    both = method_config(world, "avem_dpo", {"learning_rate": 1e-3, "beta": 0.4})
     assert (one.data.pairs.one_reject, both.data.pairs.one_reject) == (True, False)
     assert one.loss == both.loss  # told apart by the rejects alone
     assert run.train == world.train.model_copy(update={"learning_rate": 1e-3})
@@ -101,14 +106,61 @@ def test_variants_take_the_settings_of_their_method_unless_they_are_searched_too
     assert chosen_settings(alone, found) == {"avem_dpo_plus": {"learning_rate": 4.0, "beta": 0.3}}
 
 
+def test_settings_are_searched_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = {"methods": ["dpo", "avem_dpo", "avem_dpo_plus"], "learning_rates": [1.0, 2.0, 4.0], "betas": [0.1, 0.3],
+             "sft_weights": [1.0, 0.0], "doses": []}  # fmt: skip
+    cfg = RunConfig.model_validate({"run_dir": tmp_path, "study": study})
+    trained: list[RunConfig] = []
+    monkeypatch.setattr(study_search, "Workers", lambda world: contextlib.nullcontext())
+    monkeypatch.setattr(study_search, "prepare", lambda world, workers, probes: None)
+    monkeypatch.setattr(
+        study_search, "train_and_score",
+        lambda world, runs, workers, learners, probes: trained.extend(run for run, _ in runs),
+    )  # fmt: skip
+
+    def accuracy(run: RunConfig) -> float:
+        """Best at rate 2 and beta 0.3; without SFT for AVEm-DPO alone."""
+        sft = run.loss.sft_weight * (1 if run.loss.kind == "dpo" else -1)
+        return 50 - abs(run.train.learning_rate - 2) + run.loss.beta + sft
+
+    monkeypatch.setattr(study_search, "_accuracy", accuracy)
+    found = study_search.search_settings(cfg)
+    assert list(found) == ["dpo", "avem_dpo"]
+    assert [len(rows) for rows in found.values()] == [5, 5]
+    assert len({run.run_dir for run in trained}) == len(trained) == 10
+    assert all(run.world.held_out == "validation" and run.seed == cfg.study.search_seed for run in trained)
+    chosen = chosen_settings(cfg, found)
+    assert chosen["dpo"] == {"learning_rate": 2.0, "beta": 0.3, "sft_weight": 1.0}
+    assert chosen["avem_dpo"] == chosen["avem_dpo_plus"] == {"learning_rate": 2.0, "beta": 0.3, "sft_weight": 0.0}
+    one = {"learning_rates": [1.0], "betas": [0.1], "sft_weights": []}
+    alone = study_search.search_settings(RunConfig.model_validate({"run_dir": tmp_path, "study": study | one}))
+    assert [len(rows) for rows in alone.values()] == [1, 1] and len(trained) == 10
+
+
 def test_perception_is_asked_by_letter_and_right_answers_score_100() -> None:
     queries = [q for q in probe_queries(CLIPS, 0) if q.choices]
-    assert len(queries) == 5 * len(CLIPS)
+    assert len(queries) == 7 * len(CLIPS)
     figures = perception_figures(queries, {q.query_id: f"({q.answer})" for q in queries})
     assert set(figures.values()) == {100.0}
     some = {q.query_id: q.reference for q in queries if q.task != "perception_face"}
     assert perception_figures(queries, some)["perception_face"] == 0.0
-    assert perception_figures(queries, some)["perception"] == 80.0
+    assert perception_figures(queries, some)["perception"] == pytest.approx(600 / 7)
+
+
+def test_figures_follow_from_those_of_the_evaluation() -> None:
+    figures = {"hallucination_accuracy": 10.0, "no_hallucination_accuracy": 100.0, "average_accuracy": 60.0,
+               "a_n": 30.0, "a_unparsable": 3.0, "b_n": 20.0,
+               "b_unparsable": 2.0}  # fmt: skip
+    assert derived(figures) == {"cue_presence": 55.0, "unreadable": 10.0}
+    assert derived({"average_accuracy": 60.0}) == {}
+
+
+def test_what_is_known_without_the_clip_is_the_mean_over_tasks() -> None:
+    queries = list(benchmark_queries(CLIPS, 0))
+    assert text_only_figures(queries, {q.query_id: q.reference for q in queries}) == {"text_only_accuracy": 100.0}
+    one = {q.query_id: q.reference for q in queries if q.task == TASK}
+    assert text_only_figures(queries, one)["text_only_accuracy"] == pytest.approx(100 / len({q.task for q in queries}))
+    assert text_only_figures([], {}) == {}
 
 
 def test_descriptions_tell_faithfulness_and_emotion() -> None:
@@ -163,7 +215,7 @@ def test_the_pages_hold_every_method_and_what_was_searched(tmp_path: Path) -> No
     page = to_markdown(found, ["miniature/average_accuracy.png"])
     assert "| average of the five tasks | 40.0 (27.3 to 52.7) | 55.5 |" in page
     assert "Lost more than 3 points of perception: naive DPO (-10.0)" in page
-    assert "lr 0.002, beta 0.1: 60.0" in page
+    assert "lr 0.002, beta 0.1, SFT 1: 60.0" in page
     assert "![average accuracy](miniature/average_accuracy.png)" in page
 
 

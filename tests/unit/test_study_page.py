@@ -15,7 +15,7 @@ from avere_ray.study.chosen import edges, same_for_all, that_differ, without_int
 from avere_ray.study.results import Outcome, paired_tests
 from avere_ray.study.seeds import comparisons, paired_t, seed_tests
 from avere_ray.study.writing import to_json, to_markdown
-from jobs import reproduce
+from jobs import reproduce, study_search
 from jobs.study_runs import method_config, world_config
 
 TASK = "reasoning_stress_audio"
@@ -25,7 +25,7 @@ RIGHT = {BASE: 10, "dpo": 22, "mdpo": 16, "avem_dpo": 19, "avem_dpo_plus": 20, "
 
 
 def row(rate: float, beta: float, accuracy: float) -> dict[str, float]:
-    return {"learning_rate": rate, "beta": beta, "accuracy": accuracy}
+    return {"learning_rate": rate, "beta": beta, "sft_weight": 1.0, "accuracy": accuracy}
 
 
 SEARCH = {
@@ -64,8 +64,9 @@ def outcome(search: dict, per_clip: int = 1, sft_weight: float = 1.0) -> Outcome
         doses={},
         curves={},
         search=search,
-        about={"date": "2026-01-01", "machine": "m", "seeds": [0, 1, 2], "test_clips": 2, "pairs": 3, "steps": 4,
-               "command": "make reproduce", "minutes": 5.0, "search_seed": 9, "search_clips": 2, "dose_steps": 7,
+        about={"date": "2026-01-01", "machine": "m", "seeds": [0, 1, 2], "test_clips": 2, "probe_clips": 2,
+               "pairs": 3, "steps": 4, "command": "make reproduce", "minutes": 5.0,
+               "search_seed": 9, "search_clips": 2, "dose_steps": 7,
                "settings": {name: reproduce._resolved(cfg, name, point) for name in METHOD_NAMES}},
     )  # fmt: skip
 
@@ -155,8 +156,8 @@ def test_the_page_says_what_is_at_the_edge_of_its_grid() -> None:
     found = outcome(SEARCH)
     search = section(to_markdown(found, []), "Search")
     assert (
-        "| naive DPO | lr 0.002, beta 0.1: 70.0 | lr 0.001, beta 0.3: 65.0 | learning rate (highest), beta (lowest) |"
-        in search
+        "| naive DPO | lr 0.002, beta 0.1, SFT 1: 70.0 | lr 0.001, beta 0.3, SFT 1: 65.0 | learning rate (highest), "
+        "beta (lowest) |" in search
     )
     assert "a value beyond it may be better: naive DPO, AVEm-DPO." in search
     assert "Two values were tried of learning rate and of beta, so every choice is at an edge." in search
@@ -184,7 +185,7 @@ def test_methods_about_the_sft_term_differ_in_it_alone(tmp_path: Path) -> None:
     cfg = RunConfig.model_validate({"run_dir": tmp_path, "loss": {"sft_weight": 0.7}})
     assert not {"sft", "dpo_without_sft", "avem_dpo_without_sft"} & set(cfg.study.methods)
     world = world_config(cfg, "seed=0", seed=0)
-    losses = {name: method_config(world, name, learning_rate=1e-3, beta=0.2).loss for name in METHODS}
+    losses = {name: method_config(world, name, {"learning_rate": 1e-3, "beta": 0.2}).loss for name in METHODS}
     for name in ("dpo", "avem_dpo"):
         whole, without = losses[name], losses[f"{name}_without_sft"]
         assert whole.sft_weight == 0.7
@@ -195,6 +196,6 @@ def test_methods_about_the_sft_term_differ_in_it_alone(tmp_path: Path) -> None:
 
 def test_sft_alone_is_searched_over_rates_and_not_over_beta() -> None:
     cfg = RunConfig.model_validate({"study": {"learning_rates": [0.1, 0.2], "betas": [0.3, 0.4]}})
-    assert reproduce._grid(cfg, "sft") == [{"learning_rate": r, "beta": 0.3} for r in (0.1, 0.2)]
-    assert len(reproduce._grid(cfg, "dpo")) == 4
+    assert study_search._grid(cfg, "sft") == {"learning_rate": (0.1, 0.2), "beta": (0.3,), "sft_weight": (1.0,)}
+    assert study_search._grid(cfg, "dpo")["beta"] == cfg.study.betas
     assert "beta" not in reproduce._resolved(cfg, "sft", {"learning_rate": 0.1, "beta": 0.3})

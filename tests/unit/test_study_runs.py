@@ -63,7 +63,7 @@ def world(tmp_path: Path) -> RunConfig:
 def trained(world: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """The run of a method that has been trained, by a stand-in."""
     monkeypatch.setattr(train, "_usable_pairs", lambda cfg, job, pairs, ledger: pairs)
-    cfg = study_runs.method_config(world, "dpo", learning_rate=1e-3, beta=0.1)
+    cfg = study_runs.method_config(world, "dpo", {"learning_rate": 1e-3, "beta": 0.1})
     study_runs.lay_out(world, cfg)
     assert not train.is_finished(cfg, 0)
     train.run(cfg, 0, stand_in)
@@ -77,7 +77,7 @@ def stand_in(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
 def test_a_run_counts_as_trained_with_its_own_settings_alone(trained: RunConfig, world: RunConfig) -> None:
     assert train.is_finished(trained, 0)
     for rate, beta in ((2e-3, 0.1), (1e-3, 0.3)):
-        assert not train.is_finished(study_runs.method_config(world, "dpo", learning_rate=rate, beta=beta), 0)
+        assert not train.is_finished(study_runs.method_config(world, "dpo", {"learning_rate": rate, "beta": beta}), 0)
     assert not train.is_finished(study_runs.changed(trained, **HALF), 0)
     assert train.is_finished(study_runs.changed(trained, train={"deadline_s": 5.0}), 0)
     model_in(trained.model.path, weights="2")
@@ -97,7 +97,7 @@ def test_what_was_trained_with_other_settings_is_trained_again(
     study_runs.train_side_by_side([trained], 1)
     assert "reused" in capsys.readouterr().out
     with pytest.raises(Started):
-        study_runs.train_side_by_side([study_runs.method_config(world, "dpo", learning_rate=2e-3, beta=0.1)], 1)
+        study_runs.train_side_by_side([study_runs.method_config(world, "dpo", {"learning_rate": 2e-3, "beta": 0.1})], 1)
 
 
 def test_a_method_trains_on_the_clips_that_its_world_has_now(
@@ -190,7 +190,7 @@ def test_a_half_trained_round_does_not_go_on_in_another_dtype(
     world: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "_usable_pairs", lambda cfg, job, pairs, ledger: pairs)
-    cfg = study_runs.method_config(world, "dpo", learning_rate=1e-3, beta=0.1)
+    cfg = study_runs.method_config(world, "dpo", {"learning_rate": 1e-3, "beta": 0.1})
     study_runs.lay_out(world, cfg)
 
     def lost(cfg: RunConfig, job: TrainJob) -> AdapterManifest:

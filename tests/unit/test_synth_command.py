@@ -1,6 +1,7 @@
 """`avere-ray synth` for studies of one's own: biases with a strength each, into a folder of one's own."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from avere_ray.clip_table import read_clips
+from avere_ray.errors import InputError
 from avere_ray.prompts import OPEN_TASKS
 from avere_ray.records import Query
 from avere_ray.stages import read_records
+from avere_ray.synthetic import speech
 from avere_ray.synthetic.scene import IDENTITIES, sample_scene
 from avere_ray.synthetic.speech import PROGRAM, speak
 from avere_ray.synthetic.voice import make_waveform
@@ -38,7 +41,7 @@ def test_validation_clips_show_persons_that_neither_training_nor_test_clips_show
     assert main([*settings, "--out", str(tmp_path / "study")]) == 0
     clips = read_clips(tmp_path / "study")
     assert [c.split for c in clips] == ["train"] * 2 + ["validation"] * 4
-    persons = [set(IDENTITIES[split]) for split in ("base", "train", "test", "validation")]
+    persons = [set(IDENTITIES[split]) for split in ("direct", "train", "test", "validation")]
     assert len(set.union(*persons)) == sum(map(len, persons))
     assert {int(c.identity.removeprefix("person")) for c in clips[2:]} <= persons[3]
     assert len(json.loads((tmp_path / "study" / "emorealm.json").read_text())) == 5 * 4
@@ -69,6 +72,15 @@ def test_speech_without_espeak_is_refused_before_anything_is_written(
     assert main(["--clips=2", "--world.speech=espeak-ng", f"--out={tmp_path / 'study'}"]) != 0
     assert "espeak-ng" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
+
+
+def test_a_speaker_that_hangs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / PROGRAM).write_text("#!/bin/sh\nexec sleep 30\n")
+    (tmp_path / PROGRAM).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(speech, "_LIMIT_S", 0.2)
+    with pytest.raises(InputError, match=r"espeak-ng did not speak 'the door is open\.' within 0\.2 s"):
+        speak("neutral", woman=False, sentence=0, intensity=1.0, rate=16_000)
 
 
 @pytest.mark.skipif(shutil.which(PROGRAM) is None, reason=f"{PROGRAM} is not installed")

@@ -1,0 +1,95 @@
+"""The search for each method's settings, on a world of its own whose held-out clips are of the validation split.
+
+One setting after the other, in the order of `study.chosen.SEARCHED`: all its values with the best of what was settled
+before, and the first value of what was not. So every method has the same number of trainings, and three settings cost
+less than the product of their grids.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from avere_ray.config import RunConfig
+from avere_ray.progress import say
+from avere_ray.study import METHODS
+from avere_ray.study.chosen import SEARCHED, best_first
+from jobs.layout import require
+from jobs.study_runs import method_config, prepare, train_and_score, world_config
+from jobs.workers import Workers
+
+Point = dict[str, float]
+"""A value of each setting of SEARCHED."""
+Chosen = dict[str, Point]
+"""The settings of each method."""
+
+
+def search_settings(cfg: RunConfig) -> dict[str, list[Point]]:
+    """Every candidate of each method with its validation accuracy, the best first; one candidate alone is not tried."""
+    wanted = dict.fromkeys(_leader(cfg, method) for method in _trained(cfg))
+    grids = {method: _grid(cfg, method) for method in wanted}
+    if all(len(values) == 1 for grid in grids.values() for values in grid.values()):
+        return {method: [{**_first(grid), "accuracy": float("nan")}] for method, grid in grids.items()}
+    world = world_config(
+        cfg, "search", seed=cfg.study.search_seed, rounds=1,
+        world={"held_out": "validation", "test_clips": cfg.study.search_clips}, evaluation={"modes": ()},
+    )  # fmt: skip
+    with Workers(world) as workers:
+        prepare(world, workers, probes=False)
+        found: dict[str, list[Point]] = {method: [] for method in wanted}
+        for setting in SEARCHED:
+            todo = [(method, point) for method in wanted for point in _line(grids[method], setting, found[method])]
+            say(f"study: search for {SEARCHED[setting]}, {len(todo)} runs")
+            runs = [(_candidate(world, method, point), method) for method, point in todo]
+            train_and_score(world, runs, workers, cfg.study.learners, probes=False)
+            for (method, point), (run, _) in zip(todo, runs, strict=True):
+                found[method].append({**point, "accuracy": _accuracy(run)})
+    return {method: best_first(rows) for method, rows in found.items()}
+
+
+def chosen_settings(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]) -> Chosen:
+    """Settings of every method: the best of its search, or of that of the method it is a variant of."""
+    return {method: _settings(search[_leader(cfg, method)][0]) for method in _trained(cfg)}
+
+
+def _trained(cfg: RunConfig) -> tuple[str, ...]:
+    """Methods that are trained: those of the table, and those of the dose-response study where there is one."""
+    return (*cfg.study.methods, *(cfg.study.dose_methods if cfg.study.doses else ()))
+
+
+def _leader(cfg: RunConfig, method: str) -> str:
+    """The method whose search settles the settings of this one."""
+    leader = METHODS[method].variant_of
+    return leader if leader in cfg.study.methods and not cfg.study.search_variants else method
+
+
+def _grid(cfg: RunConfig, method: str) -> dict[str, tuple[float, ...]]:
+    """Values of each setting that a method's search tries, the one it starts from first."""
+    known, study, usual = METHODS[method], cfg.study, (cfg.loss.sft_weight,)
+    return {
+        "learning_rate": study.learning_rates,
+        "beta": study.betas if known.has_beta else study.betas[:1],
+        "sft_weight": (known.loss["sft_weight"],) if "sft_weight" in known.loss else study.sft_weights or usual,
+    }
+
+
+def _first(grid: Mapping[str, Sequence[float]]) -> Point:
+    return {setting: values[0] for setting, values in grid.items()}
+
+
+def _line(grid: Mapping[str, Sequence[float]], setting: str, tried: Sequence[Point]) -> list[Point]:
+    """Candidates that differ in one setting from the best so far, and are not it."""
+    if not tried:
+        return [{**_first(grid), setting: value} for value in grid[setting]]
+    best = _settings(best_first(tried)[0])
+    return [{**best, setting: value} for value in grid[setting] if value != best[setting]]
+
+
+def _candidate(world: RunConfig, method: str, point: Point) -> RunConfig:
+    folder = f"{method},lr={point['learning_rate']:g},beta={point['beta']:g},sft={point['sft_weight']:g}"
+    return method_config(world, method, point, folder)
+
+
+def _settings(row: Mapping[str, float]) -> Point:
+    return {name: value for name, value in row.items() if name != "accuracy"}
+
+
+def _accuracy(run: RunConfig) -> float:
+    return float(require(run, "evals", 0).summary["metrics"]["average_accuracy"])
