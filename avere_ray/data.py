@@ -264,7 +264,6 @@ def scored_stream(
     blocks = [pairs[start : start + batch] for start in range(0, len(pairs), batch)]
     context = _quiet_context()
     context.execution_no_progress_timeout_s = stall_s
-    context.custom_execution_callback_classes = [Paced]
     with ray.data.DataContext.current(context):
         scored = ray.data.from_arrow([to_table(PreferencePair, block) for block in blocks]).map_batches(
             functools.partial(_score_batch, score=score),
