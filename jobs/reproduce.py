@@ -27,6 +27,7 @@ from avere_ray.errors import ConfigError
 from avere_ray.progress import say
 from avere_ray.stages import StageFolder, digest, read_manifest, write_json, write_text
 from avere_ray.study import BASE, METHODS
+from avere_ray.study.probes import EVERY_PROBE
 from avere_ray.study.results import CURVES, Figures, Outcome, derived, paired_tests
 from avere_ray.study.seeds import comparisons
 from jobs.command import run_command
@@ -55,10 +56,10 @@ def run(cfg: RunConfig, arguments: Sequence[str] = ()) -> dict[str, Any]:
         chosen = chosen_settings(cfg, search)
         for seed in study.seeds:
             world = world_config(cfg, f"seed={seed}", seed=seed, rounds=1)
-            compare_in(world, {method: chosen[method] for method in study.methods}, study.learners, probes=True)
+            compare_in(world, {method: chosen[method] for method in study.methods}, study.learners, EVERY_PROBE)
         for dose in study.doses:
             settings: Chosen = {method: chosen[method] for method in study.dose_methods}
-            compare_in(dose_world(cfg, dose), settings, study.learners, probes=False)
+            compare_in(dose_world(cfg, dose), settings, study.learners, ())
     return write_result(cfg, search, minutes=_minutes(cfg), arguments=arguments)
 
 
@@ -97,16 +98,15 @@ def _minutes(cfg: RunConfig) -> float:
     return float(json.loads(path.read_text(encoding="utf-8"))["minutes"]) if path.is_file() else 0.0
 
 
-def compare_in(world: RunConfig, chosen: Chosen, learners: int, *, probes: bool) -> None:
-    """Trains and scores every method in a world, with the settings chosen for it; `probes`: asks for perception and
-    descriptions too."""
+def compare_in(world: RunConfig, chosen: Chosen, learners: int, probes: Sequence[str]) -> None:
+    """Trains and scores every method in a world, with the settings chosen for it, and asks these probes too."""
     from jobs.workers import Workers
 
     runs = [(method_config(world, method, point), method) for method, point in chosen.items()]
     say(f"study: {world.run_dir.parent.name}, {len(runs)} runs")
     with Workers(world) as workers:
-        prepare(world, workers, probes=probes)
-        train_and_score(world, runs, workers, learners, probes=probes)
+        prepare(world, workers, probes)
+        train_and_score(world, runs, workers, learners, probes)
 
 
 def dose_world(cfg: RunConfig, dose: float) -> RunConfig:
@@ -181,6 +181,7 @@ def _outcome(
             "steps": adapter.summary["steps"] if adapter else 0,
             "search_seed": study.search_seed,
             "search_clips": study.search_clips,
+            "retention": study.retention,
             "dose_steps": study.dose_steps,
             "settings": {method: _resolved(cfg, method, point)
                          for method, point in chosen_settings(cfg, search).items()},

@@ -28,7 +28,13 @@ from avere_ray.records import AdapterManifest, Clip, PreferencePair, Query, Roll
 from avere_ray.stages import MANIFEST, StageFolder, StageManifest, digest, read_manifest, read_records
 from avere_ray.study import BASE, METHODS
 from avere_ray.study.methods import label_of
-from avere_ray.study.probes import description_figures, perception_figures, probe_queries, text_only_figures
+from avere_ray.study.probes import (
+    EVERY_PROBE,
+    description_figures,
+    perception_figures,
+    probe_queries,
+    text_only_figures,
+)
 from jobs import build_preferences, decode, evaluate, synth, train
 from jobs.layout import require, stage_path
 from jobs.tracked import tracked
@@ -85,8 +91,8 @@ def _pairs(cfg: RunConfig, *, one_reject: bool) -> dict[str, Any]:
     return {"pairs": {**cfg.data.pairs.model_dump(), "one_reject": one_reject}}
 
 
-def prepare(cfg: RunConfig, workers: Workers, *, probes: bool) -> None:
-    """Makes what the methods of a world share: clips, the base's evaluation, pairs."""
+def prepare(cfg: RunConfig, workers: Workers, probes: Sequence[str]) -> None:
+    """Makes what the methods of a world share: clips, the base's evaluation, pairs; and asks the base these probes."""
     with tracked(cfg, {METHOD: label_of(BASE)}) as log:
         log("clips", partial(synth.run, cfg))
         log("decoded", partial(decode.run, cfg))
@@ -94,19 +100,19 @@ def prepare(cfg: RunConfig, workers: Workers, *, probes: bool) -> None:
         log.evaluation(cfg, -1, partial(evaluate.run, cfg, -1, workers))
         log.preferences(cfg, 0, partial(build_preferences.run, cfg, 0, workers))
         log.round(cfg, 0)
-    if probes:
-        probe(cfg, -1, workers)
+    probe(cfg, -1, workers, probes)
 
 
 def train_and_score(
-    world: RunConfig, runs: Sequence[tuple[RunConfig, str]], workers: Workers, learners: int, *, probes: bool
+    world: RunConfig, runs: Sequence[tuple[RunConfig, str]], workers: Workers, learners: int, probes: Sequence[str]
 ) -> None:
-    """Trains every run of a prepared world, then scores every one."""
+    """Trains every run of a prepared world, then scores every one and asks it these probes."""
     for run, _ in runs:
         lay_out(world, run)
     train_side_by_side([run for run, _ in runs], learners)
     for run, method in runs:
-        score(run, method, workers, probes=probes)
+        score(run, method, workers)
+        probe(run, 0, workers, probes)
 
 
 def lay_out(world: RunConfig, cfg: RunConfig) -> None:
@@ -196,13 +202,11 @@ def _fit(actor: Any, cfg: RunConfig, job: TrainJob) -> AdapterManifest:
         raise error.as_instanceof_cause() from error
 
 
-def score(cfg: RunConfig, method: str, workers: Workers, *, probes: bool) -> None:
+def score(cfg: RunConfig, method: str, workers: Workers) -> None:
     """Evaluates a trained run, and tells MLflow of training and evaluation."""
     with tracked(cfg, {METHOD: label_of(method)}) as log:
         log.training(cfg, 0, partial(train.run, cfg, 0, _no_fit))
         log.evaluation(cfg, 0, partial(evaluate.run, cfg, 0, workers))
-    if probes:
-        probe(cfg, 0, workers)
 
 
 def _no_fit(cfg: RunConfig, job: TrainJob) -> AdapterManifest:
@@ -219,9 +223,11 @@ def _without_clips(cfg: RunConfig, workers: Workers, clips: list[Clip]) -> dict[
     return text_only_figures(queries, {q.query_id: answers[0].text for q, answers in zip(queries, found, strict=True)})
 
 
-def probe(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
+def probe(cfg: RunConfig, round_: int, workers: Workers, probes: Sequence[str] = EVERY_PROBE) -> StageManifest | None:
     """Asks for perception and descriptions of the held-out clips (-1: of the base), has the judge read them, and asks
-    the benchmark's questions without the clip."""
+    the benchmark's questions without the clip; as far as `probes` names them, and nothing (None) where it is empty."""
+    if not probes:
+        return None
     adapter = require(cfg, "adapters", round_).output_digest if round_ >= 0 else ""
     decoded = require(cfg, "decoded")
     folder = StageFolder(
@@ -238,6 +244,7 @@ def probe(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
             cfg.rollout.max_tokens,
             cfg.seed,
             cfg.study.probe_clips,
+            *probes,
         ),
     )
     if (manifest := folder.finished()) is not None:
@@ -247,16 +254,17 @@ def probe(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     workers.use_adapter(stage_path(cfg, "adapters", round_) if round_ >= 0 else None, round_ + 1)
     held_out = [clip for clip in workers.clips if clip.split != "train"]
     clips = {clip.clip_id: clip for clip in held_out[: cfg.study.probe_clips]}
-    queries = probe_queries(list(clips.values()), cfg.seed)
+    queries = probe_queries(list(clips.values()), cfg.seed, probes)
     found = workers.pool(queries, n=1, temperature=0.0, max_tokens=cfg.rollout.max_tokens, seed=0)
     rollouts = [answers[0] for answers in found]
     open_ones = [r for q, r in zip(queries, rollouts, strict=True) if not q.choices]
     by_id = {q.query_id: q for q in queries}
-    verdicts = workers.judged(open_ones, {r.query_id: by_id[r.query_id] for r in open_ones}, clips)
+    verdicts = workers.judged(open_ones, {r.query_id: by_id[r.query_id] for r in open_ones}, clips) if open_ones else []
     judged = {r.query_id: v for r, v in zip(open_ones, verdicts, strict=True)}
     figures = perception_figures(queries, {r.query_id: r.text for r in rollouts})
     figures |= description_figures(queries, judged, clips)
-    figures |= _without_clips(cfg, workers, list(clips.values()))
+    if "words_alone" in probes:
+        figures |= _without_clips(cfg, workers, list(clips.values()))
     folder.write("queries", Query, queries)
     folder.write("rollouts", Rollout, rollouts)
     folder.write("verdicts", Verdict, verdicts)

@@ -2,7 +2,8 @@
 
 One setting after the other, in the order of `study.chosen.SEARCHED`: all its values with the best of what was settled
 before, and the first value of what was not. So every method has the same number of trainings, and three settings cost
-less than the product of their grids.
+less than the product of their grids. The best is the most accurate on the benchmark's questions of those that keep what
+the base perceives (`study.retention`): a higher rate repairs more and forgets more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from avere_ray.config import RunConfig
 from avere_ray.progress import say
 from avere_ray.study import METHODS
 from avere_ray.study.chosen import SEARCHED, best_first
+from avere_ray.study.probes import PERCEPTION_ALONE
 from jobs.layout import require
 from jobs.study_runs import method_config, prepare, train_and_score, world_config
 from jobs.workers import Workers
@@ -22,26 +24,28 @@ Chosen = dict[str, Point]
 
 
 def search_settings(cfg: RunConfig) -> dict[str, list[Point]]:
-    """Every candidate of each method with its validation accuracy, the best first; one candidate alone is not tried."""
+    """Every candidate of each method with its validation accuracy and the points of perception that it lost, the best
+    first; one candidate alone is not tried."""
     wanted = dict.fromkeys(_leader(cfg, method) for method in _trained(cfg))
     grids = {method: _grid(cfg, method) for method in wanted}
     if all(len(values) == 1 for grid in grids.values() for values in grid.values()):
-        return {method: [{**_first(grid), "accuracy": float("nan")}] for method, grid in grids.items()}
+        return {method: [{**_first(grid), **dict.fromkeys(_FOUND, float("nan"))}] for method, grid in grids.items()}
     world = world_config(
         cfg, "search", seed=cfg.study.search_seed, rounds=1,
         world={"held_out": "validation", "test_clips": cfg.study.search_clips}, evaluation={"modes": ()},
     )  # fmt: skip
     with Workers(world) as workers:
-        prepare(world, workers, probes=False)
+        prepare(world, workers, PERCEPTION_ALONE)
         found: dict[str, list[Point]] = {method: [] for method in wanted}
         for setting in SEARCHED:
-            todo = [(method, point) for method in wanted for point in _line(grids[method], setting, found[method])]
+            bests = {method: _best(cfg, rows) for method, rows in found.items()}
+            todo = [(method, point) for method in wanted for point in _line(grids[method], setting, bests[method])]
             say(f"study: search for {SEARCHED[setting]}, {len(todo)} runs")
             runs = [(_candidate(world, method, point), method) for method, point in todo]
-            train_and_score(world, runs, workers, cfg.study.learners, probes=False)
+            train_and_score(world, runs, workers, cfg.study.learners, PERCEPTION_ALONE)
             for (method, point), (run, _) in zip(todo, runs, strict=True):
-                found[method].append({**point, "accuracy": _accuracy(run)})
-    return {method: best_first(rows) for method, rows in found.items()}
+                found[method].append({**point, **_found(world, run)})
+    return {method: best_first(rows, retention=cfg.study.retention) for method, rows in found.items()}
 
 
 def chosen_settings(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, float]]]) -> Chosen:
@@ -74,12 +78,15 @@ def _first(grid: Mapping[str, Sequence[float]]) -> Point:
     return {setting: values[0] for setting, values in grid.items()}
 
 
-def _line(grid: Mapping[str, Sequence[float]], setting: str, tried: Sequence[Point]) -> list[Point]:
-    """Candidates that differ in one setting from the best so far, and are not it."""
-    if not tried:
-        return [{**_first(grid), setting: value} for value in grid[setting]]
-    best = _settings(best_first(tried)[0])
-    return [{**best, setting: value} for value in grid[setting] if value != best[setting]]
+def _best(cfg: RunConfig, tried: Sequence[Point]) -> Point:
+    """Settings of the best that was tried; empty where nothing was."""
+    return _settings(best_first(tried, retention=cfg.study.retention)[0]) if tried else {}
+
+
+def _line(grid: Mapping[str, Sequence[float]], setting: str, best: Point) -> list[Point]:
+    """Candidates that differ in one setting from the best so far, and are not it; without one, from the first."""
+    start = best or _first(grid)
+    return [{**start, setting: value} for value in grid[setting] if value != best.get(setting)]
 
 
 def _candidate(world: RunConfig, method: str, point: Point) -> RunConfig:
@@ -87,9 +94,16 @@ def _candidate(world: RunConfig, method: str, point: Point) -> RunConfig:
     return method_config(world, method, point, folder)
 
 
+_FOUND = ("accuracy", "perception_lost")
+"""What is found of a candidate beside its settings: percent, and points."""
+
+
 def _settings(row: Mapping[str, float]) -> Point:
-    return {name: value for name, value in row.items() if name != "accuracy"}
+    return {name: value for name, value in row.items() if name not in _FOUND}
 
 
-def _accuracy(run: RunConfig) -> float:
-    return float(require(run, "evals", 0).summary["metrics"]["average_accuracy"])
+def _found(world: RunConfig, run: RunConfig) -> Point:
+    before, after = require(world, "probes", -1), require(run, "probes", 0)
+    lost = before.summary["metrics"]["perception"] - after.summary["metrics"]["perception"]
+    accuracy = require(run, "evals", 0).summary["metrics"]["average_accuracy"]
+    return dict(zip(_FOUND, (float(accuracy), float(lost)), strict=True))

@@ -48,6 +48,9 @@ class StudyConfig(Section):
     """Seed of the world that is searched on; its held-out clips are of the validation split."""
     search_clips: Positive = 60
     """Held-out clips of that world."""
+    retention: Annotated[float, Field(ge=0)] = 3.0
+    """Points of perception that settings may lose on its clips and still be chosen; where all lose more, those are that
+    lose least."""
     probe_clips: Positive = 50
     """Held-out clips, at most, that perception and descriptions are asked about."""
     doses: tuple[Share, ...] = (0.5, 0.75, 1.0)

@@ -12,9 +12,19 @@ Settings = Mapping[str, Mapping[str, Any]]
 """Of each method: learning rate, rejects, and the resolved settings of its loss."""
 
 
-def best_first(tried: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Candidates by validation accuracy, the highest first; of equals the one that was tried first."""
-    return [dict(row) for row in sorted(tried, key=lambda row: -row["accuracy"])]
+def best_first(tried: Sequence[Mapping[str, float]], *, retention: float) -> list[dict[str, float]]:
+    """Candidates that keep perception, by validation accuracy, the highest first; then the others, by what they lose.
+
+    Args:
+        tried: settings with "accuracy" in percent and "perception_lost" in points; of equals the first stays first.
+        retention: points of perception that may be lost.
+    """
+
+    def place(row: Mapping[str, float]) -> tuple[float, float]:
+        beyond = max(0.0, row["perception_lost"] - retention)
+        return beyond, -row["accuracy"]
+
+    return [dict(row) for row in sorted(tried, key=place)]
 
 
 def edges(candidates: Sequence[Mapping[str, float]]) -> dict[str, str]:

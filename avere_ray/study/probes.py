@@ -15,16 +15,21 @@ from avere_ray.prompts import OPEN_TASKS, all_queries, shown_emotion
 from avere_ray.records import Clip, Query, Verdict, VerdictLabel
 from avere_ray.synthetic.questions import perception_queries
 
+PERCEPTION_ALONE = ("perception",)
+EVERY_PROBE = (*PERCEPTION_ALONE, "descriptions", "words_alone")
+"""What can be asked; the last are the benchmark's questions without the clip."""
 PERCEPTION = "perception_"
 """What the tasks of perception queries begin with."""
 
 
-def probe_queries(clips: Sequence[Clip], seed: int) -> list[Query]:
-    """Perception and open queries about held-out clips."""
+def probe_queries(clips: Sequence[Clip], seed: int, probes: Sequence[str] = EVERY_PROBE) -> list[Query]:
+    """Perception and open queries about held-out clips, as far as `probes` names them."""
     queries: list[Query] = []
     for clip in clips:
-        queries += perception_queries(clip, random.Random(f"{seed}/probe/{clip.clip_id}"))
-        queries += [query for query in all_queries(clip, seed) if query.task in OPEN_TASKS]
+        if "perception" in probes:
+            queries += perception_queries(clip, random.Random(f"{seed}/probe/{clip.clip_id}"))
+        if "descriptions" in probes:
+            queries += [query for query in all_queries(clip, seed) if query.task in OPEN_TASKS]
     return queries
 
 

@@ -281,8 +281,10 @@ def _searched(found: Outcome) -> list[str]:
         "## Search",
         f"Accuracy on {about['search_clips']} validation clips of world {about['search_seed']}. One setting after the "
         f"other ({', '.join(chosen.SEARCHED.values())}), each with the best of those before: the same number of "
-        "trainings for every method, as far as it has the settings. Methods that are not listed are variants of one "
-        "that is, and have its settings.",
+        "trainings for every method, as far as it has the settings. The best is the most accurate of those that lost "
+        f"{about['retention']:g} points of perception at most, where there is one, and else the one that lost least. "
+        "In brackets: the points that perception changed by. Methods that are not listed are variants of one that is, "
+        "and have its settings.",
         _search(found.search),
         *_search_limits(found),
     ]
@@ -329,4 +331,5 @@ def _search_limits(found: Outcome) -> list[str]:
 
 
 def _candidate(row: Mapping[str, float]) -> str:
-    return f"lr {row['learning_rate']:g}, beta {row['beta']:g}, SFT {row['sft_weight']:g}: {row['accuracy']:.1f}"
+    setting = f"lr {row['learning_rate']:g}, beta {row['beta']:g}, SFT {row['sft_weight']:g}"
+    return f"{setting}: {row['accuracy']:.1f} ({-row['perception_lost']:+.1f})"

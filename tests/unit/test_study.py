@@ -16,6 +16,7 @@ from avere_ray.metrics import MetricSpool
 from avere_ray.preferences import seen_pairs
 from avere_ray.prompts import OPEN_TASKS, all_queries
 from avere_ray.study import BASE, METHODS
+from avere_ray.study.chosen import best_first
 from avere_ray.study.figures import draw
 from avere_ray.study.probes import description_figures, perception_figures, probe_queries, text_only_figures
 from avere_ray.study.results import CURVES, Outcome, derived, lost_perception, paired_tests, summary
@@ -48,16 +49,17 @@ def evaluation(right: int, clips: int = 20) -> Evaluation:
 
 
 def outcome(**figures: list[dict[str, float]]) -> Outcome:
+    usual = {"beta": 0.1, "sft_weight": 1.0}
     return Outcome(
         figures=figures,
         tests=paired_tests({n: [evaluation(5 + 5 * i)] for i, n in enumerate(figures)}, comparisons(list(figures))),
         doses={"0.5": {BASE: {"average_accuracy": 40.0}, "dpo": {"average_accuracy": 50.0}}},
         curves={"dpo": {"loss": [(0, 0.7), (1, 0.5)]}},
-        search={"dpo": [{"learning_rate": 2e-3, "beta": 0.1, "sft_weight": 1.0, "accuracy": 60.0},
-                        {"learning_rate": 1e-3, "beta": 0.1, "sft_weight": 1.0, "accuracy": 50.0}]},
+        search={"dpo": [{**usual, "learning_rate": rate, "accuracy": accuracy, "perception_lost": 2.0}
+                        for rate, accuracy in ((2e-3, 60.0), (1e-3, 50.0))]},
         about={"date": "2026-01-01", "machine": "m", "seeds": [0, 1], "test_clips": 2, "probe_clips": 2,
                "pairs": 3, "steps": 4, "command": "make reproduce", "minutes": 5.0,
-               "search_seed": 9, "search_clips": 2, "dose_steps": 7,
+               "search_seed": 9, "search_clips": 2, "retention": 3.0, "dose_steps": 7,
                "settings": {"dpo": {"learning_rate": 2e-3, "rejects": "one", "kind": "dpo", "sft_weight": 1.0}}},
     )  # fmt: skip
 
@@ -118,12 +120,13 @@ def test_settings_are_searched_one_after_the_other(tmp_path: Path, monkeypatch: 
         lambda world, runs, workers, learners, probes: trained.extend(run for run, _ in runs),
     )  # fmt: skip
 
-    def accuracy(run: RunConfig) -> float:
-        """Best at rate 2 and beta 0.3; without SFT for AVEm-DPO alone."""
+    def figures(world: RunConfig, run: RunConfig) -> dict[str, float]:
+        """Most accurate at rate 4, where too much is forgotten, then at 2; at beta 0.3; without SFT for AVEm-DPO."""
         sft = run.loss.sft_weight * (1 if run.loss.kind == "dpo" else -1)
-        return 50 - abs(run.train.learning_rate - 2) + run.loss.beta + sft
+        rate = run.train.learning_rate
+        return {"accuracy": 50 + rate + run.loss.beta + sft, "perception_lost": rate}
 
-    monkeypatch.setattr(study_search, "_accuracy", accuracy)
+    monkeypatch.setattr(study_search, "_found", figures)
     found = study_search.search_settings(cfg)
     assert list(found) == ["dpo", "avem_dpo"]
     assert [len(rows) for rows in found.values()] == [5, 5]
@@ -135,6 +138,15 @@ def test_settings_are_searched_one_after_the_other(tmp_path: Path, monkeypatch: 
     one = {"learning_rates": [1.0], "betas": [0.1], "sft_weights": []}
     alone = study_search.search_settings(RunConfig.model_validate({"run_dir": tmp_path, "study": study | one}))
     assert [len(rows) for rows in alone.values()] == [1, 1] and len(trained) == 10
+
+
+def test_settings_that_forget_come_after_those_that_keep_perception() -> None:
+    def candidate(accuracy: float, lost: float) -> dict[str, float]:
+        return {"accuracy": accuracy, "perception_lost": lost}
+
+    strong, weak, forgetful, worse = candidate(70, 3.0), candidate(65, -1.0), candidate(80, 3.1), candidate(90, 9.0)
+    assert best_first([worse, forgetful, weak, strong], retention=3.0) == [strong, weak, forgetful, worse]
+    assert best_first([worse, forgetful], retention=3.0) == [forgetful, worse]
 
 
 def test_perception_is_asked_by_letter_and_right_answers_score_100() -> None:

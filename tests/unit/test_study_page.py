@@ -25,7 +25,7 @@ RIGHT = {BASE: 10, "dpo": 22, "mdpo": 16, "avem_dpo": 19, "avem_dpo_plus": 20, "
 
 
 def row(rate: float, beta: float, accuracy: float) -> dict[str, float]:
-    return {"learning_rate": rate, "beta": beta, "sft_weight": 1.0, "accuracy": accuracy}
+    return {"learning_rate": rate, "beta": beta, "sft_weight": 1.0, "accuracy": accuracy, "perception_lost": 1.5}
 
 
 SEARCH = {
@@ -66,7 +66,7 @@ def outcome(search: dict, per_clip: int = 1, sft_weight: float = 1.0) -> Outcome
         search=search,
         about={"date": "2026-01-01", "machine": "m", "seeds": [0, 1, 2], "test_clips": 2, "probe_clips": 2,
                "pairs": 3, "steps": 4, "command": "make reproduce", "minutes": 5.0,
-               "search_seed": 9, "search_clips": 2, "dose_steps": 7,
+               "search_seed": 9, "search_clips": 2, "retention": 3.0, "dose_steps": 7,
                "settings": {name: reproduce._resolved(cfg, name, point) for name in METHOD_NAMES}},
     )  # fmt: skip
 
@@ -156,8 +156,8 @@ def test_the_page_says_what_is_at_the_edge_of_its_grid() -> None:
     found = outcome(SEARCH)
     search = section(to_markdown(found, []), "Search")
     assert (
-        "| naive DPO | lr 0.002, beta 0.1, SFT 1: 70.0 | lr 0.001, beta 0.3, SFT 1: 65.0 | learning rate (highest), "
-        "beta (lowest) |" in search
+        "| naive DPO | lr 0.002, beta 0.1, SFT 1: 70.0 (-1.5) | lr 0.001, beta 0.3, SFT 1: 65.0 (-1.5) | "
+        "learning rate (highest), beta (lowest) |" in search
     )
     assert "a value beyond it may be better: naive DPO, AVEm-DPO." in search
     assert "Two values were tried of learning rate and of beta, so every choice is at an edge." in search
