@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from avere_ray.arrow import from_table, to_row, to_table
 from avere_ray.av_store import AvStore, Place, check_writable
-from avere_ray.clip_files import check_addresses, decode_media, located, remote_notes, size_and_time
+from avere_ray.clip_files import check_addresses, located, remote_notes, size_and_time
 from avere_ray.config import DataConfig, DecodeConfig, RemoteConfig
+from avere_ray.decoder_child import decode_isolated, longest_s
 from avere_ray.decoding import DecodeFn, DecodePlan, Outcome, decode_rows, raise_storage
-from avere_ray.errors import ActorLost, ClipDecodeError, StageError
-from avere_ray.isolation import TOKENS, ChildCrashed, ChildProcess, ChildTimedOut
+from avere_ray.errors import ActorLost, StageError
 from avere_ray.ledger import Ledger
 from avere_ray.pacing import Paced
 from avere_ray.protocols import ProgressFn
 from avere_ray.records import Clip, DecodedClip, PreferencePair, ReferenceLogps
-from avere_ray.remote import is_remote, shown
-from avere_ray.remote_notes import RemoteNotes
 from avere_ray.stages import StageFolder, StageManifest, digest, read_drops
 from avere_ray.store import write_index, write_places
 from avere_ray.store_keeper import StoreKeeper
@@ -182,7 +180,7 @@ def _decode_pipeline(
     import ray.data
 
     block = max(1, min(_MAX_BLOCK, len(rows) // _BLOCKS_WANTED))
-    longest = max((_limit_s(row["uri"], row["audio_uri"], spec, remote) for row in rows), default=0.0)
+    longest = max((longest_s(row["uri"], row["audio_uri"], spec, remote) for row in rows), default=0.0)
     context = _quiet_context()
     context.execution_no_progress_timeout_s = block * longest + _STALL_GRACE_S
     with ray.data.DataContext.current(context):
@@ -347,56 +345,3 @@ def in_order() -> "ray.data.ExecutionOptions":
 
 def _read_batch(batch: "pa.Table", store: "DecodedStore") -> "pa.Table":
     return to_table(DecodedClip, [store[clip_id] for clip_id in batch["clip_id"].to_pylist()])
-
-
-def decode_isolated(
-    clip: Clip,
-    spec: DecodeConfig,
-    known: frozenset[str] = frozenset(),
-    remote: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
-    notes: RemoteNotes | None = None,
-) -> tuple[DecodedClip | None, str]:
-    """`clip_files.decode_media` of a `clip_files.located` clip in a child process that is killed when it hangs.
-
-    Raises:
-        ClipDecodeError: as `decode_media`; besides "timeout" when the child had to be killed, and "decoder_crashed"
-            when it died.
-    """
-    path, limit = shown(clip.uri), _limit_s(clip.uri, clip.audio_uri, spec, remote)
-    try:
-        return _decoder_child(spec.max_memory_mb).call(limit, decode_media, clip, spec, known, remote, notes)
-    except ChildTimedOut as error:
-        raise ClipDecodeError(
-            "timeout",
-            f"{path}: decoding took longer than {limit:g} s and was killed. Cut "
-            "or re-encode the file, or raise data.decode.timeout_s.",
-        ) from error
-    except ChildCrashed as error:
-        raise ClipDecodeError(
-            "decoder_crashed",
-            f"{path}: the decoder crashed on it ({error}). The file is damaged or hostile; re-encode or remove it.",
-        ) from error
-
-
-def decode_one(clip: Clip, root: Path, spec: DecodeConfig, remote: RemoteConfig) -> DecodedClip:
-    """One clip, decoded in a child process and kept nowhere.
-
-    Raises:
-        InputError: its media are at an address that may not be fetched from.
-        ClipDecodeError: see `decode_isolated`.
-    """
-    check_addresses([clip], remote)
-    decoded, _ = decode_isolated(located(clip, root), spec, remote=remote)
-    assert decoded is not None  # nothing is known beforehand
-    return decoded
-
-
-def _limit_s(uri: str, audio_uri: str, spec: DecodeConfig, remote: RemoteConfig) -> float:
-    """Seconds one clip may take, with what its files need to arrive."""
-    return spec.timeout_s + remote.timeout_s * sum(map(is_remote, (uri, audio_uri)))
-
-
-@functools.cache
-def _decoder_child(memory_mb: int) -> ChildProcess:
-    """One child per worker process; it leaves when idle."""
-    return ChildProcess(preload=("avere_ray.media", "avere_ray.clip_files"), memory_mb=memory_mb, without=TOKENS)

@@ -76,7 +76,7 @@ def decoded(path: Path, cfg: RunConfig) -> DecodedClip:
     Raises:
         InputError: there is no such file, or it cannot be decoded.
     """
-    from avere_ray.data import decode_one
+    from avere_ray.decoder_child import decode_one
 
     try:
         return decode_one(Clip(clip_id="clip", uri=str(path.absolute())), path.parent, cfg.data.decode, cfg.data.remote)

@@ -93,7 +93,8 @@ def run_remote(cfg: RunConfig) -> StageManifest:
         EndpointError: it refuses or does not answer, or the budget is used up; what it answered is kept.
         InputError, DropBudgetExceeded: see `run`.
     """
-    from avere_ray.data import clips_key, decode_one
+    from avere_ray.data import clips_key
+    from avere_ray.decoder_child import decode_one
     from avere_ray.endpoint import Endpoint
     from avere_ray.evaluation.remote import RemoteModel
     from jobs import synth

@@ -106,7 +106,7 @@ def decode_pair(pair: "PreferencePair", data: "PreferenceData", cfg: DataConfig)
 
 
 def _decode(clip_id: str, data: "PreferenceData", cfg: DataConfig) -> "DecodedClip":
-    from avere_ray.data import decode_one
+    from avere_ray.decoder_child import decode_one
 
     try:
         return decode_one(data.clips[clip_id], data.root, cfg.decode, cfg.remote)

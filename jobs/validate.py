@@ -134,7 +134,7 @@ def _checked(jobs: Sequence[_Job], check: _Check, workers: int) -> Iterator[Drop
 def check_media(job: _Job, cfg: DataConfig) -> Drop | None:
     """Decodes one clip, given with the folder its uri is relative to, and forgets it; the drop when that fails."""
     from avere_ray.clip_files import located, size_and_time
-    from avere_ray.data import decode_one
+    from avere_ray.decoder_child import decode_one
 
     clip, root = job
     missing = _exists(job)

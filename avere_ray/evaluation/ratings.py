@@ -25,9 +25,9 @@ from avere_ray.errors import StageError
 from avere_ray.evaluation.emer import CRITERIA, HIGHEST, LOWEST, parse_judgement
 from avere_ray.evaluation.emotions import claimed_emotions
 from avere_ray.judges.choose import judge_key, model_name
+from avere_ray.judges.instructions import quoted
 from avere_ray.judges.llm import UNREAD_SHARE
 from avere_ray.judges.omni import common_cues
-from avere_ray.prompts import quoted
 from avere_ray.protocols import AskFn, ProgressFn
 from avere_ray.records import Clip, Cue, Query
 from avere_ray.responses import Citation, Stance, read_response, with_aliases

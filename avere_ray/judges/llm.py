@@ -9,9 +9,9 @@ from avere_ray.config import EndpointConfig
 from avere_ray.endpoint import Endpoint, Reply, Request, Usage, json_schema, text_part, user
 from avere_ray.errors import InputError, RequestRefused, StageError, VerdictParseError
 from avere_ray.judges.findings import SCHEMA, Findings, read_findings, to_verdict, unread
+from avere_ray.judges.instructions import judge_prompt, reference_description
 from avere_ray.judges.replies import ReplyCache
 from avere_ray.judges.writing import EDIT_SCHEMA, read_edit
-from avere_ray.prompts import judge_prompt, reference_description
 from avere_ray.protocols import AskFn
 from avere_ray.records import Clip, Query, Rollout, Verdict
 from avere_ray.stages import digest

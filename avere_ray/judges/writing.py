@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avere_ray.prompts import edit_prompt
+from avere_ray.judges.instructions import edit_prompt
 from avere_ray.protocols import AskFn, JudgeFn
 from avere_ray.records import Clip, Query, RejectKind, Rollout, Verdict, VerdictLabel
 

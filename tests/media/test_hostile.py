@@ -11,7 +11,7 @@ import pytest
 from clipmaker import number_of
 from corpus import KINDS, Kind, plain
 
-from avere_ray import data
+from avere_ray import decoder_child
 from avere_ray.config import DecodeConfig, RemoteConfig
 from avere_ray.errors import ClipDecodeError
 from avere_ray.media import SAMPLE_RATE
@@ -36,12 +36,12 @@ REASONS = {
 @pytest.fixture(scope="module", autouse=True)
 def _child_ends() -> Iterator[None]:
     yield
-    data._decoder_child(SPEC.max_memory_mb).close()
+    decoder_child._decoder_child(SPEC.max_memory_mb).close()
 
 
 def outcome(path: Path) -> DecodedClip | ClipDecodeError:
     try:
-        return data.decode_one(Clip(clip_id="c", uri=path.name), path.parent, SPEC, RemoteConfig())
+        return decoder_child.decode_one(Clip(clip_id="c", uri=path.name), path.parent, SPEC, RemoteConfig())
     except ClipDecodeError as error:
         return error
 

@@ -15,7 +15,7 @@ import pytest
 from clipmaker import Recipe, write_clip
 from fileserver import GS, Files, file_server
 
-from avere_ray import data, remote
+from avere_ray import decoder_child, remote
 from avere_ray.av_store import AvStore
 from avere_ray.clip_files import check_addresses, decode_media, remote_notes
 from avere_ray.config import DecodeConfig, RemoteConfig
@@ -132,13 +132,13 @@ def test_the_process_that_decodes_also_fetches_and_takes_notes(server: Files, vi
     server.files["/v.mp4"] = video.read_bytes()
     clip, notes = Clip(clip_id="c", uri=f"http://{server.host}/v.mp4"), RemoteNotes(tmp_path)
     try:
-        decoded, content = data.decode_isolated(clip, SPEC, remote=allowing(server.host), notes=notes)
+        decoded, content = decoder_child.decode_isolated(clip, SPEC, remote=allowing(server.host), notes=notes)
         assert decoded is not None and content == file_digest(video)
         assert notes.get(clip.uri) == Note(version=f'"1" {video.stat().st_size}', sha256=content)
-        again = data.decode_isolated(clip, SPEC, frozenset([content]), allowing(server.host), notes)
+        again = decoder_child.decode_isolated(clip, SPEC, frozenset([content]), allowing(server.host), notes)
         assert again == (None, content)
     finally:
-        data._decoder_child(SPEC.max_memory_mb).close()
+        decoder_child._decoder_child(SPEC.max_memory_mb).close()
 
 
 def test_a_copy_has_no_name_that_could_stay_behind(

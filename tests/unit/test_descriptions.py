@@ -14,7 +14,7 @@ from avere_ray.evaluation.emer import CRITERIA, parse_judgement, read_judgements
 from avere_ray.evaluation.emotion_scores import DETAIL_PROMPT
 from avere_ray.evaluation.ratings import SCHEMA, Described, RulesRater, rate_by_rules, rating_key, rating_prompt
 from avere_ray.evaluation.scorer import ReadOptions, score_files
-from avere_ray.prompts import quoted
+from avere_ray.judges.instructions import quoted
 from avere_ray.records import Clip, Cue
 from jobs import score
 from jobs.evaluate import run_remote

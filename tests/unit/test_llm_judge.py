@@ -16,9 +16,9 @@ from avere_ray.errors import EndpointError, InputError, StageError, VerdictParse
 from avere_ray.fakes import make_rollout
 from avere_ray.judges.choose import judge_key, make_judge, model_name
 from avere_ray.judges.findings import SCHEMA, read_findings, to_verdict
+from avere_ray.judges.instructions import judge_prompt, quoted, reference_description
 from avere_ray.judges.replies import ReplyCache
 from avere_ray.judges.writing import WriteRequest, write_judged
-from avere_ray.prompts import judge_prompt, quoted, reference_description
 from avere_ray.records import Clip, Cue, Query, RejectKind, VerdictLabel
 from jobs import judge_report
 from jobs.workers import Workers
