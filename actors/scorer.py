@@ -3,11 +3,9 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 
-from actors.service import answer
 from avere_ray.backbones import backbone, load_policy
 from avere_ray.config import ModelConfig
 from avere_ray.embed_folder import EmbedFolder
@@ -106,20 +104,3 @@ class ScorerWorker:
 
 
 ScorerActor = ray.remote(ScorerWorker)
-
-
-def score_remotely(
-    pairs: Sequence[PreferencePair],
-    *,
-    scorer: Any,
-    weights: str,
-    dtype: str,
-    adapter: Path | None,
-    limit_s: float,
-) -> list[ReferenceLogps]:
-    """`ScorerWorker.score_pairs` of a scorer that lives elsewhere.
-
-    Raises:
-        ActorLost: it died, or gave no answer within `limit_s` seconds.
-    """
-    return answer(scorer.score_pairs.remote(list(pairs), weights=weights, dtype=dtype, adapter=adapter), limit_s)

@@ -148,7 +148,7 @@ def make_pairs(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
 
 def score_reference(cfg: RunConfig, round_: int, workers: Workers) -> StageManifest:
     """Scores the round's pairs under the frozen reference; pairs that were scored before are looked up."""
-    from actors.scorer import score_remotely
+    from actors.scoring import score_remotely
     from avere_ray.data import placed, scored_stream
     from avere_ray.reference import check_complete, check_finite, unscored
 

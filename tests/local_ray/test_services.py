@@ -150,7 +150,7 @@ def test_a_judge_with_requests_left_is_asked_again_in_its_process(
 
 
 def test_a_scorer_killed_in_mid_stage_is_asked_for_the_rest(service: Any, tmp_path: Path) -> None:
-    from actors.scorer import score_remotely
+    from actors.scoring import score_remotely
     from avere_ray.data import scored_stream
 
     found: list[ReferenceLogps] = []

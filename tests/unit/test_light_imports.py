@@ -93,3 +93,8 @@ def test_a_plain_module_imports_nothing_heavy(module: str) -> None:
 
 def test_the_check_sees_what_it_looks_for() -> None:
     assert heavy_after("import pyarrow")[1] == ["pyarrow"]
+
+
+def test_processes_that_only_pass_rows_on_do_not_import_a_model_library() -> None:
+    _, heavy = heavy_after("import actors.scoring, avere_ray.learner.stream, avere_ray.data")
+    assert not {"torch", "transformers", "vllm", "deepspeed", "mlflow"} & set(heavy)
