@@ -26,6 +26,8 @@ from avere_ray.stages import digest
 
 MEMORY_BYTES = 2 << 30
 _ENCODED_AT_ONCE = 16
+"""On a GPU. On CPU a medium goes through its tower alone: the last bits of a product may depend on its number of rows,
+after a restart other media are encoded beside it, and a training that goes on must repeat itself bit for bit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,11 +140,12 @@ class MediaCache:
         new_videos = [k for k in videos if k not in self._kept and not self._fetch(k)]
         new_audios = [k for k in audios if k not in self._kept and not self._fetch(k)]
         with torch.no_grad() if self.frozen else nullcontext():
-            for part in _parts(new_videos):
+            at_once = 1 if policy.device.type == "cpu" else _ENCODED_AT_ONCE
+            for part in _parts(new_videos, at_once):
                 features = [self.processor.video_features(videos[k]) for k in part]
                 grids = [tuple(f.grid_thw.tolist()) for f in features]
                 self._keep(part, policy.encode_video(features), grids)
-            for part in _parts(new_audios):
+            for part in _parts(new_audios, at_once):
                 sounds = [self.processor.audio_features(audios[k]) for k in part]
                 self._keep(part, policy.encode_audio(sounds), [(0, 0, 0)] * len(part))
 
@@ -247,6 +250,6 @@ def _name(pair: PreferencePair, swap: ModalitySwap | None) -> str:
     return pair.clip_id if swap is None else f"{pair.clip_id}|{swap}"
 
 
-def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), _ENCODED_AT_ONCE):
-        yield keys[start : start + _ENCODED_AT_ONCE]
+def _parts(keys: Sequence[str], length: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), length):
+        yield keys[start : start + length]

@@ -79,6 +79,16 @@ def test_from_the_second_time_on_no_clip_is_loaded(policy):
     assert clips.loads == before
 
 
+def test_on_cpu_what_is_encoded_beside_a_medium_cannot_change_it(policy, monkeypatch):
+    """A training that goes on after a restart encodes the same media in other company."""
+    at_once = []
+    for name in ("encode_video", "encode_audio"):
+        encode = getattr(policy, name)
+        monkeypatch.setattr(policy, name, lambda media, encode=encode: at_once.append(len(media)) or encode(media))
+    _media(policy).ensure(policy, PAIRS, irrelevant=True)
+    assert at_once == [1, 1, 1, 1]
+
+
 def test_a_later_run_reads_tower_outputs_from_disk(policy, tmp_path):
     first = _media(policy, folder=EmbedFolder(tmp_path, 1 << 30))
     first.ensure(policy, PAIRS)
