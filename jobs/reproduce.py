@@ -34,7 +34,7 @@ from jobs.command import run_command
 from jobs.layout import stage_path
 from jobs.session import ray_session
 from jobs.study_runs import SHARED, method_config, prepare, train_and_score, world_config
-from jobs.study_search import Chosen, chosen_settings, search_settings
+from jobs.study_search import Chosen, check_grid, chosen_settings, search_settings
 
 STAGE = "model"
 MINUTES = "minutes.json"
@@ -47,9 +47,11 @@ def run(cfg: RunConfig, arguments: Sequence[str] = ()) -> dict[str, Any]:
     `arguments` are those of the command line, for the page.
 
     Raises:
-        ConfigError: the settings are not those of many small trainings; see `check_trainings`.
+        ConfigError: the settings are not those of many small trainings, or not of every method; see `check_trainings`
+            and `check_grid`.
     """
     check_trainings(cfg)
+    check_grid(cfg)
     study = cfg.study
     with _time_noted(cfg), ray_session(cfg.ray):
         search = search_settings(cfg)

@@ -6,9 +6,13 @@ less than the product of their grids. The best is the most accurate on the bench
 the base perceives (`study.retention`): a higher rate repairs more and forgets more.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 
+from pydantic import ValidationError
+
 from avere_ray.config import RunConfig
+from avere_ray.errors import ConfigError
 from avere_ray.progress import say
 from avere_ray.study import METHODS
 from avere_ray.study.chosen import SEARCHED, best_first
@@ -53,6 +57,27 @@ def chosen_settings(cfg: RunConfig, search: Mapping[str, Sequence[Mapping[str, f
     return {method: _settings(search[_leader(cfg, method)][0]) for method in _trained(cfg)}
 
 
+def check_grid(cfg: RunConfig) -> None:
+    """Refuses values with which a method cannot be trained, before anything is.
+
+    Raises:
+        ConfigError: names the method, the values, and the rule they break.
+    """
+    world = world_config(cfg, "search", seed=cfg.study.search_seed)
+    for method in _trained(cfg):
+        grid = _grid(cfg, _leader(cfg, method))
+        for values in itertools.product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            try:
+                method_config(world, method, point)
+            except ValidationError as error:
+                named = ", ".join(f"{name} {value:g}" for name, value in point.items())
+                raise ConfigError(
+                    f"the study cannot train {method} with {named}: {_rule(error)}. Change the values in "
+                    "study.learning_rates, study.betas or study.sft_weights, or leave the method out of study.methods"
+                ) from error
+
+
 def _trained(cfg: RunConfig) -> tuple[str, ...]:
     """Methods that are trained: those of the table, and those of the dose-response study where there is one."""
     return (*cfg.study.methods, *(cfg.study.dose_methods if cfg.study.doses else ()))
@@ -87,6 +112,10 @@ def _line(grid: Mapping[str, Sequence[float]], setting: str, best: Point) -> lis
     """Candidates that differ in one setting from the best so far, and are not it; without one, from the first."""
     start = best or _first(grid)
     return [{**start, setting: value} for value in grid[setting] if value != best.get(setting)]
+
+
+def _rule(error: ValidationError) -> str:
+    return "; ".join(found["msg"].removeprefix("Value error, ") for found in error.errors())
 
 
 def _candidate(world: RunConfig, method: str, point: Point) -> RunConfig:

@@ -11,6 +11,7 @@ from runfolders import write_run
 
 from avere_ray.comparison.results import Evaluation, Question, read_run_folder
 from avere_ray.config import LossConfig, RunConfig
+from avere_ray.errors import ConfigError
 from avere_ray.evaluation.scorer import Item
 from avere_ray.metrics import MetricSpool
 from avere_ray.preferences import seen_pairs
@@ -138,6 +139,17 @@ def test_settings_are_searched_one_after_the_other(tmp_path: Path, monkeypatch: 
     one = {"learning_rates": [1.0], "betas": [0.1], "sft_weights": []}
     alone = study_search.search_settings(RunConfig.model_validate({"run_dir": tmp_path, "study": study | one}))
     assert [len(rows) for rows in alone.values()] == [1, 1] and len(trained) == 10
+
+
+def test_a_value_with_which_a_method_cannot_be_trained_is_refused_before_anything_is() -> None:
+    def study(**values: object) -> RunConfig:
+        return RunConfig.model_validate({"study": {"learning_rates": [1e-3], "betas": [0.1, 0.03], **values}})
+
+    with pytest.raises(
+        ConfigError, match=r"mod_dpo_pp with .*beta 0\.03.*beta_sens \(0\.05\) must be below.*study\.betas"
+    ):
+        study_search.check_grid(study())
+    study_search.check_grid(study(methods=["dpo", "avem_dpo"], dose_methods=["dpo"]))
 
 
 def test_settings_that_forget_come_after_those_that_keep_perception() -> None:
