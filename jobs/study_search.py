@@ -2,8 +2,8 @@
 
 One setting after the other, in the order of `study.chosen.SEARCHED`: all its values with the best of what was settled
 before, and the first value of what was not. So every method has the same number of trainings, and three settings cost
-less than the product of their grids. The best is the most accurate on the benchmark's questions of those that keep what
-the base perceives (`study.retention`): a higher rate repairs more and forgets more.
+less than the product of their grids. The best is the most accurate on the benchmark's questions, where perception lost
+beyond `study.retention` counts against it: a higher rate repairs more and forgets more.
 """
 
 import itertools

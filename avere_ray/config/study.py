@@ -49,8 +49,8 @@ class StudyConfig(Section):
     search_clips: Positive = 60
     """Held-out clips of that world."""
     retention: Annotated[float, Field(ge=0)] = 3.0
-    """Points of perception that settings may lose on its clips and still be chosen; where all lose more, those are that
-    lose least."""
+    """Points of perception that settings may lose on its clips when they are chosen; one more counts as much as a point
+    of accuracy."""
     probe_clips: Positive = 50
     """Held-out clips, at most, that perception and descriptions are asked about."""
     doses: tuple[Share, ...] = (0.5, 0.75, 1.0)

@@ -13,18 +13,19 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 def best_first(tried: Sequence[Mapping[str, float]], *, retention: float) -> list[dict[str, float]]:
-    """Candidates that keep perception, by validation accuracy, the highest first; then the others, by what they lose.
+    """Candidates by validation accuracy, the highest first, less every point of perception lost beyond what may be.
+
+    A price and not a limit, since a limit would tell two candidates apart whose losses differ by less than their noise.
 
     Args:
         tried: settings with "accuracy" in percent and "perception_lost" in points; of equals the first stays first.
-        retention: points of perception that may be lost.
+        retention: points of perception that may be lost for nothing.
     """
 
-    def place(row: Mapping[str, float]) -> tuple[float, float]:
-        beyond = max(0.0, row["perception_lost"] - retention)
-        return beyond, -row["accuracy"]
+    def worth(row: Mapping[str, float]) -> float:
+        return row["accuracy"] - max(0.0, row["perception_lost"] - retention)
 
-    return [dict(row) for row in sorted(tried, key=place)]
+    return [dict(row) for row in sorted(tried, key=worth, reverse=True)]
 
 
 def edges(candidates: Sequence[Mapping[str, float]]) -> dict[str, str]:

@@ -281,10 +281,9 @@ def _searched(found: Outcome) -> list[str]:
         "## Search",
         f"Accuracy on {about['search_clips']} validation clips of world {about['search_seed']}. One setting after the "
         f"other ({', '.join(chosen.SEARCHED.values())}), each with the best of those before: the same number of "
-        "trainings for every method, as far as it has the settings. The best is the most accurate of those that lost "
-        f"{about['retention']:g} points of perception at most, where there is one, and else the one that lost least. "
-        "In brackets: the points that perception changed by. Methods that are not listed are variants of one that is, "
-        "and have its settings.",
+        "trainings for every method, as far as it has the settings. The best has the highest accuracy, less each point "
+        f"of perception that it lost beyond {about['retention']:g}. In brackets: the points perception changed by. "
+        "Methods that are not listed are variants of one that is, and have its settings.",
         _search(found.search),
         *_search_limits(found),
     ]

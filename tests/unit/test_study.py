@@ -125,7 +125,7 @@ def test_settings_are_searched_one_after_the_other(tmp_path: Path, monkeypatch: 
         """Most accurate at rate 4, where too much is forgotten, then at 2; at beta 0.3; without SFT for AVEm-DPO."""
         sft = run.loss.sft_weight * (1 if run.loss.kind == "dpo" else -1)
         rate = run.train.learning_rate
-        return {"accuracy": 50 + rate + run.loss.beta + sft, "perception_lost": rate}
+        return {"accuracy": 50 + rate + run.loss.beta + sft, "perception_lost": rate**3 / 8}
 
     monkeypatch.setattr(study_search, "_found", figures)
     found = study_search.search_settings(cfg)
@@ -152,13 +152,14 @@ def test_a_value_with_which_a_method_cannot_be_trained_is_refused_before_anythin
     study_search.check_grid(study(methods=["dpo", "avem_dpo"], dose_methods=["dpo"]))
 
 
-def test_settings_that_forget_come_after_those_that_keep_perception() -> None:
+def test_perception_lost_beyond_what_may_be_counts_as_accuracy_lost() -> None:
     def candidate(accuracy: float, lost: float) -> dict[str, float]:
         return {"accuracy": accuracy, "perception_lost": lost}
 
-    strong, weak, forgetful, worse = candidate(70, 3.0), candidate(65, -1.0), candidate(80, 3.1), candidate(90, 9.0)
-    assert best_first([worse, forgetful, weak, strong], retention=3.0) == [strong, weak, forgetful, worse]
-    assert best_first([worse, forgetful], retention=3.0) == [forgetful, worse]
+    keeping, near, weak, forgetful = candidate(70, 3.0), candidate(72, 3.5), candidate(65, -9.0), candidate(80, 20.0)
+    assert best_first([forgetful, weak, keeping, near], retention=3.0) == [near, keeping, weak, forgetful]
+    assert best_first([weak, near, keeping, forgetful], retention=20.0)[0] == forgetful
+    assert best_first([keeping, candidate(70, 1.0)], retention=3.0)[0] == keeping, "of equals the first stays first"
 
 
 def test_perception_is_asked_by_letter_and_right_answers_score_100() -> None:
