@@ -27,7 +27,8 @@ LOSS = LossConfig(kind="mod_dpo_pp")
 STEPS = 4
 
 
-def main(folder: Path, tuning: str, stage: int) -> None:
+def main(folder: Path, cases: list[str]) -> None:
+    """Trains one case after the other ("lora 3": tuning and ZeRO stage); what came of it is in CASE-rankR.json."""
     rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -38,6 +39,13 @@ def main(folder: Path, tuning: str, stage: int) -> None:
         timeout=datetime.timedelta(seconds=150),
     )
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(os.getppid()))  # names the shared memory of this pair
+    for case in cases:
+        tuning, stage = case.rsplit(" ", 1)
+        answer = one_case(rank, tuning, int(stage))
+        (folder / f"{case}-rank{rank}.json").write_text(json.dumps(answer))
+
+
+def one_case(rank: int, tuning: str, stage: int) -> dict[str, Any]:
     train_cfg = TrainConfig.model_validate({"zero_stage": stage, "learning_rate": 1e-3})
     cfg = RunConfig(rounds=1, loss=LOSS, train=train_cfg)
     policy = load_policy(cfg.model)
@@ -54,7 +62,7 @@ def main(folder: Path, tuning: str, stage: int) -> None:
     engine, _ = zero.start_engine(module, cfg, passes=1)
     place_towers(policy, engine.device)
     objective = PairObjective(LOSS, policy, media, reference)
-    (folder / f"rank{rank}.json").write_text(json.dumps(train(objective, engine, watch, rank, stage)))
+    return train(objective, engine, watch, rank, stage)
 
 
 def train(objective: PairObjective, engine: Any, watch: guard.Watch, rank: int, stage: int) -> dict[str, Any]:
@@ -119,4 +127,4 @@ PLAIN = [make_pair(3, 2, pair_id="plain", clip_id="", modality="", swap=None)]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -16,18 +16,26 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+CASES = ("lora 3", "full with projectors 3", "lora 1")
+"""What is trained, and the ZeRO stage."""
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two processes wrote what came of each case; they take one after the other."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_both(folder)
+    return folder
+
+
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    ("tuning", "stage"),
-    [("lora", 3), ("full with projectors", 3), ("lora", 1)],
-    ids=["lora zero3", "full with projectors zero3", "lora zero1"],
-)
-def test_unequal_pairs_do_not_lock_and_a_bad_value_stops_both(tmp_path: Path, tuning: str, stage: int) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_unequal_pairs_do_not_lock_and_a_bad_value_stops_both(ranks: Path, case: str) -> None:
     """Rank 0 has one pair of words where rank 1 has two with clips and swaps, then the other way round.
 
     The loss runs swapped branches apart and reads the text prior; with LoRA the reference is the adapter switched off.
     """
-    answers = run_both(tmp_path, tuning, stage)
+    answers: list[dict[str, Any]] = [json.loads((ranks / f"{case}-rank{rank}.json").read_text()) for rank in range(2)]
     assert all(len(a["norms"]) == 4 for a in answers)
     assert answers[0]["norms"] == answers[1]["norms"], "both took the same optimizer steps"
     assert all(a["off_start"] < 1e-4 for a in answers), "at step 0 the policy is its reference"
@@ -39,13 +47,13 @@ def test_unequal_pairs_do_not_lock_and_a_bad_value_stops_both(tmp_path: Path, tu
     assert answers[0]["weights_after_refusal"] == answers[0]["weights_before"]
 
 
-def run_both(folder: Path, tuning: str, stage: int) -> list[dict[str, Any]]:
-    """What the two processes wrote."""
+def run_both(folder: Path) -> None:
+    """Runs the two processes to their end."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "DS_ACCELERATOR": "cpu"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "two_ranks", str(folder), tuning, str(stage)],
+            [sys.executable, "-m", "two_ranks", str(folder), *CASES],
             cwd=ROOT,
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
@@ -61,4 +69,3 @@ def run_both(folder: Path, tuning: str, stage: int) -> list[dict[str, Any]]:
             if process.poll() is None:
                 process.kill()
     assert [p.returncode for p in processes] == [0, 0], "\n".join(o[-3000:] for o in outputs)
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
