@@ -8,6 +8,8 @@ from avere_ray.synthetic.drawn import OWN, SEED, WORLD
 
 OWN_PARAMS = ("seed", "name", "run_dir")
 """Settings in which runs of the same kind differ."""
+_MACHINE = ("tracking.", "cache.", "ray.", "placement.")
+"""Sections that say where a run works and is kept, not what it does."""
 METHOD = "study.method"
 """Tag of a study's run: which method it is, in words."""
 _CLIPS = "data.clips"
@@ -15,10 +17,10 @@ _NONE = "null"
 
 
 def setting_of(run: RunResult) -> dict[str, str]:
-    """The params of a run without `OWN_PARAMS`, and without the folder of clips that are drawn: world and seed say
-    all about these."""
+    """The params of a run without `OWN_PARAMS`, without those about machine and tracking, and without the folder of
+    clips that are drawn: world and seed say all about these."""
     left_out = (*OWN_PARAMS, _CLIPS) if is_drawn(run) else OWN_PARAMS
-    return {name: value for name, value in run.params.items() if name not in left_out}
+    return {name: value for name, value in run.params.items() if name not in left_out and not name.startswith(_MACHINE)}
 
 
 def is_drawn(run: RunResult) -> bool:

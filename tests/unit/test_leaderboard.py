@@ -187,6 +187,13 @@ def test_a_replaced_run_is_named_below_the_table() -> None:
     assert "| 70.0 | 70.0 |" in text
 
 
+def test_where_runs_worked_and_were_tracked_does_not_part_them() -> None:
+    here = {"tracking__uri": "sqlite:////a/mlflow.db", "ray__num_cpus": "2", "cache__folder": "a"}
+    there = {"tracking__uri": "http://mlflow:5000", "ray__num_cpus": "8", "placement__learner": "big"}
+    found = row(run(0, 60.0, **here), run(1, 70.0, **there), run(2, 80.0))
+    assert "3 (0, 1, 2)" in found and "mlflow" not in found
+
+
 def test_settings_that_vary_in_a_table_are_shown() -> None:
     shown = rows(
         run(0, 60.0, stage=BEFORE, evaluation__few_shot="0", model__path="/m/a", tags={"base.digest": "a" * 64}),
