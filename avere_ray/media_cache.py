@@ -2,7 +2,8 @@
 
 A medium is known by its content: the sampled frames or the waveform as they reach the tower. So a clip shown by many
 pairs, a swap partner that is another pair's clip, and a branch of the policy and of the reference all meet one entry.
-Entries on disk belong to the tower's weights and dtype too, so a change of any of them is a miss.
+Entries on disk belong to the towers' weights and dtype and to the processor's settings (normalisation, mel bins) too,
+so a change of any of them is a miss.
 
     pair -> which frames and which waveform -> content digest -> memory -> disk -> towers
 
@@ -237,8 +238,8 @@ def irrelevant_swap(pair: PreferencePair) -> ModalitySwap | None:
 
 
 def tower_digest(policy: Policy) -> str:
-    """Digest of the towers' weights and dtype."""
-    sha = hashlib.sha256()
+    """Digest of the towers' weights and dtype, and of how media are made ready for them."""
+    sha = hashlib.sha256(policy.processor.media_settings().encode())
     for tower in policy.towers():
         for name, value in sorted(tower.state_dict().items()):
             sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

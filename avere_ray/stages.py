@@ -46,8 +46,9 @@ def file_digest(path: Path) -> str:
 
 
 def model_digest(folder: Path) -> str:
-    """Digest of a model folder's weights and config, which an adapter is tied to; files are read once in a process."""
-    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
+    """Digest of a model folder's weights, config and media processing, which an adapter is tied to; files are read once
+    in a process."""
+    files = sorted([*folder.glob("*.safetensors"), folder / "config.json", *folder.glob("*processor_config.json")])
     stats = [(f, f.stat()) for f in files if f.is_file()]
     return _digest_of_files(tuple((f, stat.st_size, stat.st_mtime_ns) for f, stat in stats))
 

@@ -140,6 +140,10 @@ class Processor(Protocol):
         """Audio tower inputs of a waveform float32 [S] at 16 kHz."""
         ...
 
+    def media_settings(self) -> str:
+        """Everything that decides what the towers are given of frames and of a waveform."""
+        ...
+
     def second_per_grid(self, fps: float) -> float:
         """Seconds between temporal patches at a frame rate."""
         ...

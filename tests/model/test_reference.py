@@ -1,8 +1,10 @@
 """Media encoded once, reference figures from three sources that agree, and a miss on any change."""
 
 import dataclasses
+import json
 import math
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -107,6 +109,22 @@ def test_other_tower_weights_are_a_miss(policy, tmp_path):
     assert tower_digest(other) == tower_digest(policy)
     with torch.no_grad():
         other.core.visual.patch_embed.proj.weight.mul_(1.5)
+    media = _media(other, folder=EmbedFolder(tmp_path, 1 << 30))
+    media.ensure(other, PAIRS)
+    assert media.encoder_calls == 4
+
+
+@pytest.mark.parametrize(("part", "setting"), [("video_processor", "image_mean"), ("feature_extractor", "dither")])
+def test_another_way_to_process_media_is_a_miss(policy, tmp_path, part, setting):
+    _media(policy, folder=EmbedFolder(tmp_path, 1 << 30)).ensure(policy, PAIRS)
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_base(), folder)
+    assert tower_digest(load_policy(folder, "float32")) == tower_digest(policy)
+    config = folder / "processor_config.json"
+    settings = json.loads(config.read_text())
+    settings[part][setting] = [0.5, 0.5, 0.5] if part == "video_processor" else 0.1
+    config.write_text(json.dumps(settings))
+    other = load_policy(folder, "float32")
     media = _media(other, folder=EmbedFolder(tmp_path, 1 << 30))
     media.ensure(other, PAIRS)
     assert media.encoder_calls == 4

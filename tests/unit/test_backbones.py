@@ -113,6 +113,17 @@ def test_the_digest_follows_weights_and_config(model: Path) -> None:
     assert model_digest(model) != first
 
 
+@pytest.mark.parametrize(
+    "name", ["preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"]
+)
+def test_the_digest_follows_how_media_are_processed(model: Path, name: str) -> None:
+    bare = model_digest(model)
+    (model / name).write_text('{"image_mean": [0.5]}')
+    first = model_digest(model)
+    (model / name).write_text('{"image_mean": [0.25]}')
+    assert len({bare, first, model_digest(model)}) == 3
+
+
 def test_tokens_of_short_prompts_alone_are_kept() -> None:
     made: list[str] = []
 

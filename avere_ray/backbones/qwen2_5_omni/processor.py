@@ -126,6 +126,11 @@ class Processor:
         )
         return AudioFeatures(mel=sound["input_features"][0][:, : int(sound["attention_mask"][0].sum())])
 
+    def media_settings(self) -> str:
+        """The settings of the video and the audio processor as JSON: normalisation, patches, mel bins."""
+        return json.dumps([part.to_dict() for part in (self.hf.video_processor, self.hf.feature_extractor)],
+                          sort_keys=True, default=str)  # fmt: skip
+
     def features(self, clip: DecodedClip) -> MediaFeatures:
         """Tower inputs of both media of one decoded clip."""
         video, audio = self.video_features(clip.frames), self.audio_features(clip.waveform)
