@@ -6,7 +6,7 @@ Each worker watches its own losses and gradients. Before every optimizer step th
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from avere_ray.errors import TrainingError
@@ -47,12 +47,8 @@ class Watch:
         import torch
 
         self._finite = torch.ones((), dtype=torch.bool)
-        try:
+        with _memory(micro_batch_message(pairs)):
             yield
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error))):
-                raise
-            raise TrainingError(memory_message(pairs)) from error
         if not bool(self._finite):
             for pair in pairs:
                 self.bad.setdefault(pair.pair_id, "gradient")
@@ -69,6 +65,27 @@ class Watch:
         for pair, value, exact in zip(pairs, loss_P.tolist(), expected_P.tolist(), strict=True):
             if not abs(value - exact) <= allowed:
                 self.bad.setdefault(pair.pair_id, f"identity: {value:.6f} instead of {exact:.6f}")
+
+
+def optimizer_step(pairs: Sequence[PreferencePair]) -> AbstractContextManager[None]:
+    """Within it the optimizer steps; its first step makes its state.
+
+    Raises:
+        TrainingError: there was not enough memory; names the pairs and the setting to lower.
+    """
+    return _memory(step_message(pairs))
+
+
+@contextmanager
+def _memory(message: str) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error))):
+            raise
+        raise TrainingError(message) from error
 
 
 def agree(mine: dict[str, Any]) -> list[dict[str, Any]]:
@@ -109,11 +126,25 @@ def refuse(bad: dict[str, str], step: int) -> None:
     )
 
 
-def memory_message(pairs: Sequence[PreferencePair]) -> str:
+def micro_batch_message(pairs: Sequence[PreferencePair]) -> str:
     """What to say when a micro-batch does not fit."""
-    ids = ", ".join(p.pair_id for p in pairs[:_NAMED])
     if len(pairs) > 1:
         lower = f"Lower train.micro_pairs (this micro-batch had {len(pairs)} pairs) or set train.tokens_per_micro lower"
     else:
         lower = "Lower train.max_prompt_tokens or train.max_response_tokens, or data.decode.frames"
-    return f"out of memory in the micro-batch of pair(s) {ids}. {lower}; train.zero_stage 3 divides the weights too."
+    named = f"out of memory in the micro-batch of pair(s) {_names(pairs)}"
+    return f"{named}. {lower}; train.zero_stage 3 divides the weights too."
+
+
+def step_message(pairs: Sequence[PreferencePair]) -> str:
+    """What to say when the optimizer's state does not fit beside the weights."""
+    return (
+        f"out of memory in the optimizer step of pair(s) {_names(pairs)}. Its state is as large as what is trained: "
+        "lower train.lora_rank, or set train.tuning to lora; train.offload_optimizer keeps it in host memory, and "
+        "train.zero_stage 1 to 3 divides it among the workers."
+    )
+
+
+def _names(pairs: Sequence[PreferencePair]) -> str:
+    more = f" and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
+    return ", ".join(p.pair_id for p in pairs[:_NAMED]) + more

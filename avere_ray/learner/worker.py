@@ -168,7 +168,7 @@ class Learner:
             {"bad": self.watch.bad, "sums": sums, "peak": peak_bytes(), "late": time.monotonic() > deadline}
         )
         self._refuse(everyone, row.share.step)
-        with self.clock("optimizer"):
+        with self.clock("optimizer"), guard.optimizer_step(list(row.pairs.values())):
             norm = zero.grad_norm(engine)
             engine.step()
             norm = engine.get_global_grad_norm() if norm is None else norm

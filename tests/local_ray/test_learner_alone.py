@@ -260,6 +260,21 @@ def test_a_wrong_reference_stops_before_the_first_step(start: Start, value: floa
     assert checkpoints.latest(job.checkpoints) is None
 
 
+def test_an_optimizer_state_that_does_not_fit_names_the_pairs_of_the_step(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def step(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    cfg, job = start()
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(TrainingError, match=r"optimizer step of pair\(s\) (pair00\d(, )?){4}\. .*train\.lora_rank"):
+        learn(cfg, job)
+    assert logged(job) == []
+
+
 def test_full_tuning_writes_a_model_folder_that_loads(start: Start) -> None:
     """Language model and projectors have moved, the towers have not, and every other file is there."""
     cfg, job = start(tuning="full", projectors=True)

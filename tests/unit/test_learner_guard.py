@@ -41,14 +41,14 @@ def test_a_loss_that_is_not_finite_is_named_before_its_gradients() -> None:
         guard.refuse(watch.bad, step=4)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        MemoryError(),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-    ],
-)
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    MemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
 def test_too_little_memory_names_the_pairs_and_the_setting(error: BaseException) -> None:
     watch = guard.Watch([])
     words = r"pair000, pair001\. Lower train\.micro_pairs.*2 pairs"
@@ -58,9 +58,20 @@ def test_too_little_memory_names_the_pairs_and_the_setting(error: BaseException)
         raise error
 
 
+@pytest.mark.parametrize("error", NO_MEMORY)
+def test_too_little_memory_for_the_optimizer_names_the_pairs_and_the_setting(error: BaseException) -> None:
+    words = r"optimizer step of pair\(s\) pair000, pair001\. .*lower train\.lora_rank.*train\.offload_optimizer"
+    with pytest.raises(TrainingError, match=words), guard.optimizer_step(PAIRS):
+        raise error
+    many = [make_pair(n, 2) for n in range(7)]
+    with pytest.raises(TrainingError, match=r"pair004 and 2 more\."), guard.optimizer_step(many):
+        raise error
+
+
 def test_another_runtime_error_is_not_taken_for_memory() -> None:
-    with pytest.raises(RuntimeError, match="connection reset"), guard.Watch([]).micro_batch(PAIRS):
-        raise RuntimeError("connection reset by peer")
+    for watched in (guard.Watch([]).micro_batch(PAIRS), guard.optimizer_step(PAIRS)):
+        with pytest.raises(RuntimeError, match="connection reset"), watched:
+            raise RuntimeError("connection reset by peer")
 
 
 def test_a_loss_of_step_0_that_is_not_the_identity_is_refused() -> None:
