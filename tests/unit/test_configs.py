@@ -35,3 +35,11 @@ def test_a_shipped_config_needs_the_gpus_that_it_says(name: str, most: int) -> N
     cfg = load_config(next(path for path in FILES if path.stem == name))
     assert math.ceil(cfg.gpus) == most
     assert bool(most) == bool(cfg.rollout.scorer_gpus) == bool(cfg.rollout.num_gpus) == cfg.train.use_gpu
+
+
+def test_the_lora_preset_is_the_papers_but_for_its_rate() -> None:
+    paper, lora = (load_config(FILES[0].parent / f"avem_dpo_{name}.yaml").model_dump() for name in ("paper", "lora"))
+    assert lora["train"].pop("learning_rate") > paper["train"].pop("learning_rate")
+    for preset in (paper, lora):
+        del preset["name"], preset["run_dir"]
+    assert lora == paper
