@@ -1,17 +1,24 @@
 """The policy's trees against the published model run on each branch alone: log-probs and gradients."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from avere_ray.backbones import load_policy as load_model
 from avere_ray.backbones.qwen2_5_omni import add_lora, load_policy
-from avere_ray.backbones.types import clip_fps
-from avere_ray.config import ModelConfig
-from avere_ray.records import DecodedClip
+from avere_ray.backbones.types import AUDIO, VIDEO, clip_fps
+from avere_ray.branches import ByBranch
+from avere_ray.config import LossConfig, ModelConfig
+from avere_ray.losses import make_objective, make_text_prior
+from avere_ray.pair_batch import loss_inputs
+from avere_ray.records import DecodedClip, Reject, RejectKind
 from tests.model.models import tiny_base
+from tests.model.pairs import make_pair
 
 TEXTS = ("Yes, her voice is loud.", "No, the shirt is yellow.", "(A)", "He smiles.")
 
@@ -141,22 +148,87 @@ SWAPS = {
 """A pair's own input, and the one its chosen response is scored under once more."""
 
 
-@pytest.mark.parametrize("rejects", [1, 3])
+@pytest.mark.parametrize("rejects", [1, 2, 3])
 def test_gradients_of_a_loss_are_those_of_separate_forwards(published, policy, rejects):
+    """The last pair has words alone, and no other input."""
     inputs = [[own] * (1 + rejects) + [other] for own, other in SWAPS.values()]
-    rows = [
-        [_sample(policy, *given, text) for given, text in zip(row, [*TEXTS[: 1 + rejects], TEXTS[0]], strict=True)]
-        for row in inputs
-    ]
+    inputs.append([INPUTS["text only"]] * (1 + rejects))
+    texts = [*TEXTS[: 1 + rejects], TEXTS[0]]
+    rows = [[_sample(policy, *given, text) for given, text in zip(row, texts, strict=False)] for row in inputs]
     weights = torch.linspace(-1.0, 1.0, sum(map(len, rows)))
     policy.zero_grad()
     (policy(rows, _media(policy)) * weights).sum().backward()
     published.zero_grad()
     pairs = [(v, a, s) for row, media in zip(rows, inputs, strict=True) for s, (v, a) in zip(row, media, strict=True)]
     sum(w * _alone(published, policy, *p).sum() for w, p in zip(weights, pairs, strict=True)).backward()
+    _assert_same_gradients(policy, published)
+
+
+def _assert_same_gradients(policy, published):
     for name, ours in policy.core.model.named_parameters():
         theirs = published.model.get_parameter(name).grad
         assert (ours.grad - theirs).norm() <= 1e-4 * theirs.norm() + 1e-9, name
+
+
+ASKED = [("audio", "audio swapped", 2), ("video", "video swapped", 1), ("audio_video", "both swapped", 3), ("", "", 2)]
+"""Pairs of one micro-batch: modality, mismatched input, rejects; the last has words alone."""
+
+
+def _branches(policy, modality, other, rejects):
+    """The branches of one pair as `_alone` takes them: what is shown and heard, and the sample."""
+    own = INPUTS["both" if modality else "text only"]
+    return ByBranch(
+        clean=tuple((*own, _sample(policy, *own, text)) for text in TEXTS[: 1 + rejects]),
+        relevant=((*INPUTS[other], _sample(policy, *INPUTS[other], TEXTS[0])),) if other else (),
+    )
+
+
+def _avem_loss(rows, scores, offsets):
+    """AVEm-DPO of the pairs; the reference is that far from the policy, so no margin is 0."""
+    cfg = LossConfig(kind="avem_dpo")
+    kinds = (RejectKind.SPURIOUS, RejectKind.HALLUCINATED, RejectKind.SPURIOUS)
+    pairs = [
+        make_pair(modality=modality, rejects=tuple(Reject(text=t, kind=k, source="written") for t, k in texts))
+        for modality, _, rejects in ASKED
+        for texts in [list(zip(TEXTS[1:], kinds, strict=True))[:rejects]]
+    ]
+    given = iter(offsets)
+    frozen = [row.like(iter([s.item() + next(given) for s in row.flat()])) for row in scores]
+    frozen = [dataclasses.replace(row, text=tuple(-20.0 - 3.0 * i for i in range(len(row.clean)))) for row in frozen]
+    gammas = make_text_prior(cfg).gammas(tuple(p.modality for p in pairs))
+    loss_P, metrics = make_objective(cfg)(*loss_inputs(pairs, rows, scores, frozen, gammas, cfg))
+    assert metrics["modality/margin"].isfinite().tolist() == [True, True, True, False]
+    return loss_P.mean()
+
+
+def test_gradients_of_avem_dpo_are_those_of_separate_forwards(published, policy):
+    """The loss itself, over pairs with one to three rejects, every swap, and words alone."""
+    branches = [_branches(policy, *asked) for asked in ASKED]
+    rows = [row.like(iter([sample for *_, sample in row.flat()])) for row in branches]
+    offsets = torch.linspace(-6.0, 6.0, sum(len(row.flat()) for row in rows)).tolist()
+    policy.zero_grad()
+    together = iter(policy([row.flat() for row in rows], _media(policy)))
+    _avem_loss(rows, [row.like(together) for row in rows], offsets).backward()
+    published.zero_grad()
+    alone = iter([_alone(published, policy, *branch).sum() for row in branches for branch in row.flat()])
+    _avem_loss(rows, [row.like(alone) for row in rows], offsets).backward()
+    _assert_same_gradients(policy, published)
+
+
+@pytest.mark.parametrize(
+    ("other", "replaced"),
+    [("audio swapped", AUDIO), ("video swapped", VIDEO), ("both swapped", VIDEO)],
+)
+def test_a_mismatched_input_shares_all_that_stands_before_what_is_replaced(policy, other, replaced):
+    """With audio swapped that is the instruction and, unless the media are interleaved, the whole video."""
+    own, swapped = (_sample(policy, *INPUTS[name], TEXTS[0]) for name in ("both", other))
+    shared = int(np.flatnonzero(own.kind == replaced)[0])
+    row = policy.pack([[own, swapped]])
+    apart = policy.pack([[own], [swapped]])
+    assert apart.tree.size == len(own.token_ids) + len(swapped.token_ids)
+    assert row.tree.size == row.token_ids.shape[1] == apart.tree.size - shared
+    if other == "audio swapped" and not policy.processor.audio_in_video:
+        assert shared > (own.kind == VIDEO).sum()
 
 
 def test_the_model_still_generates_as_the_published_one_does(published, policy):
@@ -172,21 +244,57 @@ def test_towers_get_no_gradient_from_cached_outputs(policy):
     assert all(p.grad is None for p in policy.core.visual.parameters())
 
 
-def test_gradient_checkpointing_changes_nothing(policy):
+def test_gradient_checkpointing_runs_each_layer_again_and_changes_nothing(policy):
     lora = add_lora(policy, rank=8, alpha=32.0, seed=0)
     rows, media = [[_sample(policy, *INPUTS["audio swapped"], t) for t in TEXTS]], _media(policy)
-    found = []
+    layers, runs, found = lora.core.model.layers, [], []
+    hooks = [layer.self_attn.register_forward_hook(lambda *_: runs.append(1)) for layer in layers]
     for checkpointing in (False, True):
         lora.train()
         lora.zero_grad()
         lora.checkpoint_activations(checkpointing)
-        lora(rows, media).sum().backward()
+        score = lora(rows, media).sum()
+        assert len(runs) == len(layers)
+        score.backward()
+        assert len(runs) == len(layers) * (2 if checkpointing else 1)
+        runs.clear()
         found.append({n: p.grad.clone() for n, p in lora.named_parameters() if p.grad is not None})
+    lora.checkpoint_activations(False)
+    for hook in hooks:
+        hook.remove()
     lora.thinker.unload()
     assert found[0]
     assert found[0].keys() == found[1].keys()
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name])
+
+
+class LargestLogits(TorchDispatchMode):
+    """Rows of the largest tensor over the vocabulary that any operation gives; the output layer's weights apart."""
+
+    def __init__(self, head_VD):
+        super().__init__()
+        self.head_VD, self.rows = head_VD, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        logits = [
+            x for x in tensors if x.shape[-1:] == (len(self.head_VD),) and x.data_ptr() != self.head_VD.data_ptr()
+        ]
+        self.rows = max([self.rows, *(x.numel() // x.shape[-1] for x in logits)])
+        return out
+
+
+def test_only_response_tokens_get_logits_forward_and_backward(policy):
+    lora = add_lora(policy, rank=8, alpha=32.0, seed=0)
+    packed = lora.pack([[_sample(lora, *INPUTS[name], text) for text in TEXTS] for name in ("both", "text only")])
+    with LargestLogits(lora.core.lm_head.weight) as largest:
+        scores = lora(packed, _media(lora))
+        forward, largest.rows = largest.rows, 0
+        scores.sum().backward()
+    lora.thinker.unload()
+    assert forward == largest.rows == len(packed.predictions.target) < packed.tree.size / 2
 
 
 @pytest.mark.parametrize("kernel", ["dense", "flex"])
