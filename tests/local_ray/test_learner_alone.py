@@ -183,20 +183,43 @@ def score_under(cfg: RunConfig, job: TrainJob, adapter: Path) -> None:
 
 
 def test_an_adaptive_text_prior_goes_on_in_the_next_round(start: Start) -> None:
-    loss = LossConfig.model_validate({"text_prior": "adaptive", "text_prior_rate": 0.5})
-
-    def adaptive() -> tuple[RunConfig, TrainJob]:
-        cfg, job = start(reference_source="cached")
-        return cfg.model_copy(update={"loss": loss}), job
-
-    cfg, first = adaptive()
+    cfg, first = adaptive(start)
     learn(cfg, first)
     left = json.loads((first.out / TEXT_PRIOR).read_text())
-    assert any(gamma != loss.text_prior_gamma for gamma in left["gamma"].values())
-    cfg, second = adaptive()
+    assert any(gamma != cfg.loss.text_prior_gamma for gamma in left["gamma"].values())
+    last = read_events(first.spool / f"{first.writer}.jsonl")[-1].metrics
+    for group, gain in left["clip_gain"].items():
+        told = last.get(f"text_prior/reliance_{group}")
+        assert told == (pytest.approx(left["text_gain"][group] / gain) if gain else None)
+    assert {"text_prior/reliance_audio", "text_prior/gamma_audio"} <= set(last)
+    cfg, second = adaptive(start)
     learner = Learner(cfg, dataclasses.replace(second, start=first.out), rank=0, world=1)
     learner._begin()
     assert learner.objective.text_prior.state_dict() == left
+
+
+def test_text_prior_and_random_numbers_go_on_in_the_middle_of_a_round(start: Start) -> None:
+    import torch
+
+    cfg, job = adaptive(start, checkpoint_every=1)
+    with pytest.raises(Killed):
+        learn(cfg, job, kill_at=3)
+    found = claim(cfg, job)
+    assert found is not None and found.step == 3
+    assert any(gamma != cfg.loss.text_prior_gamma for gamma in found.controller["gamma"].values())
+    learner = Learner(cfg, job, rank=0, world=1)
+    torch.manual_seed(1)
+    learner._begin()
+    assert learner.objective.text_prior.state_dict() == found.controller
+    left = torch.load(checkpoints.step_folder(job.checkpoints, 3) / "rng-0.pt", weights_only=False)
+    assert torch.get_rng_state().equal(left["torch"])
+
+
+def adaptive(start: Start, **settings: Any) -> tuple[RunConfig, TrainJob]:
+    """A job whose text prior moves fast."""
+    cfg, job = start(reference_source="cached", **settings)
+    loss = LossConfig.model_validate({"text_prior": "adaptive", "text_prior_rate": 0.5})
+    return cfg.model_copy(update={"loss": loss}), job
 
 
 def weights(job: TrainJob) -> dict[str, Any]:
@@ -210,7 +233,7 @@ def test_training_in_one_process_takes_one_worker(start: Start) -> None:
         train_alone(cfg, job)
 
 
-def test_a_checkpoint_holds_what_going_on_needs(start: Start) -> None:
+def test_a_checkpoint_holds_what_going_on_needs_and_each_step_tells_its_figures(start: Start) -> None:
     cfg, job = start()
     job.mlflow.write_text('{"run_id": "abc"}')
     learn(cfg, job)
@@ -221,10 +244,14 @@ def test_a_checkpoint_holds_what_going_on_needs(start: Start) -> None:
     assert file_digest(folder / "adapter" / "adapter_model.safetensors") == file_digest(
         job.out / "adapter_model.safetensors"
     )
-    last = read_events(job.spool / f"{job.writer}.jsonl")[-1].metrics
+    told = [event.metrics for event in read_events(job.spool / f"{job.writer}.jsonl")]
+    last = told[-1]
     assert last["encoder/calls_per_pair"] == 0.0, "from the second epoch on nothing is encoded"
     assert {f"timing_s/{s}" for s in ("data_wait", "encode", "forward", "backward", "optimizer", "step")} <= set(last)
     assert last["perf/tokens_per_second"] > 0
+    assert 0.05 < last["perf/peak_memory_gb"] < 100
+    assert [m["learning_rate"] for m in told] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
+    assert [m["epoch"] for m in told] == pytest.approx([0.0, 4 / 7, 8 / 7, 12 / 7])
 
 
 def test_the_first_pair_is_shown_with_its_mask_and_tree(start: Start) -> None:

@@ -1,12 +1,16 @@
 """What counts as a checkpoint, which are kept, whom they belong to, and that a replayed step is logged once."""
 
 import dataclasses
+import random
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from avere_ray.errors import TrainingError
-from avere_ray.learner import checkpoints
+from avere_ray.learner import checkpoints, zero
 from avere_ray.learner.checkpoints import Checkpoint, ReplaySafeSpool, claim, close, finish, latest, prune, saved
 from avere_ray.metrics import MetricSpool, read_events
 
@@ -131,3 +135,34 @@ def test_every_start_of_a_round_is_another_attempt(tmp_path: Path) -> None:
     first = checkpoints.attempt(root)
     begin(root, tmp_path)
     assert first != checkpoints.attempt(root) != ""
+
+
+def draws() -> list[float]:
+    """What each random number generator gives next."""
+    return [
+        random.random(),
+        random.gauss(0.0, 1.0),
+        float(np.random.rand()),
+        float(np.random.randn()),
+        *torch.rand(2).tolist(),
+    ]
+
+
+def test_random_numbers_go_on_where_each_worker_left_them(tmp_path: Path) -> None:
+    engine = SimpleNamespace(save_checkpoint=lambda *_, **__: None, load_checkpoint=lambda folder, **__: (folder, {}))
+    expected = []
+    for rank in (0, 1):
+        random.seed(rank), np.random.seed(rank), torch.manual_seed(rank)
+        draws()
+        zero.save_state(engine, tmp_path, rank)
+        expected.append(draws())
+    assert not set(expected[0]) & set(expected[1])
+    for rank in (0, 1):
+        zero.load_state(engine, tmp_path, rank)
+        assert draws() == expected[rank]
+
+
+def test_a_state_that_deepspeed_cannot_read_is_refused(tmp_path: Path) -> None:
+    engine = SimpleNamespace(load_checkpoint=lambda *_, **__: (None, {}))
+    with pytest.raises(TrainingError, match=r"cannot read its state in .*deepspeed\. Delete"):
+        zero.load_state(engine, tmp_path, 0)
