@@ -7,7 +7,8 @@ so a change of any of them is a miss.
 
     pair -> which frames and which waveform -> content digest -> memory -> disk -> towers
 
-When the towers train, nothing is kept: `frozen=False` encodes every medium of every call, with gradient.
+No setting trains the towers. `frozen=False` is for code that does: it keeps nothing, and encodes every medium of every
+call, with gradient.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """Frozen-reference log-probs of pairs: what the learner's loss compares with. Three sources, one interface.
 
-    AdapterOff    the policy with its adapter switched off, in the learner itself, every step: a micro-batch in one pass
+    AdapterOff    the policy with its adapter switched off, in the learner itself, every step: one more forward pass
+                  over a micro-batch, as the adapter cannot be on and off in one
     Cached        the same, but each pair once: kept over steps, rounds and runs by content (`logp_cache.py`)
     Precomputed   a stage of its own before training; the learner only reads
 

@@ -1,4 +1,6 @@
-"""Prefix-tree packing: all branches of a pair in one tree, every shared prefix once; many trees in one row.
+"""Prefix-tree packing: the branches that a forward pass has of a pair in one tree, each prefix they share once.
+
+Trees of several pairs stand side by side in one row and share nothing, and neither do two passes over the same pairs.
 
 A branch is one full sequence: prompt with media, then a response. Branches of a pair differ late (another response)
 or in the middle (a swapped medium), so written as a tree they need far fewer tokens than as separate rows:

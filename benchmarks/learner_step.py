@@ -7,7 +7,8 @@ model, towers frozen. A step is forward, loss, backward, optimizer:
 
     baseline         chosen, rejects and swapped branch as separate right-padded sequences in one batch; the media of
                      each branch encoded for the policy and again for the reference; reference by adapter-off
-    tree             one prefix tree; each distinct medium encoded once; reference by adapter-off over the same tree
+    tree             one prefix tree; each distinct medium encoded once; reference by adapter-off in a second forward
+                     pass over the same tree
     tree_ref_cached  reference log-probs known
     tree_all_cached  reference log-probs and tower outputs known
 

@@ -50,8 +50,8 @@ class LossConfig(Section):
     """The preference loss; see avere_ray/losses/ for the formulas. Settings left open (None) take the kind's value."""
 
     kind: LossKind = "avem_dpo"
-    """Which loss: "dpo" (naive DPO), "avem_dpo", "vista_dpo", "mdpo", "mod_dpo", "mod_dpo_pp", or "sft": the
-    chosen responses alone, without preference."""
+    """Which loss: "dpo" (naive DPO), "avem_dpo", "vista_dpo" (without its clip and object terms), "mdpo", "mod_dpo",
+    "mod_dpo_pp", or "sft": the chosen responses alone, without preference."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Strength of the implicit KL constraint (0.1 in all the papers)."""
     form: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"

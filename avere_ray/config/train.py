@@ -57,7 +57,7 @@ class TrainConfig(Section):
     """Frozen reference policy: the base in every round, or what the round before made of it."""
     reference_source: Literal["precomputed", "cached", "adapter_off"] = "precomputed"
     """Where reference log-probs come from: a stage before training; the learner, each pair once, kept over runs; the
-    learner, every step, with the adapter switched off."""
+    learner, every step, in one more forward pass with the adapter switched off."""
     deadline_s: Seconds = 3600.0
     """Seconds that one attempt at a round of training may take; see `max_failures`."""
     checkpoint_every: Positive = 20

@@ -128,8 +128,8 @@ class Processor:
 
     def media_settings(self) -> str:
         """The settings of the video and the audio processor as JSON: normalisation, patches, mel bins."""
-        return json.dumps([part.to_dict() for part in (self.hf.video_processor, self.hf.feature_extractor)],
-                          sort_keys=True, default=str)  # fmt: skip
+        parts = [part.to_dict() for part in (self.hf.video_processor, self.hf.feature_extractor)]
+        return json.dumps(parts, sort_keys=True, default=str)
 
     def features(self, clip: DecodedClip) -> MediaFeatures:
         """Tower inputs of both media of one decoded clip."""
