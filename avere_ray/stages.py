@@ -45,11 +45,24 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_OF_MODEL = (
+    "*.safetensors",
+    "config.json",
+    "*processor_config.json",
+    "tokenizer*",
+    "vocab.json",
+    "merges.txt",
+    "*_tokens*.json",
+    "chat_template*",
+)
+"""Files of a model folder, as transformers names them."""
+
+
 def model_digest(folder: Path) -> str:
-    """Digest of a model folder's weights, config and media processing, which an adapter is tied to; files are read once
-    in a process."""
-    files = sorted([*folder.glob("*.safetensors"), folder / "config.json", *folder.glob("*processor_config.json")])
-    stats = [(f, f.stat()) for f in files if f.is_file()]
+    """Digest of all that decides what a model makes of a question: weights, config, media processing, tokenizer and
+    chat template; an adapter is tied to it. Files are read once in a process."""
+    files = {path for pattern in _OF_MODEL for path in folder.glob(pattern)}
+    stats = [(f, f.stat()) for f in sorted(files) if f.is_file()]
     return _digest_of_files(tuple((f, stat.st_size, stat.st_mtime_ns) for f, stat in stats))
 
 

@@ -114,9 +114,16 @@ def test_the_digest_follows_weights_and_config(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"]
+    "name",
+    [
+        "preprocessor_config.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+    ],
 )
-def test_the_digest_follows_how_media_are_processed(model: Path, name: str) -> None:
+def test_the_digest_follows_what_a_model_makes_of_media_and_words(model: Path, name: str) -> None:
     bare = model_digest(model)
     (model / name).write_text('{"image_mean": [0.5]}')
     first = model_digest(model)
