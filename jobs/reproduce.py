@@ -23,7 +23,7 @@ from typing import Any
 from avere_ray.backbones import model_digest
 from avere_ray.comparison.results import Evaluation, RunResult, read_run_folder
 from avere_ray.config import RunConfig
-from avere_ray.errors import ConfigError
+from avere_ray.errors import ConfigError, StageError
 from avere_ray.progress import say
 from avere_ray.stages import StageFolder, digest, read_manifest, write_json, write_text
 from avere_ray.study import BASE, METHODS
@@ -34,7 +34,7 @@ from jobs.command import run_command
 from jobs.layout import stage_path
 from jobs.session import ray_session
 from jobs.study_runs import SHARED, method_config, prepare, train_and_score, world_config
-from jobs.study_search import Chosen, check_grid, chosen_settings, search_settings
+from jobs.study_search import Chosen, check_grid, chosen_settings, dose_methods, search_settings
 
 STAGE = "model"
 MINUTES = "minutes.json"
@@ -60,7 +60,7 @@ def run(cfg: RunConfig, arguments: Sequence[str] = ()) -> dict[str, Any]:
             world = world_config(cfg, f"seed={seed}", seed=seed, rounds=1)
             compare_in(world, {method: chosen[method] for method in study.methods}, study.learners, EVERY_PROBE)
         for dose in study.doses:
-            settings: Chosen = {method: chosen[method] for method in study.dose_methods}
+            settings: Chosen = {method: chosen[method] for method in dose_methods(cfg)}
             compare_in(dose_world(cfg, dose), settings, study.learners, ())
     return write_result(cfg, search, minutes=_minutes(cfg), arguments=arguments)
 
@@ -161,13 +161,12 @@ def _outcome(
     results = {method: [_result(world, method) for world in worlds] for method in (BASE, *study.methods)}
     first = next(iter(study.methods))
     pairs = read_manifest(worlds[0] / first / "pairs" / "round=0")
-    adapter = read_manifest(worlds[0] / first / "adapters" / "round=0")
     return Outcome(
         figures={method: [_all_figures(world, method) for world in worlds] for method in results},
         tests=paired_tests({method: [_evaluation(method, r) for r in rows] for method, rows in results.items()},
                            comparisons(list(results))),
         doses={f"{dose:g}": {method: _all_figures(cfg.run_dir / f"dose={dose:g}", method)
-                             for method in (BASE, *study.dose_methods)} for dose in study.doses},
+                             for method in (BASE, *dose_methods(cfg))} for dose in study.doses},
         curves={method: results[method][0].curves for method in study.methods},
         search=search if any(len(rows) > 1 for rows in search.values()) else {},
         about={
@@ -180,7 +179,7 @@ def _outcome(
             "train_clips": cfg.world.train_clips,
             "probe_clips": min(study.probe_clips, cfg.world.test_clips),
             "pairs": pairs.used if pairs else 0,
-            "steps": adapter.summary["steps"] if adapter else 0,
+            "steps": max(steps_taken(world, study.methods) for world in worlds),
             "search_seed": study.search_seed,
             "search_clips": study.search_clips,
             "retention": study.retention,
@@ -189,6 +188,23 @@ def _outcome(
                          for method, point in chosen_settings(cfg, search).items()},
         },
     )  # fmt: skip
+
+
+def steps_taken(world: Path, methods: Sequence[str]) -> int:
+    """Optimizer steps of every method in a world.
+
+    Raises:
+        StageError: they did not take the same number, so that they cannot be compared.
+    """
+    adapters = {method: read_manifest(world / method / "adapters" / "round=0") for method in methods}
+    taken = {method: int(found.summary["steps"]) for method, found in adapters.items() if found is not None}
+    if len(set(taken.values())) > 1:
+        named = ", ".join(f"{method} {steps}" for method, steps in taken.items())
+        raise StageError(
+            f"the methods of {world.name} did not take the same number of optimizer steps ({named}), so they cannot be "
+            "compared; give all of them the same train.pairs_per_step and train.epochs"
+        )
+    return max(taken.values(), default=0)
 
 
 def _resolved(cfg: RunConfig, method: str, point: Mapping[str, float]) -> dict[str, Any]:

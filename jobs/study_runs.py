@@ -31,6 +31,7 @@ from avere_ray.study.methods import label_of
 from avere_ray.study.probes import (
     EVERY_PROBE,
     description_figures,
+    length_figures,
     perception_figures,
     probe_queries,
     text_only_figures,
@@ -262,7 +263,7 @@ def probe(cfg: RunConfig, round_: int, workers: Workers, probes: Sequence[str] =
     verdicts = workers.judged(open_ones, {r.query_id: by_id[r.query_id] for r in open_ones}, clips) if open_ones else []
     judged = {r.query_id: v for r, v in zip(open_ones, verdicts, strict=True)}
     figures = perception_figures(queries, {r.query_id: r.text for r in rollouts})
-    figures |= description_figures(queries, judged, clips)
+    figures |= description_figures(queries, judged, clips) | length_figures([r.text for r in open_ones])
     if "words_alone" in probes:
         figures |= _without_clips(cfg, workers, list(clips.values()))
     folder.write("queries", Query, queries)

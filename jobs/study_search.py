@@ -74,13 +74,22 @@ def check_grid(cfg: RunConfig) -> None:
                 named = ", ".join(f"{name} {value:g}" for name, value in point.items())
                 raise ConfigError(
                     f"the study cannot train {method} with {named}: {_rule(error)}. Change the values in "
-                    "study.learning_rates, study.betas or study.sft_weights, or leave the method out of study.methods"
+                    "study.learning_rates, study.betas (for this method alone study.betas_of) or study.sft_weights, or "
+                    "leave the method out of study.methods"
                 ) from error
 
 
 def _trained(cfg: RunConfig) -> tuple[str, ...]:
     """Methods that are trained: those of the table, and those of the dose-response study where there is one."""
-    return (*cfg.study.methods, *(cfg.study.dose_methods if cfg.study.doses else ()))
+    return (*cfg.study.methods, *dose_methods(cfg))
+
+
+def dose_methods(cfg: RunConfig) -> tuple[str, ...]:
+    """Methods of the dose-response study: those named for it, else those compared that are no variant of another."""
+    study = cfg.study
+    if not study.doses:
+        return ()
+    return study.dose_methods or tuple(m for m in study.methods if _leader(cfg, m) == m)
 
 
 def _leader(cfg: RunConfig, method: str) -> str:
@@ -92,9 +101,10 @@ def _leader(cfg: RunConfig, method: str) -> str:
 def _grid(cfg: RunConfig, method: str) -> dict[str, tuple[float, ...]]:
     """Values of each setting that a method's search tries, the one it starts from first."""
     known, study, usual = METHODS[method], cfg.study, (cfg.loss.sft_weight,)
+    betas = study.betas_of.get(method, study.betas)  # type: ignore[call-overload]
     return {
         "learning_rate": study.learning_rates,
-        "beta": study.betas if known.has_beta else study.betas[:1],
+        "beta": betas if known.has_beta else betas[:1],
         "sft_weight": (known.loss["sft_weight"],) if "sft_weight" in known.loss else study.sft_weights or usual,
     }
 

@@ -19,8 +19,8 @@ _Compared = Literal[
     "avem_dpo_adaptive",
     "avem_dpo_plus",
 ]
-_AboutSft = Literal["dpo_without_sft", "avem_dpo_without_sft", "sft"]
-MethodName = Literal[_Compared, _AboutSft]
+_OnRequest = Literal["dpo_without_sft", "avem_dpo_without_sft", "sft", "avem_dpo_policy_text"]
+MethodName = Literal[_Compared, _OnRequest]
 
 
 class StudyConfig(Section):
@@ -30,14 +30,17 @@ class StudyConfig(Section):
     """Where the result goes: OUT.md, OUT.json and the pictures in the folder OUT."""
     methods: tuple[MethodName, ...] = _Compared.__args__  # type: ignore[attr-defined]
     """Methods compared with the base, and with naive DPO where it is among them. Three more tell what loss.sft_weight
-    does: dpo_without_sft and avem_dpo_without_sft, where it is 0, and sft, which has nothing else. They are not among
-    the default ones, since they would be a fifth more work."""
+    does: dpo_without_sft and avem_dpo_without_sft, where it is 0, and sft, which has nothing else; avem_dpo_policy_text
+    takes the text prior from the policy. They are not among the default ones, since they would be two fifths more
+    work."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     """Seeds of the worlds that the methods are tested on."""
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (1.0e-3, 2.0e-3, 4.0e-3)
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (5.0e-4, 1.0e-3, 2.0e-3)
     """Peak learning rates searched for each method, with the first of `betas` and of `sft_weights`."""
-    betas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.3)
+    betas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.06, 0.3)
     """Values of loss.beta searched for each method, with the best of `learning_rates`."""
+    betas_of: dict[MethodName, tuple[Annotated[float, Field(gt=0)], ...]] = Field(default_factory=dict)
+    """Other values for single methods; as many, so that every search has the same budget."""
     sft_weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
     """Values of loss.sft_weight searched for each method, with the best of both; none: loss.sft_weight as it is."""
     search_variants: bool = False
@@ -55,8 +58,8 @@ class StudyConfig(Section):
     """Held-out clips, at most, that perception and descriptions are asked about."""
     doses: tuple[Share, ...] = (0.5, 0.75, 1.0)
     """Strengths of the planted bias of the dose-response study; none leaves it out."""
-    dose_methods: tuple[MethodName, ...] = ("dpo", "avem_dpo")
-    """Methods that repair each of its bases."""
+    dose_methods: tuple[MethodName, ...] = ()
+    """Methods that repair each of its bases; none named: those compared that are no variant of another."""
     dose_steps: Positive = 150
     """Steps in which the base is taught anew with each strength."""
     dose_clips: Positive = 400
@@ -70,6 +73,12 @@ class StudyConfig(Section):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"study.{name} is {list(values)}; it must hold one value at least, and none twice")
+        for method, own in self.betas_of.items():
+            if method in (*self.methods, *self.dose_methods) and len(set(own)) != len(self.betas):
+                raise ValueError(
+                    f"study.betas_of.{method} is {list(own)}; it must hold as many different values as study.betas, "
+                    f"{len(self.betas)}, so that every method is searched alike"
+                )
         if len(set(self.sft_weights)) != len(self.sft_weights):
             raise ValueError(f"study.sft_weights is {list(self.sft_weights)}; it must hold none twice")
         if self.search_seed in self.seeds:

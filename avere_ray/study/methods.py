@@ -48,6 +48,7 @@ METHODS: dict[str, Method] = {
     "avem_dpo_without_text_prior": _variant("AVEm-DPO without TPD", text_prior_gamma=0.0),
     "avem_dpo_adaptive": _variant("AVEm-DPO, adaptive TPD", text_prior="adaptive"),
     "avem_dpo_plus": _variant("AVEm-DPO, TPD sign +", text_prior_sign=1),
+    "avem_dpo_policy_text": _variant("AVEm-DPO, text prior of the policy", text_prior_source="policy"),
     "dpo_without_sft": Method(
         label="naive DPO without SFT", loss={"kind": "dpo", "sft_weight": 0.0}, one_reject=True, variant_of="dpo"
     ),

@@ -75,6 +75,11 @@ def description_figures(
     return found | _recognition(open_queries, verdicts, clips)
 
 
+def length_figures(descriptions: Sequence[str]) -> dict[str, float]:
+    """Mean number of words of a description; whether a method is better by saying more or less."""
+    return {"description_words": sum(len(x.split()) for x in descriptions) / len(descriptions)} if descriptions else {}
+
+
 def _recognition(
     queries: Sequence[Query], verdicts: Mapping[str, Verdict], clips: Mapping[str, Clip]
 ) -> dict[str, float]:

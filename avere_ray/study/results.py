@@ -14,6 +14,7 @@ from typing import Any
 from avere_ray.comparison.differences import Pair, compare, correct
 from avere_ray.comparison.results import Evaluation, Question
 from avere_ray.evaluation.statistics import PERCENT, over_seeds
+from avere_ray.study.probes import PERCEPTION
 
 Figures = Mapping[str, float]
 """Metrics of one method on one world."""
@@ -150,12 +151,23 @@ def late_means(points: Sequence[tuple[int, float]]) -> float:
     return sum(last) / len(last)
 
 
-def lost_perception(figures: Mapping[str, Sequence[Figures]], base: str) -> dict[str, float]:
-    """Methods whose perception fell by more than RETENTION_POINTS in the mean over seeds, with the change."""
+def lost_perception(
+    figures: Mapping[str, Sequence[Figures]], base: str, metric: str = "perception"
+) -> dict[str, float]:
+    """Methods whose perception fell by more than RETENTION_POINTS in the mean over seeds, with the change.
+
+    Args:
+        metric: "perception" for the mean over the kinds of cues, or "perception_KIND".
+    """
     before = figures[base]
     changes = {
-        method: sum(a["perception"] - b["perception"] for a, b in zip(rows, before, strict=True)) / len(rows)
+        method: sum(a[metric] - b[metric] for a, b in zip(rows, before, strict=True)) / len(rows)
         for method, rows in figures.items()
-        if all("perception" in row for row in (*rows, *before))
+        if all(metric in row for row in (*rows, *before))
     }
     return {method: change for method, change in changes.items() if change < -RETENTION_POINTS}
+
+
+def kinds_perceived(figures: Mapping[str, Sequence[Figures]], base: str) -> list[str]:
+    """The kinds of cues that perception was asked of, as they end the names of their metrics."""
+    return [name.removeprefix(PERCEPTION) for name in figures[base][0] if name.startswith(PERCEPTION)]

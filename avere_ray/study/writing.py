@@ -8,11 +8,13 @@ from avere_ray.comparison.differences import Pair
 from avere_ray.comparison.wording import markdown_table, p_value
 from avere_ray.study import chosen
 from avere_ray.study.methods import BASE, label_of
+from avere_ray.study.probes import PERCEPTION
 from avere_ray.study.results import (
     METRICS,
     RETENTION_POINTS,
     TRAINING,
     Outcome,
+    kinds_perceived,
     late_means,
     lost_perception,
     summary,
@@ -99,11 +101,22 @@ def _mean(row: Mapping[str, Any] | None) -> str:
 
 
 def _retention(found: Outcome) -> str:
-    lost = lost_perception(found.figures, BASE)
-    if not lost:
-        return f"No method lost more than {RETENTION_POINTS:g} points of perception."
-    named = ", ".join(f"{label_of(method)} ({change:+.1f})" for method, change in lost.items())
-    return f"Lost more than {RETENTION_POINTS:g} points of perception: {named}."
+    """Who lost more than what may be, in the mean over the kinds of cues, and of each kind."""
+    whole = _changes(lost_perception(found.figures, BASE))
+    kinds = {
+        kind: _changes(lost_perception(found.figures, BASE, f"{PERCEPTION}{kind}"))
+        for kind in kinds_perceived(found.figures, BASE)
+    }
+    named = "; ".join(f"{kind}: {changes}" for kind, changes in kinds.items() if changes)
+    return (
+        (f"Lost more than {RETENTION_POINTS:g} points of perception: {whole}." if whole
+         else f"No method lost more than {RETENTION_POINTS:g} points of perception.")
+        + (f" Of single kinds of cues more was lost by, {named}." if named else "")
+    )  # fmt: skip
+
+
+def _changes(lost: Mapping[str, float]) -> str:
+    return ", ".join(f"{label_of(method)} ({change:+.1f})" for method, change in lost.items())
 
 
 def _over_seeds(found: Outcome) -> dict[tuple[str, str], dict[str, SeedTest]]:
@@ -214,16 +227,16 @@ def _doses(found: Outcome) -> list[str]:
         return []
     methods = list(next(iter(found.doses.values())))
     metrics = {k: METRICS[k] for k in ("average_accuracy", "spurious_accuracy", "hallucination_accuracy")}
-    rows = [
-        [dose, *(f"{rows[method].get(metric, math.nan):.1f}" for metric in metrics for method in methods)]
+    table = [
+        [title, dose, *(f"{rows[method].get(metric, math.nan):.1f}" for method in methods)]
+        for metric, title in metrics.items()
         for dose, rows in found.doses.items()
     ]
-    head = ["bias", *(f"{title}: {label_of(method)}" for title in metrics.values() for method in methods)]
     return [
         "## Dose and response",
         f"The base is taught anew for {found.about['dose_steps']} steps with each strength of the planted bias, and "
         "its pairs are drawn from clips with that bias. Same learning rate and beta as above, one seed, percent.",
-        markdown_table(head, rows),
+        markdown_table(["", "bias", *(label_of(method) for method in methods)], table),
     ]
 
 

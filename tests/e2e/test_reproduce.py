@@ -1,12 +1,16 @@
 """A very small method comparison, as a user starts it: the effect has the right direction; a second run is quick."""
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import runs
+
+from avere_ray.comparison.settings import METHOD
 
 SMALL = (
     '--study.methods=["avem_dpo"]',
@@ -24,6 +28,19 @@ MARGIN = 12.0
 """Points of average accuracy; seeds 0, 1 and 2 gained 21.0, 23.5 and 24.0."""
 SPURIOUS_MARGIN = 50.0
 """Points of spurious cues refused; they gained 100, 80 and 100. Of absent cues they gained 15, 5 and 80."""
+
+
+def tracked(database: Path) -> dict[str, set[str]]:
+    """The methods of the runs that MLflow has, by experiment."""
+    rows = (
+        "select e.name, t.value from runs r join experiments e on e.experiment_id = r.experiment_id "
+        "join tags t on t.run_uuid = r.run_uuid where t.key = ?"
+    )
+    found: dict[str, set[str]] = {}
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        for experiment, method in connection.execute(rows, (METHOD,)):
+            found.setdefault(experiment, set()).add(method)
+    return found
 
 
 def reproduce(folder: Path) -> str:
@@ -44,6 +61,8 @@ def test_avem_dpo_repairs_the_base_and_a_second_run_uses_what_is_there(tmp_path:
     assert tuned["hallucination_accuracy"]["mean"] > base["hallucination_accuracy"]["mean"]
     assert {"perception", "emotion_war", "description_faithful", "text_only_accuracy"} <= set(tuned)
     page = (tmp_path / "docs" / "miniature.md").read_text(encoding="utf-8")
+    assert page.splitlines()[2].startswith(f"{table['about']['date']}, {table['about']['machine']}. Seeds 0;")
+    assert tracked(tmp_path / "runs" / "mlflow.db") == {"miniature": {"base", "AVEm-DPO"}}
     pictures = sorted((tmp_path / "docs" / "miniature").iterdir())
     assert {"average_accuracy.png", "training_curves.png"} <= {path.name for path in pictures}
     assert all(path.read_bytes().startswith(b"\x89PNG") and f"miniature/{path.name}" in page for path in pictures)

@@ -1,13 +1,18 @@
 """Every shipped YAML file is a valid config."""
 
 import math
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from avere_ray.config import RunConfig, load_config
+from jobs.reproduce import check_trainings
+from jobs.study_search import check_grid
 
-FILES = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
 
 
 def test_the_demo_is_shipped() -> None:
@@ -43,3 +48,22 @@ def test_the_lora_preset_is_the_papers_but_for_its_rate() -> None:
     for preset in (paper, lora):
         del preset["name"], preset["run_dir"]
     assert lora == paper
+
+
+def test_the_shipped_study_can_train_every_method_with_every_value_and_searches_none_on_its_own_worlds() -> None:
+    cfg = load_config(ROOT / "jobs/configs/miniature.yaml")
+    check_trainings(cfg)
+    check_grid(cfg)
+    assert len(cfg.study.seeds) >= 3 and len(cfg.study.methods) == 10 and len(cfg.study.doses) >= 3
+
+
+def test_the_glimpse_of_the_study_is_one_that_the_study_takes() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    quick = re.search(r"^QUICK_STUDY := (.+)$", makefile, re.MULTILINE)
+    assert quick
+    cfg = load_config(ROOT / "jobs/configs/miniature.yaml", shlex.split(quick[1]))
+    check_trainings(cfg)
+    check_grid(cfg)
+    assert cfg.study.seeds == (0,) and not cfg.study.doses
+    assert {"dpo", "avem_dpo"} < set(cfg.study.methods)
+    assert math.prod(map(len, (cfg.study.learning_rates, cfg.study.betas))) == 1, "nothing is searched"

@@ -19,7 +19,13 @@ from avere_ray.prompts import OPEN_TASKS, all_queries
 from avere_ray.study import BASE, METHODS
 from avere_ray.study.chosen import best_first
 from avere_ray.study.figures import draw
-from avere_ray.study.probes import description_figures, perception_figures, probe_queries, text_only_figures
+from avere_ray.study.probes import (
+    description_figures,
+    length_figures,
+    perception_figures,
+    probe_queries,
+    text_only_figures,
+)
 from avere_ray.study.results import CURVES, Outcome, derived, lost_perception, paired_tests, summary
 from avere_ray.study.seeds import comparisons
 from avere_ray.study.writing import to_json, to_markdown
@@ -109,6 +115,16 @@ def test_variants_take_the_settings_of_their_method_unless_they_are_searched_too
     assert chosen_settings(alone, found) == {"avem_dpo_plus": {"learning_rate": 4.0, "beta": 0.3}}
 
 
+def test_each_dose_is_repaired_by_the_methods_named_or_by_all_compared_but_variants() -> None:
+    def named(**study: object) -> tuple[str, ...]:
+        return study_search.dose_methods(RunConfig.model_validate({"study": study}))
+
+    assert named() == ("dpo", "vista_dpo", "mdpo", "mod_dpo_pp", "avem_dpo")
+    assert named(methods=["dpo", "avem_dpo_plus"]) == ("dpo", "avem_dpo_plus"), "varies nothing compared"
+    assert named(dose_methods=["avem_dpo_plus"]) == ("avem_dpo_plus",)
+    assert named(doses=[]) == ()
+
+
 def test_settings_are_searched_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = {"methods": ["dpo", "avem_dpo", "avem_dpo_plus"], "learning_rates": [1.0, 2.0, 4.0], "betas": [0.1, 0.3],
              "sft_weights": [1.0, 0.0], "doses": []}  # fmt: skip
@@ -150,6 +166,17 @@ def test_a_value_with_which_a_method_cannot_be_trained_is_refused_before_anythin
     ):
         study_search.check_grid(study())
     study_search.check_grid(study(methods=["dpo", "avem_dpo"], dose_methods=["dpo"]))
+    study_search.check_grid(study(betas_of={"mod_dpo_pp": [0.1, 0.06]}))
+
+
+def test_a_method_with_values_of_its_own_is_searched_as_often_as_the_others() -> None:
+    own = RunConfig.model_validate({"study": {"betas": [0.1, 0.03], "betas_of": {"mdpo": [0.2, 0.4]}}})
+    assert study_search._grid(own, "mdpo")["beta"] == (0.2, 0.4)
+    assert study_search._grid(own, "dpo")["beta"] == (0.1, 0.03)
+    with pytest.raises(ValueError, match=r"study\.betas_of\.mdpo is \[0\.2\]; it must hold as many .* study\.betas, 2"):
+        RunConfig.model_validate({"study": {"betas": [0.1, 0.03], "betas_of": {"mdpo": [0.2]}}})
+    one = RunConfig.model_validate({"study": {"betas": [0.1], "betas_of": {"mdpo": [1, 2]}, "methods": ["dpo"]}})
+    assert study_search._grid(one, "dpo")["beta"] == (0.1,), "a method that is not compared needs no values"
 
 
 def test_perception_lost_beyond_what_may_be_counts_as_accuracy_lost() -> None:
@@ -224,9 +251,23 @@ def test_the_questions_of_all_seeds_are_paired() -> None:
     assert averages[0].p_holm < averages[1].p_holm == 1.0
 
 
+def test_the_length_of_descriptions_is_told() -> None:
+    assert length_figures(["one two", "one two three four"]) == {"description_words": 3.0}
+    assert length_figures([]) == {}
+
+
 def test_lost_perception_is_named() -> None:
     figures = {BASE: [{"perception": 90.0}], "dpo": [{"perception": 86.9}], "mdpo": [{"perception": 87.1}]}
     assert list(lost_perception(figures, BASE)) == ["dpo"]
+
+
+def test_what_single_kinds_of_cues_lost_is_not_hidden_by_the_mean() -> None:
+    before, after = {"perception": 90.0, "perception_body": 80.0}, {"perception": 89.0, "perception_body": 74.5}
+    page = to_markdown(outcome(base=[before, before], dpo=[after, after]), [])
+    assert (
+        "No method lost more than 3 points of perception. Of single kinds of cues more was lost by, "
+        "body: naive DPO (-5.5)." in page
+    )
 
 
 def test_the_pages_hold_every_method_and_what_was_searched(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pairmaker import make_pair
 
 from avere_ray.av_store import AvStore
 from avere_ray.config import RunConfig
-from avere_ray.errors import ConfigError, TrainingError
+from avere_ray.errors import ConfigError, StageError, TrainingError
 from avere_ray.learner import TrainJob
 from avere_ray.learner.checkpoints import Checkpoint, finish, step_folder
 from avere_ray.records import AdapterManifest, Clip, DecodedClip, PreferencePair
@@ -43,6 +43,20 @@ def decode(run: RunConfig, store: Path, value: int) -> None:
     write_index(folder.path, [Clip(clip_id="c", uri="u", sha256=f"sha{value}")], {"c": places[0]})
     folder.finish(inputs=1, used=1)
     write_places(folder.path, AvStore(store), {"c": places[0]})
+
+
+def test_methods_that_took_different_numbers_of_steps_are_not_compared(tmp_path: Path) -> None:
+    def trained(method: str, steps: int) -> None:
+        folder = StageFolder(tmp_path / "seed=3" / method / "adapters" / "round=0", stage="train", key="k")
+        folder.begin()
+        folder.finish(inputs=1, used=1, summary={"steps": steps})
+
+    trained("dpo", 32)
+    trained("avem_dpo", 32)
+    assert reproduce.steps_taken(tmp_path / "seed=3", ["dpo", "avem_dpo"]) == 32
+    trained("mdpo", 30)
+    with pytest.raises(StageError, match=r"seed=3 .* \(dpo 32, avem_dpo 32, mdpo 30\)"):
+        reproduce.steps_taken(tmp_path / "seed=3", ["dpo", "avem_dpo", "mdpo"])
 
 
 @pytest.fixture
