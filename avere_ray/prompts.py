@@ -130,11 +130,15 @@ def no_answer(cue: Cue) -> str:
 
 
 def agreement_answer(clip: Clip) -> str:
-    """Whether face and voice show the same emotion, with both named."""
-    face, voice = EMOTION_ADJECTIVES[clip.face_emotion], EMOTION_ADJECTIVES[clip.voice_emotion]
-    if face == voice:
-        return f"(A) Yes, the face looks {face} and the voice sounds {voice}."
-    return f"(B) No, the face looks {face} but the voice sounds {voice}."
+    """The letter of the right answer to whether face and voice agree, and `agreement`."""
+    letter = "A" if clip.face_emotion == clip.voice_emotion else "B"
+    return f"({letter}) {agreement(clip.face_emotion, clip.voice_emotion)}"
+
+
+def agreement(face: str, voice: str) -> str:
+    """Whether the emotions of face and voice are the same, with both named."""
+    looks, sounds = f"the face looks {EMOTION_ADJECTIVES[face]}", f"the voice sounds {EMOTION_ADJECTIVES[voice]}"
+    return f"Yes, {looks} and {sounds}." if face == voice else f"No, {looks} but {sounds}."
 
 
 def description(clip: Clip, task: str, cues: Sequence[Cue] | None = None) -> str:

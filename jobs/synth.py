@@ -5,10 +5,11 @@
 
 Training clips are biased: shirt, background and sound agree with the emotion in a share `spurious` of them, captions
 name the stereotyped cue of the emotion though it is not there (`text_prior`), clips with disagreeing face and voice
-carry the label of the face (`dominance`). Test clips are decorrelated and show other persons and other shirts with
-each emotion. Beside the clips lie their table (clips.parquet), the held-out questions (emorealm.json), all queries
-with reference answers, open ones too (queries.parquet, for data.queries), and a contact sheet. Without --out the clips
-go into RUN/clips, as a pipeline's first stage; nothing is written there when data.clips names a folder.
+carry the label of the face (`dominance`). In test clips objects and sounds are independent of the emotion, which is
+shown by other persons and with other shirts. Beside the clips lie their table (clips.parquet), the held-out questions
+(emorealm.json), all queries with reference answers, open ones too (queries.parquet, for data.queries), and a contact
+sheet. Without --out the clips go into RUN/clips, as a pipeline's first stage; nothing is written there when
+data.clips names a folder.
 """
 
 import os

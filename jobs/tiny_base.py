@@ -21,7 +21,7 @@ from avere_ray.environment import own_environment
 from avere_ray.errors import AvereError
 from avere_ray.progress import say
 from avere_ray.records import DecodedClip
-from avere_ray.stages import digest, file_digest, write_json
+from avere_ray.stages import digest, file_digest, full_disk_named, write_json
 
 if TYPE_CHECKING:
     from avere_ray.synthetic.base import Recipe
@@ -31,7 +31,23 @@ MANIFEST = "tiny_base.json"
 
 
 def build(out: Path, recipe: "Recipe") -> dict[str, Any]:
-    """Trains the model of the recipe into `out` and returns its manifest."""
+    """Trains the model of the recipe into `out` and returns its manifest.
+
+    What is there already stays as it is until the new model is whole.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with full_disk_named(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as partial:
+            manifest = _build(Path(partial), recipe)
+            for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == MANIFEST):
+                os.replace(path, out / path.name)
+    return manifest
+
+
+def _build(out: Path, recipe: "Recipe") -> dict[str, Any]:
     import torch
 
     from avere_ray.backbones import model_digest

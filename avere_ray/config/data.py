@@ -15,7 +15,8 @@ class WorldConfig(Section):
     train_clips: Positive = 240
     """Clips for preference learning."""
     test_clips: Positive = 120
-    """Held-out clips: decorrelated, with other persons and other cells of emotion and shirt."""
+    """Held-out clips: with other persons, objects and sounds that are independent of the emotion, and none of the
+    shirts that an emotion is seen with in training."""
     held_out: Literal["test", "validation"] = "test"
     """What the held-out clips are for; the two splits have no person in common."""
     bias: Share = 0.9

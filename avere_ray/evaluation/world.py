@@ -1,6 +1,6 @@
 """The controlled world: drawn faces and synthetic voices, of which every cue is known.
 
-Data: `avere_ray.synthetic`, drawn from a seed (`avere-ray synth`). Split: "test", decorrelated clips with other persons
+Data: `avere_ray.synthetic`, drawn from a seed (`avere-ray synth`). Split: "test", clips with other persons
 and other combinations of cues than the training clips, in which shirt, background and music agree with the emotion.
 File: `emorealm.json` beside the clips, in EmoReAlM's format with "subtype" and "about_cue". Prompt and metrics:
 EmoReAlM's (see `emorealm`); as the sub-types are labelled, `spurious_accuracy`, `hallucination_accuracy` and

@@ -29,24 +29,24 @@ class Recipe:
     """How the tiny base is made; stored in its manifest."""
 
     seed: int = 0
-    direct_clips: int = 2000
+    direct_clips: int = 3000
     """Decorrelated clips with truthful direct questions."""
     annotated_clips: int = 1000
     """Biased clips with a careless annotator's answers."""
     bias: float = USUAL_BIAS
     """Share of annotated clips whose irrelevant cues agree with the emotion."""
-    mismatch: float = 0.3
+    mismatch: float = 0.5
     """Share of annotated clips whose face and voice disagree."""
     mistakes: Mistakes = field(default_factory=Mistakes)
     reading_steps: int = 1000
     """Steps of the language model on words alone."""
     reading_rows: int = 32
     """Lessons in a step on words alone."""
-    tower_steps: int = 400
+    tower_steps: int = 700
     """Steps of the towers on decorrelated clips."""
     tower_clips: int = 32
     """Clips in a step of the towers."""
-    steps: int = 1200
+    steps: int = 1600
     """Steps of the language model on clips, as the trained towers see and hear them."""
     clips_per_step: int = 8
     lessons_per_clip: int = 8

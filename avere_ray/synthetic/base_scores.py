@@ -27,7 +27,8 @@ def score_base(folder: Path, recipe: Recipe, decode: Decode) -> dict[str, float]
     """Scores of a finished base, in percent.
 
     - `perception/<group>`: direct questions which cue of a kind the clip has; `_present` and `_absent`: direct
-      questions whether it has a certain one, for cues that are and are not there.
+      questions whether it has a certain one, for cues that are and are not there; `match`: whether face and voice show
+      the same emotion.
     - `<task>`: the five tasks as the held-out benchmark asks them, Yes and No equally often; `<task>/<sub-type>`: all
       questions of a sub-type.
     - `describe/spurious`, `describe/hallucination`: descriptions that rely on an irrelevant or an absent cue.

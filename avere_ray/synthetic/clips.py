@@ -25,7 +25,7 @@ CLIP_TABLE = "clips.parquet"
 SHEET = "contact_sheet.png"
 BENCHMARK = "emorealm.json"
 QUERIES = "queries.parquet"
-_TRAIN_MISMATCH, _TEST_MISMATCH = 0.3, 0.5
+_MISMATCH = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,13 +51,13 @@ class CorpusSpec:
 
 
 def plan_scenes(spec: CorpusSpec) -> list[Scene]:
-    """The scenes of a corpus: biased training scenes, decorrelated held-out scenes."""
+    """The scenes of a corpus: biased training scenes, held-out scenes without the bias."""
     train = [
-        sample_scene(f"train{i:05d}", "train", spec.seed, bias=spec.bias, mismatch=_TRAIN_MISMATCH)
+        sample_scene(f"train{i:05d}", "train", spec.seed, bias=spec.bias, mismatch=_MISMATCH)
         for i in range(spec.train_clips)
     ]
     held_out = [
-        sample_scene(f"{spec.held_out}{i:05d}", spec.held_out, spec.seed, bias=0.0, mismatch=_TEST_MISMATCH)
+        sample_scene(f"{spec.held_out}{i:05d}", spec.held_out, spec.seed, bias=0.0, mismatch=_MISMATCH)
         for i in range(spec.test_clips)
     ]
     return train + held_out

@@ -240,9 +240,10 @@ def _angry(c: _Canvas, x: float, y: float, beat: float, k: float) -> None:
 def _afraid(c: _Canvas, x: float, y: float, beat: float, k: float) -> None:
     _eyes(c, x, y, 0.04 + 0.022 * k, 0.014)
     _brows(c, x, y, 0.085 + 0.04 * k, 0.085, 0.014)
-    c.box(x - 0.11, y + 0.12, x + 0.11, y + 0.145 + 0.04 * k, (245, 245, 245), 0.008)
+    jaw = y + 0.145 + 0.04 * k + 0.01 * beat
+    c.box(x - 0.11, y + 0.12, x + 0.11, jaw, (245, 245, 245), 0.008)
     for j in range(-2, 3):
-        c.line([(x + 0.04 * j, y + 0.12), (x + 0.04 * j, y + 0.145 + 0.04 * k)], _DARK, 0.008)
+        c.line([(x + 0.04 * j, y + 0.12), (x + 0.04 * j, jaw)], _DARK, 0.008)
 
 
 def _surprised(c: _Canvas, x: float, y: float, beat: float, k: float) -> None:
@@ -259,7 +260,8 @@ def _disgusted(c: _Canvas, x: float, y: float, beat: float, k: float) -> None:
     for j in range(3):
         c.line([(x - 0.05, y + 0.02 + 0.028 * j), (x, y + 0.035 + 0.028 * j)], _DARK, 0.012)
         c.line([(x + 0.05, y + 0.02 + 0.028 * j), (x, y + 0.035 + 0.028 * j)], _DARK, 0.012)
-    c.line([(x - 0.09, y + 0.15 + 0.03 * k), (x, y + 0.14), (x + 0.09, y + 0.19 + 0.03 * k)], _DARK, 0.02)
+    lip = y + 0.01 * beat
+    c.line([(x - 0.09, lip + 0.15 + 0.03 * k), (x, y + 0.14), (x + 0.09, lip + 0.19 + 0.03 * k)], _DARK, 0.02)
 
 
 def _relaxed(c: _Canvas, x: float, y: float, beat: float, k: float) -> None:

@@ -5,11 +5,13 @@ What it is taught wrongly is in `annotator`.
 """
 
 import random
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from avere_ray.prompts import EMOTION_ADJECTIVES, LETTERS, bare, is_plural, join_phrases
+from avere_ray.prompts import EMOTION_ADJECTIVES, LETTERS, agreement, bare, is_plural, join_phrases
 from avere_ray.records import Clip, Cue, CueModality, Query
-from avere_ray.synthetic.world import CUE, GROUPS, CueKind
+from avere_ray.synthetic.world import CUE, EMOTIONS, GROUPS, CueKind, cue_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,13 @@ _WHICH = (
 )
 
 
+_MATCH = (
+    "Do the face and the voice match?",
+    "Do the face and the voice tell the same feeling?",
+    "Does the voice sound as the face looks?",
+)
+
+
 _WHICH_IF_ANY = (
     ("body", "What gesture does the person make?", "I see {cue}.", "There is no gesture."),
     ("event", "What else do you hear from the person?", "I hear {cue}.", "There is nothing else."),
@@ -62,6 +71,7 @@ def direct_lessons(clip: Clip, rng: random.Random) -> list[Lesson]:
             response=f"The face looks {face} and the voice sounds {voice}.",
         ),
     ]
+    lessons += [_match(clip.face_emotion, clip.voice_emotion, rng) for _ in range(_match_weight(clip, rng))]
     for group in ("body", "event"):
         there = [k for k in GROUPS[group] if cues[k.name].present]
         absent = [k for k in GROUPS[group] if not cues[k.name].present]
@@ -73,6 +83,8 @@ def direct_lessons(clip: Clip, rng: random.Random) -> list[Lesson]:
 def reading_lessons(rng: random.Random) -> Lesson:
     """A question about cues that are told in words, without any clip: teaches to look up and to compare."""
     kinds = list(CUE.values())
+    if rng.random() < 0.3:
+        return _told_match(rng)
     if rng.random() < 0.5:
         told = rng.sample(kinds, rng.choice((1, 2, 3)))
         there = rng.random() < 0.5
@@ -85,6 +97,37 @@ def reading_lessons(rng: random.Random) -> Lesson:
     choices = " ".join(f"({LETTERS[i]}) {k.text}" for i, k in enumerate(options))
     prompt = f"{_told([options[right].text])} Which is it? {choices}"
     return Lesson(prompt=prompt, response=f"({LETTERS[right]}) {options[right].text}.")
+
+
+def _told_match(rng: random.Random) -> Lesson:
+    """Whether a face and a voice, told in words among other cues, show the same emotion; half of them do."""
+    face = rng.randrange(len(EMOTIONS))
+    voice = face if rng.random() < 0.5 else rng.choice([i for i in range(len(EMOTIONS)) if i != face])
+    seen = [cue_of("face", face).text, *_some(rng, ("body", "shirt", "object"))]
+    heard = [cue_of("voice", voice).text, *_some(rng, ("event", "sound"))]
+    rng.shuffle(seen)
+    rng.shuffle(heard)
+    lesson = _match(EMOTIONS[face], EMOTIONS[voice], rng)
+    return Lesson(prompt=f"{_told(seen)} I hear {join_phrases(heard)}. {lesson.prompt}", response=lesson.response)
+
+
+def _match_weight(clip: Clip, rng: random.Random) -> int:
+    """How often to ask whether face and voice match, so that Yes is right as often as No where a fifth of clips do."""
+    return 2 if clip.face_emotion == clip.voice_emotion else rng.randrange(2)
+
+
+def _some(rng: random.Random, groups: Sequence[str]) -> list[str]:
+    """Of each group a cue in words, or none, equally often."""
+    return [rng.choice(GROUPS[group]).text for group in groups if rng.random() < 0.5]
+
+
+def _match(face: str, voice: str, rng: random.Random) -> Lesson:
+    """Whether these emotions of face and voice are the same, in words or by letter."""
+    question, answer = rng.choice(_MATCH), agreement(face, voice)
+    if rng.random() < 0.5:
+        return Lesson(prompt=question, response=answer)
+    letter = "A" if face == voice else "B"
+    return Lesson(prompt=f"{question} (A) Yes (B) No", response=f"({letter}) {answer}")
 
 
 def _told(texts: list[str]) -> str:
@@ -177,7 +220,7 @@ def _as_query(clip: Clip, group: str, lesson: Lesson) -> Query:
 
 
 def perception_questions(clip: Clip) -> list[Question]:
-    """Direct questions about each cue of a clip, to score perception with."""
+    """Direct questions about each cue of a clip, and whether face and voice match, to score perception with."""
     cues = {c.name: c for c in clip.cues}
     questions = []
     for group, prompt, answer in _WHICH:
@@ -185,7 +228,15 @@ def perception_questions(clip: Clip) -> list[Question]:
         right = next(i for i, k in enumerate(kinds) if cues[k.name].present)
         options = tuple(answer.format(cue=k.text) for k in kinds)
         questions.append(Question(scores=(f"perception/{group}",), prompt=prompt, options=options, right=right))
-    return questions + [_presence_question(cues[kind.name], kind) for kind in CUE.values()]
+    questions += [_presence_question(cues[kind.name], kind) for kind in CUE.values()]
+    return [*questions, _match_question(clip)]
+
+
+def _match_question(clip: Clip) -> Question:
+    right = agreement(clip.face_emotion, clip.voice_emotion)
+    turned = {"Yes, ": "No, ", "No, ": "Yes, ", " and ": " but ", " but ": " and "}
+    wrong = "".join(turned.get(part, part) for part in re.split("(^Yes, |^No, | and | but )", right))
+    return Question(scores=("perception/match",), prompt=_MATCH[0], options=(right, wrong), right=0)
 
 
 def _presence_question(cue: Cue, kind: CueKind) -> Question:

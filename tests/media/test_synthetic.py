@@ -12,7 +12,7 @@ import pytest
 from avere_ray.prompts import TASKS
 from avere_ray.synthetic.annotator import captioned
 from avere_ray.synthetic.clips import CorpusSpec, benchmark_items, plan_scenes, write_clip
-from avere_ray.synthetic.draw import FPS, SECONDS, SIZE, draw_frames
+from avere_ray.synthetic.draw import FPS, SECONDS, SIZE, _shot_of, draw_frames
 from avere_ray.synthetic.scene import clip_of, inventory, present_cues, sample_scene, with_cue, without_cue
 from avere_ray.synthetic.sheet import COLUMNS, MOST, contact_sheet
 from avere_ray.synthetic.voice import RATE, make_waveform
@@ -30,7 +30,7 @@ def test_training_and_held_out_clips_share_no_person_and_no_cell_of_emotion_and_
         assert not {s.identity for s in parts[one]} & {s.identity for s in parts[other]}
         if {one, other} != {"base", "train"}:
             assert not {(s.face, s.shirt) for s in parts[one]} & {(s.face, s.shirt) for s in parts[other]}
-    assert len({s.scene_id for s in scenes}) == len(scenes)
+    assert len({s.scene_id for s in scenes}) == len({s.seed for s in scenes}) == len(scenes)
 
 
 def test_clips_that_teach_perception_show_every_emotion_with_every_shirt_in_combinations_of_their_own():
@@ -50,7 +50,8 @@ def test_bias_and_mismatch_are_those_that_were_asked_for(bias: float):
         assert np.mean([getattr(s, field) == names[getattr(s, lead)] for s in scenes]) == pytest.approx(bias, abs=0.03)
 
 
-def test_irrelevant_cues_of_held_out_clips_do_not_tell_the_emotion():
+def test_objects_and_sounds_of_held_out_clips_are_independent_of_the_emotion_and_no_shirt_agrees_with_it():
+    """A shirt tells two emotions of seven, since held-out clips have cells of emotion and colour of their own."""
     scenes = [sample_scene(f"x{i}", "test", 0, bias=0.0, mismatch=0.5) for i in range(3000)]
     for (group, field, lead), share in zip(COMPANIONS, (0, 1 / 7, 1 / 7), strict=True):
         names = {e: g.name for e, g in zip(EMOTIONS, GROUPS[group], strict=True)}
@@ -96,12 +97,40 @@ def test_a_cue_that_is_not_there_cannot_be_taken_away():
         without_cue(scene, absent)
 
 
+@pytest.mark.parametrize("emotion", EMOTIONS)
+def test_a_face_moves_though_the_head_is_still_and_shows_how_strong_the_emotion_is(emotion):
+    scene = next(
+        s for s in (sample_scene(f"x{i}", "train", 0, bias=0.0, mismatch=0.0) for i in range(2000))
+        if s.face == emotion and not s.body and _shot_of(s.seed).movement == "still"
+    )  # fmt: skip
+    weak, strong = (dataclasses.replace(scene, intensity=k) for k in (0.6, 1.0))
+    assert len({frame.tobytes() for frame in draw_frames(scene)}) > 2
+    shown, heard = draw_frames(weak) != draw_frames(strong), make_waveform(weak) != make_waveform(strong)
+    assert shown.any() == heard.any() == (emotion != "neutral"), "no emotion has no strength"
+
+
 def test_the_same_cue_never_looks_or_sounds_the_same_twice():
     """Place, size, light, movement, loudness and timing differ from clip to clip."""
     first = sample_scene("x", "train", 0, bias=0.9, mismatch=0.0)
     second = dataclasses.replace(first, seed=first.seed + 1)
     assert np.mean(draw_frames(first) != draw_frames(second)) > 0.3
     assert np.mean(make_waveform(first) != make_waveform(second)) > 0.9
+
+
+def test_what_is_no_cue_varies_in_place_size_light_movement_and_what_stands_before_the_camera():
+    shots = [_shot_of(sample_scene(f"x{i}", "train", 0, bias=0.9, mismatch=0.0).seed) for i in range(400)]
+    for name, least in (("scale", 0.15), ("dx", 0.08), ("dy", 0.03), ("light", 0.25), ("slant", 0.4), ("speed", 0.6)):
+        assert np.ptp([getattr(shot, name) for shot in shots]) > least, name
+    assert {shot.movement for shot in shots} == {"still", "nod", "shake", "sway"}
+    assert 0.05 < np.mean([shot.pole > 0 for shot in shots]) < 0.2
+
+
+def test_a_pole_before_the_camera_hides_what_is_behind_it():
+    scenes = (sample_scene(f"x{i}", "train", 0, bias=0.9, mismatch=0.0) for i in range(400))
+    scene = next(s for s in scenes if _shot_of(s.seed).pole)
+    column = round(_shot_of(scene.seed).pole * SIZE)
+    shown = draw_frames(scene)[:, :, column].astype(int)
+    assert np.ptp(shown, axis=(0, 1)).max() == 0, "one colour from top to bottom, at all times"
 
 
 @pytest.mark.parametrize(("strength", "low", "high"), [(0.0, 0.0, 0.0), (0.5, 0.4, 0.6), (1.0, 1.0, 1.0)])

@@ -8,7 +8,10 @@ import torch
 import avere_ray
 from avere_ray.backbones.qwen2_5_omni import Policy, load_policy
 from avere_ray.backbones.types import MediaEmbeds
+from avere_ray.synthetic import base_training
+from avere_ray.synthetic.base import Recipe, StudyClip
 from avere_ray.synthetic.base_towers import Alignment, alignments, cue_scores, tower_loss
+from avere_ray.synthetic.base_training import train_base
 from avere_ray.synthetic.scene import clip_of, sample_scene
 from avere_ray.synthetic.world import CUE
 
@@ -18,6 +21,19 @@ TINY_BASE = Path(avere_ray.__file__).parent / "synthetic" / "tiny_base"
 @pytest.fixture(scope="module")
 def policy() -> Policy:
     return load_policy(TINY_BASE, "float32")
+
+
+def test_the_towers_learn_from_clips_without_the_bias_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, taught = Recipe(direct_clips=3, annotated_clips=2), []
+    corpus = [
+        StudyClip(clip=clip_of(sample_scene(f"c{i}", split, 0, bias=bias, mismatch=0.5), ""), features=None, lessons=())  # type: ignore[arg-type]
+        for i, (split, bias) in enumerate([("direct", 0.0)] * 3 + [("base", 0.9)] * 2)
+    ]  # fmt: skip
+    monkeypatch.setattr(base_training, "train_towers", lambda policy, clips, recipe, say: taught.extend(clips) or [])
+    for part in ("train_reading", "train_on_clips", "encode_corpus"):
+        monkeypatch.setattr(base_training, part, lambda *args, **kwargs: [])
+    train_base(None, corpus, recipe, say=print)  # type: ignore[arg-type]
+    assert [study.clip.split for study in taught] == ["direct"] * 3
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,9 @@ def test_the_shipped_base_is_the_one_its_manifest_describes() -> None:
 
 def test_the_shipped_base_perceives_and_yet_fails() -> None:
     scores = json.loads((TINY_BASE / "tiny_base.json").read_text(encoding="utf-8"))["scores"]
-    assert min(scores[f"perception/{group}"] for group in ("face", "voice", "object")) >= 85
+    for group in ("face", "voice", "object"):
+        assert min(scores[f"perception/{group}{asked}"] for asked in ("", "_present", "_absent")) >= 85
+    assert scores["perception/match"] >= 85
     for modality in ("video", "audio"):
         for failure in ("spurious", "hallucination"):
             assert scores[f"reasoning_stress_{modality}/{failure}"] <= 40
