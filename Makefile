@@ -50,10 +50,10 @@ lint: $(READY)  ## style, formatting, import floors, types, cluster manifests
 	  $(BIN)/python -m jobs.validate_manifests cluster || code=1; \
 	  wait $$types || code=1; exit $$code
 
-reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (over an hour on 2 slow cores; QUICK=1: three, one seed)
+reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (within an hour on 2 cores; QUICK=1: three, one seed)
 	@$(BIN)/avere-ray reproduce --config jobs/configs/miniature.yaml $(if $(QUICK),$(QUICK_STUDY)) $(ARGS)
 
-tiny-base: $(READY)  ## trains the tiny base model from nothing (half an hour on 2 slow cores)
+tiny-base: $(READY)  ## trains the tiny base model from nothing (under 20 minutes on 2 cores)
 	@$(BIN)/python -m jobs.tiny_base $(ARGS)
 
 setup: $(READY)  ## what demo and test do first

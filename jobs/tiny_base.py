@@ -1,7 +1,7 @@
 """Builds the tiny base model from nothing: a tokenizer, a corpus of clips, training, scores, manifest.
 
 Writes avere_ray/synthetic/tiny_base (or --out DIR). The recipe is avere_ray.synthetic.base.Recipe. Two CPU cores take
-about 15 minutes.
+less than 20 minutes.
 """
 
 import argparse
