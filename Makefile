@@ -9,6 +9,7 @@ ACCEL  ?= cpu
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 ARGS   ?=
 SPREAD := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+DOORS  := tests/unit/test_doors.py::test_every_heavy_library_goes_through_its_door
 
 DEMO_cpu := jobs/configs/demo.yaml
 DEMO_gpu := jobs/configs/demo-gpu.yaml
@@ -44,10 +45,10 @@ faults: $(READY)  ## jobs that lose processes, nodes and heads (not part of `mak
 unit: $(READY)  ## the fast tests alone
 	@$(BIN)/python -m pytest $(SPREAD) tests/unit $(ARGS)
 
-lint: $(READY)  ## style, formatting, import floors, types, cluster manifests
+lint: $(READY)  ## style, formatting, import floors and doors, types, cluster manifests
 	@$(BIN)/mypy & types=$$!; code=0; \
 	  $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
-	  $(BIN)/python -m jobs.validate_manifests cluster || code=1; \
+	  $(BIN)/python -m pytest -qq $(DOORS) && $(BIN)/python -m jobs.validate_manifests cluster || code=1; \
 	  wait $$types || code=1; exit $$code
 
 reproduce: $(READY)  ## compares preference-learning methods on the synthetic world (within an hour on 2 cores; QUICK=1: three, one seed)

@@ -183,7 +183,7 @@ def _join(address: str, timeout_s: float) -> None:
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
-            f"the Ray cluster at {address} refused this client: {_first_line(error)}. Check that both "
+            f"the Ray cluster at {address} refused this client: {_refusal(error)}. Check that both "
             f"run Ray {ray.__version__} and the same Python, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN "
             "are those of the cluster."
         ) from error
@@ -258,6 +258,12 @@ def _silent(address: str, timeout_s: float, what: str) -> ClusterError:
         "Check the address and that the head runs (`ray status`), raise ray.connect_timeout_s if it is still starting, "
         "or unset both to start a local one."
     )
+
+
+def _refusal(error: BaseException) -> str:
+    """Ray's words in one line; where its first line ends in a colon, as about versions, what it announces too."""
+    first = _first_line(error)
+    return " ".join(str(error).split()) if first.endswith(":") else first
 
 
 def _first_line(error: BaseException) -> str:

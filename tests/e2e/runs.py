@@ -91,12 +91,17 @@ def report(run_dir: Path) -> dict[str, Any]:
     return json.loads((run_dir / "report.json").read_text(encoding="utf-8"))
 
 
+def mlflow_run(run_dir: Path) -> str:
+    """Id of the MLflow run that a run was sent to."""
+    return json.loads((run_dir / "mlflow.json").read_text(encoding="utf-8"))["run_id"]
+
+
 def points(run_dir: Path) -> collections.Counter[tuple[str, int]]:
     """How often each metric is in MLflow at each step; without what the node did, which depends on the time it took."""
     with sqlite3.connect(run_dir.parent / "mlflow.db") as database:
         rows = database.execute(
             "select key, step from metrics where run_uuid = ? and key not like 'system/%'",
-            (report(run_dir)["mlflow_run_id"],),
+            (mlflow_run(run_dir),),
         ).fetchall()
     return collections.Counter(rows)
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,12 +144,20 @@ def test_a_round_trains_an_adapter_that_the_engine_applies(cfg: RunConfig, worke
     )
 
 
-def test_one_worker_learns_what_two_do(local_ray: Any, cfg: RunConfig, adapter: Path, tmp_path: Path) -> None:
-    """The same steps by one process, in micro-batches of another size."""
-    from safetensors.torch import load_file
-
+@pytest.fixture(scope="module")
+def learner(local_ray: Any) -> Iterator[train.Fit]:
+    """Trains with one worker, in a process that starts once for all that it trains."""
     from actors.learner import LearnerActor
     from jobs.study_runs import _fit
+
+    actor = LearnerActor.options(num_cpus=0).remote()
+    yield partial(_fit, actor)
+    local_ray.kill(actor)
+
+
+def test_one_worker_learns_what_two_do(cfg: RunConfig, adapter: Path, learner: train.Fit, tmp_path: Path) -> None:
+    """The same steps by one process, in micro-batches of another size."""
+    from safetensors.torch import load_file
 
     alone = cfg.model_copy(update={
         "run_dir": tmp_path / "run", "train": cfg.train.model_copy(update={"workers": 1, "micro_pairs": 2})
@@ -157,11 +165,7 @@ def test_one_worker_learns_what_two_do(local_ray: Any, cfg: RunConfig, adapter: 
     for stage in ("decoded", "pairs", "reference", "store"):
         source = cfg.run_dir / stage if stage != "store" else cfg.run_dir.parent / stage
         shutil.copytree(source, (alone.run_dir if stage != "store" else tmp_path) / stage)
-    actor = LearnerActor.options(num_cpus=0).remote()
-    try:
-        train.run(alone, 0, partial(_fit, actor))
-    finally:
-        local_ray.kill(actor)
+    train.run(alone, 0, learner)
     both = [
         [
             (e.metrics["loss"], e.metrics["grad_norm"])
@@ -172,6 +176,32 @@ def test_one_worker_learns_what_two_do(local_ray: Any, cfg: RunConfig, adapter: 
     assert np.array(both[1]) == pytest.approx(np.array(both[0]), rel=2e-4)
     two, one = (load_file(stage_path(c, "adapters", 0) / "adapter_model.safetensors") for c in (cfg, alone))
     assert all((two[name] - one[name]).abs().max() < 1e-4 for name in two)
+
+
+def test_a_second_round_is_sampled_from_the_first_ones_adapter_in_the_same_engine_and_goes_on_from_it(
+    local_ray: Any, cfg: RunConfig, workers: Workers, adapter: Path, learner: train.Fit
+) -> None:
+    """Sampled, judged, scored and trained as any round, by the engine's process that sampled the first."""
+
+    def engine() -> tuple[int, int]:
+        [actor] = workers.pool.actors
+        return local_ray.get(actor.process_id.remote(), timeout=60), workers.pool.replaced
+
+    first = engine()
+    build_preferences.run(cfg, 1, workers)
+    queries, rollouts = read_rollouts(cfg, 1)
+    assert len(rollouts) == 2 * len(queries) == 40
+    assert {rollout.adapter_version for rollout in rollouts} == {1}
+    alone = cfg.model_copy(update={"train": cfg.train.model_copy(update={"workers": 1})})
+    manifest, before = train.run(alone, 1, learner), read_manifest(adapter)
+    assert before is not None
+    assert (before.summary["version"], manifest.summary["version"]) == (1, 2)
+    zero, one = (list(read_events(stage_path(cfg, "metrics") / f"train-round{k}.jsonl")) for k in (0, 1))
+    assert [e.body["step"] - len(zero) for e in one] == list(range(manifest.summary["steps"]))
+    margins = [abs(events[0].metrics["rewards/margins"]) for events in (zero, one)]
+    assert margins[0] < 1e-4 and margins[1] > 1e-3, "the base begins at its reference, the first adapter beyond"
+    assert workers.use_adapter(stage_path(cfg, "adapters", 1), 2) < 1e-4
+    assert engine() == first
 
 
 def test_every_step_is_logged_once_and_the_latest_checkpoint_is_kept(cfg: RunConfig, adapter: Path) -> None:

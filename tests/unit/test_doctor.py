@@ -12,7 +12,7 @@ import pytest
 from avere_ray.config import RayConfig, RunConfig, load_config
 from avere_ray.engine import media_limits
 from avere_ray.environment import Finding
-from avere_ray.errors import ModelError
+from avere_ray.errors import ClusterError, ModelError
 from avere_ray.isolation import ChildCrashed, ChildTimedOut
 from avere_ray.media.sampling import wanted_times
 from avere_ray.placement import Bundle, NodeGroup
@@ -133,6 +133,16 @@ def test_a_local_ray_is_announced_and_a_cluster_is_asked(monkeypatch: pytest.Mon
     assert "A node of group cheap has 8 CPU at most." in failures(list(doctor.ray_findings(needs_gpus)))
 
 
+def test_a_cluster_that_refuses_this_client_is_a_failure_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> object:
+        raise ClusterError("Version mismatch. Check that both run Ray 2.60.0")
+
+    monkeypatch.setattr(doctor, "_in_child", refused)
+    [finding] = doctor.ray_findings(load_config(None, ["--ray.address=10.0.0.1:6379"]))
+    assert (finding.level, "correct ray.address" in finding.remedy) == ("fail", True)
+    assert finding.what == "Ray at 10.0.0.1:6379: Version mismatch. Check that both run Ray 2.60.0"
+
+
 def test_what_a_placement_asks_for_in_vain_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     placed = load_config(None, ["--placement.learner=learner", "--train.workers=2", "--ray.num_cpus=8"])
@@ -184,6 +194,45 @@ def test_the_exit_code_says_whether_the_run_would_fail(
     output = capsys.readouterr().out
     assert "[a] bracket" in output
     assert "do this" in output
+
+
+def test_memory_that_does_not_suffice_is_a_failure_with_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cfg = load_config(None, ["--rollout.kv_cache_mb=2048"])
+    peak = sum(part.total_mb() for part in estimate(cfg, *doctor._shapes(cfg)))
+    [plenty], [tight], [short] = (list(doctor.memory_findings(cfg, share * peak)) for share in (2, 1.05, 0.95))
+    assert [finding.level for finding in (plenty, tight, short)] == ["ok", "warn", "fail"]
+    assert short.what.startswith(f"{size_words(0.95 * peak)} memory available; predicted peak {size_words(peak)} = ")
+    assert "engine" in short.what and "object store" in short.what
+    assert plenty.remedy == ""
+    assert "lower rollout.kv_cache_mb, ray.object_store_mb" in tight.remedy == short.remedy
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    [elsewhere] = doctor.memory_findings(cfg, 1.0)
+    assert (elsewhere.level, "over the machines of the cluster" in elsewhere.what) == ("ok", True)
+
+
+def model_with_template(folder: Path, template: str) -> RunConfig:
+    """The tiny base with another chat template."""
+    folder.mkdir()
+    for file in RunConfig().model.path.iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return load_config(None, [f"--model.path={folder}"])
+
+
+def test_a_prompt_is_shown_as_the_chat_template_renders_it() -> None:
+    [finding] = doctor.model_findings(RunConfig())
+    assert finding.level == "ok"
+    media = "<|vision_bos|><|VIDEO|><|vision_eos|><|audio_bos|><|AUDIO|><|audio_eos|>"
+    rendered = f"<|im_start|>user\n{media}{doctor.PROMPT}<|im_end|>\n<|im_start|>assistant\n"
+    assert finding.what.endswith(f"a prompt reads:\n{rendered}")
+
+
+def test_a_chat_template_that_leaves_out_the_prompt_is_a_failure(tmp_path: Path) -> None:
+    shown, finding = doctor.model_findings(model_with_template(tmp_path / "model", "<|im_start|>assistant"))
+    assert shown.what.endswith("a prompt reads:\n<|im_start|>assistant")
+    assert (finding.level, finding.remedy) == ("fail", "copy the publisher's template")
 
 
 @pytest.mark.parametrize(
