@@ -24,10 +24,14 @@ SMALL = (
     "--world.train_clips=48",
     "--world.test_clips=40",
 )
-MARGIN = 12.0
-"""Points of average accuracy; seeds 0, 1 and 2 gained 21.0, 23.5 and 24.0."""
-SPURIOUS_MARGIN = 50.0
-"""Points of spurious cues refused; they gained 100, 80 and 100. Of absent cues they gained 15, 5 and 80."""
+MARGINS = {
+    "average_accuracy": 15.0,
+    "spurious_accuracy": 50.0,
+    "hallucination_accuracy": 40.0,
+    "modality_agreement_overall_accuracy": 10.0,
+}
+"""Points gained at least. Seeds 0, 1 and 2 gained 25.5, 30.0 and 23.5 in the average; 100, 80 and 100 in spurious and 95, 75
+and 100 in absent cues refused; 45, 57.5 and 25 in agreement."""
 
 
 def tracked(database: Path) -> dict[str, set[str]]:
@@ -56,9 +60,8 @@ def test_avem_dpo_repairs_the_base_and_a_second_run_uses_what_is_there(tmp_path:
     reproduce(tmp_path)
     table = json.loads((tmp_path / "docs" / "miniature.json").read_text(encoding="utf-8"))
     base, tuned = table["base"], table["avem_dpo"]
-    assert tuned["average_accuracy"]["mean"] - base["average_accuracy"]["mean"] >= MARGIN
-    assert tuned["spurious_accuracy"]["mean"] - base["spurious_accuracy"]["mean"] >= SPURIOUS_MARGIN
-    assert tuned["hallucination_accuracy"]["mean"] > base["hallucination_accuracy"]["mean"]
+    gains = {metric: tuned[metric]["mean"] - base[metric]["mean"] for metric in MARGINS}
+    assert all(gains[metric] >= margin for metric, margin in MARGINS.items()), gains
     assert {"perception", "emotion_war", "description_faithful", "text_only_accuracy"} <= set(tuned)
     page = (tmp_path / "docs" / "miniature.md").read_text(encoding="utf-8")
     assert page.splitlines()[2].startswith(f"{table['about']['date']}, {table['about']['machine']}. Seeds 0;")
