@@ -30,8 +30,8 @@ MARGINS = {
     "hallucination_accuracy": 40.0,
     "modality_agreement_overall_accuracy": 10.0,
 }
-"""Points gained at least. Seeds 0, 1 and 2 gained 25.5, 30.0 and 23.5 in the average; 100, 80 and 100 in spurious and 95,
-75 and 100 in absent cues refused; 45, 57.5 and 25 in agreement."""
+"""Points gained at least. Seeds 0, 1 and 2 gained 25.5, 30.0 and 23.5 in the average; 100, 80 and 100 in spurious and
+95, 75 and 100 in absent cues refused; 45, 57.5 and 25 in agreement."""
 
 
 def tracked(database: Path) -> dict[str, set[str]]:
