@@ -1,6 +1,7 @@
 """Prefix-tree packing: the branches that a forward pass has of a pair in one tree, each prefix they share once.
 
-Trees of several pairs stand side by side in one row and share nothing, and neither do two passes over the same pairs.
+Pairs about the same medium are one tree; trees of others stand side by side in one row and share nothing, and neither
+do two passes over the same pairs.
 
 A branch is one full sequence: prompt with media, then a response. Branches of a pair differ late (another response)
 or in the middle (a swapped medium), so written as a tree they need far fewer tokens than as separate rows:
@@ -228,6 +229,25 @@ def join_rows(rows: Sequence[TreeRow]) -> TreeRow:
         nodes, branches = nodes + row.size, branches + row.num_branches
     positions = np.concatenate([row.positions for row in rows], axis=1)
     return TreeRow(segments=tuple(segments), ends=tuple(ends), positions=positions)
+
+
+def pack_groups(branches: Sequence[Branch], groups: Sequence[Sequence[int]]) -> TreeRow:
+    """One tree for each group of branches, side by side in one row; every branch keeps its number.
+
+    Args:
+        groups: indices of branches; each branch is in one group.
+
+    Raises:
+        ValueError: see `pack_branches`.
+    """
+    joined = join_rows([pack_branches([branches[i] for i in group]) for group in groups])
+    number = [i for group in groups for i in group]
+    ends = dict(zip(number, joined.ends, strict=True))
+    return replace(
+        joined,
+        segments=tuple(replace(s, branch=number[s.branch]) for s in joined.segments),
+        ends=tuple(ends[i] for i in range(len(branches))),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -224,11 +224,25 @@ def test_a_mismatched_input_shares_all_that_stands_before_what_is_replaced(polic
     own, swapped = (_sample(policy, *INPUTS[name], TEXTS[0]) for name in ("both", other))
     shared = int(np.flatnonzero(own.kind == replaced)[0])
     row = policy.pack([[own, swapped]])
-    apart = policy.pack([[own], [swapped]])
-    assert apart.tree.size == len(own.token_ids) + len(swapped.token_ids)
-    assert row.tree.size == row.token_ids.shape[1] == apart.tree.size - shared
+    assert row.tree.size == row.token_ids.shape[1] == len(own.token_ids) + len(swapped.token_ids) - shared
     if other == "audio swapped" and not policy.processor.audio_in_video:
         assert shared > (own.kind == VIDEO).sum()
+
+
+def test_pairs_about_one_clip_share_its_media_wherever_they_stand_in_a_row(policy):
+    """And get the log-probs that they have in a row of their own."""
+    first, other, second, words = (
+        [_sample(policy, *INPUTS[name], text) for text in texts]
+        for name, texts in (("both", TEXTS[:2]), ("both swapped", TEXTS[:2]), ("both", TEXTS[2:]), ("text only", TEXTS))
+    )
+    rows, media = [first, other, second, words], _media(policy)
+    packed = policy.pack(rows)
+    apart = [policy.pack([row]).tree.size for row in rows]
+    prompt = first[0].branch.response_start
+    assert packed.tree.size <= sum(apart) - prompt < sum(apart)
+    with torch.no_grad():
+        alone = torch.cat([policy([row], media) for row in rows])
+        torch.testing.assert_close(policy(packed, media), alone, atol=1e-5, rtol=1e-6)
 
 
 def test_the_model_still_generates_as_the_published_one_does(published, policy):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avere_ray.tree import Branch, join_rows, pack_branches, response_predictions
+from avere_ray.tree import Branch, join_rows, pack_branches, pack_groups, response_predictions
 
 
 def _branch(keys, start=1, shift=0):
@@ -107,3 +107,20 @@ def test_trees_side_by_side_keep_their_shape(groups):
             assert (joined.path(branches + b) == row.path(b) + nodes).all()
         assert (joined.exits()[nodes : nodes + row.size] == row.exits() + nodes).all()
         nodes, branches = nodes + row.size, branches + row.num_branches
+
+
+@settings(max_examples=60, deadline=None)
+@given(sequences, st.randoms(use_true_random=False))
+def test_branches_keep_their_numbers_whatever_tree_they_are_in(sequences, random):
+    branches = [_branch(s) for s in sequences]
+    order = random.sample(range(len(branches)), len(branches))
+    cut = random.randrange(len(order) + 1)
+    groups = [group for group in (order[:cut], order[cut:]) if group]
+    row = pack_groups(branches, groups)
+    assert row.size == sum(pack_branches([branches[i] for i in group]).size for group in groups)
+    for number, branch in enumerate(branches):
+        path = row.path(number)
+        assert len(path) == len(branch.keys) and (row.positions[:, path] == branch.positions).all()
+        for segment in (row.segments[i] for i in row.ancestry(row.ends[number])):
+            run = branches[segment.branch].keys[segment.offset : segment.offset + segment.end - segment.start]
+            assert (run == branch.keys[segment.offset : segment.offset + len(run)]).all()

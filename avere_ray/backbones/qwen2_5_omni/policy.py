@@ -31,7 +31,7 @@ from avere_ray.backbones.types import (
 )
 from avere_ray.errors import ModelError
 from avere_ray.logprobs import branch_logps, token_kls, token_logps
-from avere_ray.tree import TreeRow, join_rows, pack_branches, response_predictions
+from avere_ray.tree import TreeRow, pack_groups, response_predictions
 
 ATTENTION = "avere_tree"
 """Name under which transformers knows the tree attention."""
@@ -101,9 +101,10 @@ class Policy(nn.Module):
         return list(out.split([self.processor.audio_tokens(f.mel.shape[1]) for f in features]))
 
     def pack(self, rows: Sequence[Sequence[Sample]]) -> PackedRow:
-        """Packs the samples of each row into a tree and puts the trees side by side."""
-        tree = join_rows([pack_branches([s.branch for s in row]) for row in rows])
+        """Packs the samples of each row into a tree, with those of other rows about the same medium, and puts the
+        trees side by side."""
         samples = [s for row in rows for s in row]
+        tree = pack_groups([s.branch for s in samples], _about_one_medium(rows))
         token_ids, places = _contents(tree, samples)
         kernel = self.attention or ("flex" if self.device.type == "cuda" else "blocks")
         padding = padded_size(tree.size, kernel) - tree.size
@@ -167,6 +168,21 @@ class Policy(nn.Module):
         vectors = [getattr(media[p.key], p.kind).to(embeds)[p.offsets] for p in packed.places]
         nodes = torch.cat([p.nodes for p in packed.places])
         return embeds.index_put((torch.zeros_like(nodes), nodes), torch.cat(vectors))
+
+
+def _about_one_medium(rows: Sequence[Sequence[Sample]]) -> list[list[int]]:
+    """Indices of the samples of all rows, those of rows that begin with the same medium together.
+
+    Rows that share a few words of the template alone stay apart: a fork before their media would gain nothing and cost
+    attention its plain causal blocks.
+    """
+    groups: dict[str | int, list[int]] = {}
+    done = 0
+    for number, row in enumerate(rows):
+        first = row[0].video_id or row[0].audio_id
+        groups.setdefault(first or number, []).extend(range(done, done + len(row)))
+        done += len(row)
+    return list(groups.values())
 
 
 def _contents(tree: TreeRow, samples: Sequence[Sample]) -> tuple[np.ndarray, list[MediaPlace]]:
