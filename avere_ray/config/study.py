@@ -77,7 +77,8 @@ class StudyConfig(Section):
             if method in (*self.methods, *self.dose_methods) and len(set(own)) != len(self.betas):
                 raise ValueError(
                     f"study.betas_of.{method} is {list(own)}; it must hold as many different values as study.betas, "
-                    f"{len(self.betas)}, so that every method is searched alike"
+                    f"{len(self.betas)}, so that every method is searched alike. On the command line: "
+                    f"--study.betas_of='{{\"{method}\": [0.1, ...]}}'"
                 )
         if len(set(self.sft_weights)) != len(self.sft_weights):
             raise ValueError(f"study.sft_weights is {list(self.sft_weights)}; it must hold none twice")
