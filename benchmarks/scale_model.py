@@ -43,7 +43,7 @@ class Assumptions:
     """Share of the peak that training and scoring reach (assumed)."""
     tree_share: float = 0.97
     """Share of the counted bound that a step on prefix trees reaches, references and tower outputs kept (measured:
-    "One learner step")."""
+    "One learner step", the lower of two runs)."""
     short_clip: tuple[float, float] = (3.0, 13.5)
     """Length of a short clip, seconds, and clips a second of one core's time: 480p (measured: "Decoding")."""
     long_clip: tuple[float, float] = (30.0, 1.93)
