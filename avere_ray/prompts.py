@@ -131,14 +131,14 @@ def no_answer(cue: Cue) -> str:
 
 def agreement_answer(clip: Clip) -> str:
     """The letter of the right answer to whether face and voice agree, and `agreement`."""
-    letter = "A" if clip.face_emotion == clip.voice_emotion else "B"
-    return f"({letter}) {agreement(clip.face_emotion, clip.voice_emotion)}"
+    same = clip.face_emotion == clip.voice_emotion
+    return f"({'A' if same else 'B'}) {agreement(clip.face_emotion, clip.voice_emotion, same)}"
 
 
-def agreement(face: str, voice: str) -> str:
-    """Whether the emotions of face and voice are the same, with both named."""
+def agreement(face: str, voice: str, same: bool) -> str:
+    """Says that the emotions of face and voice are the same, or that they are not, with both named."""
     looks, sounds = f"the face looks {EMOTION_ADJECTIVES[face]}", f"the voice sounds {EMOTION_ADJECTIVES[voice]}"
-    return f"Yes, {looks} and {sounds}." if face == voice else f"No, {looks} but {sounds}."
+    return f"Yes, {looks} and {sounds}." if same else f"No, {looks} but {sounds}."
 
 
 def description(clip: Clip, task: str, cues: Sequence[Cue] | None = None) -> str:

@@ -21,7 +21,7 @@ from avere_ray.environment import own_environment
 from avere_ray.errors import AvereError
 from avere_ray.progress import say
 from avere_ray.records import DecodedClip
-from avere_ray.stages import digest, file_digest, full_disk_named, write_json
+from avere_ray.stages import digest, file_digest, full_disk_named, storage_error, write_json
 
 if TYPE_CHECKING:
     from avere_ray.synthetic.base import Recipe
@@ -36,14 +36,16 @@ def build(out: Path, recipe: "Recipe") -> dict[str, Any]:
     What is there already stays as it is until the new model is whole.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be made, or the disk is full.
     """
-    with full_disk_named(out):
+    try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as partial:
-            manifest = _build(Path(partial), recipe)
-            for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == MANIFEST):
-                os.replace(path, out / path.name)
+    except OSError as error:
+        raise storage_error(out, error) from error
+    with full_disk_named(out), tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as partial:
+        manifest = _build(Path(partial), recipe)
+        for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == MANIFEST):
+            os.replace(path, out / path.name)
     return manifest
 
 

@@ -26,6 +26,7 @@ SHEET = "contact_sheet.png"
 BENCHMARK = "emorealm.json"
 QUERIES = "queries.parquet"
 _MISMATCH = 0.5
+"""Share of clips whose face and voice disagree."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,6 @@ What it is taught wrongly is in `annotator`.
 """
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -123,11 +122,11 @@ def _some(rng: random.Random, groups: Sequence[str]) -> list[str]:
 
 def _match(face: str, voice: str, rng: random.Random) -> Lesson:
     """Whether these emotions of face and voice are the same, in words or by letter."""
-    question, answer = rng.choice(_MATCH), agreement(face, voice)
+    same = face == voice
+    question, answer = rng.choice(_MATCH), agreement(face, voice, same)
     if rng.random() < 0.5:
         return Lesson(prompt=question, response=answer)
-    letter = "A" if face == voice else "B"
-    return Lesson(prompt=f"{question} (A) Yes (B) No", response=f"({letter}) {answer}")
+    return Lesson(prompt=f"{question} (A) Yes (B) No", response=f"({'A' if same else 'B'}) {answer}")
 
 
 def _told(texts: list[str]) -> str:
@@ -233,9 +232,8 @@ def perception_questions(clip: Clip) -> list[Question]:
 
 
 def _match_question(clip: Clip) -> Question:
-    right = agreement(clip.face_emotion, clip.voice_emotion)
-    turned = {"Yes, ": "No, ", "No, ": "Yes, ", " and ": " but ", " but ": " and "}
-    wrong = "".join(turned.get(part, part) for part in re.split("(^Yes, |^No, | and | but )", right))
+    face, voice = clip.face_emotion, clip.voice_emotion
+    right, wrong = (agreement(face, voice, (face == voice) is truth) for truth in (True, False))
     return Question(scores=("perception/match",), prompt=_MATCH[0], options=(right, wrong), right=0)
 
 

@@ -54,6 +54,14 @@ def check_taught(base: Path, out: Path) -> None:
     assert not [name for name in changed if ".visual." in name or ".audio_tower." in name]
 
 
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["--out", str(tmp_path / "file" / "base"), "--steps", "1"]) != 0
+    assert f"{tmp_path / 'file' / 'base'}" in capsys.readouterr().err
+
+
 def test_steps_below_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--steps", "0"]) == 2
     assert "'0' is not a whole number of 1 or more" in capsys.readouterr().err
